@@ -1,0 +1,85 @@
+"""Every environment variable of the server, typed, with its default."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Read once from the environment and from `.env`; a wrong value stops the start with its name."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address the server listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on.")
+    public_url: str = Field("", description="Address people use; default is built from host and port.")
+    environment: Literal["development", "production"] = Field(
+        "development", description="`production` refuses the conveniences of a laptop."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    cors_origins: Names = Field(
+        (),
+        description="Exact origins of web pages, separated by commas, that may call the API and open sockets.",
+    )
+
+    data_dir: Path = Field(Path("data"), description="Directory of the embedded database, files and keys.")
+    database_url: str = Field("", description="External PostgreSQL 15+; empty starts the embedded one.")
+    database_pool: int = Field(8, ge=2, le=200, description="Connections of one process to PostgreSQL.")
+    database_wait_seconds: float = Field(
+        5, gt=0, description="Longest wait for a free connection before 503."
+    )
+    postgres_bin: str = Field("", description="Directory of PostgreSQL's programs for the embedded database.")
+    secret_keys: Names = Field((), description="Base64 256-bit keys that encrypt at rest, newest first.")
+
+    clerk_publishable_key: str = Field("", description="Clerk's publishable key; names the issuer.")
+    clerk_issuer: str = Field("", description="Clerk's Frontend API URL, in place of the publishable key.")
+    clerk_jwks_url: str = Field("", description="Key set of Clerk; default is the issuer's own.")
+    clerk_jwt_key: str = Field("", description="Clerk's PEM public key: verification without network.")
+    clerk_authorized_parties: Names = Field((), description="Accepted `azp` values; empty accepts any.")
+    registration: Literal["", "open", "closed"] = Field(
+        "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
+    )
+    access_token_seconds: int = Field(
+        300, ge=60, le=3600, description="Life of the embedded issuer's access tokens."
+    )
+    session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
+
+    worker: Literal["on", "off"] = Field("on", description="`off`: this web process runs no browsers.")
+    max_runs: int = Field(4, ge=1, le=1000, description="Runs that one process drives at once.")
+    max_runs_per_user: int = Field(2, ge=1, le=1000, description="Runs of one user that go on at once.")
+    run_timeout_seconds: int = Field(3600, ge=1, le=86400, description="Longest run when it names no limit.")
+    lease_seconds: float = Field(15, ge=2, le=300, description="How long a silent worker keeps its runs.")
+    park_seconds: float = Field(600, ge=1, description="How long a waiting run keeps its browser.")
+    control_seconds: float = Field(
+        60, ge=2, le=3600, description="How long a person's control lasts without input."
+    )
+
+    chromium_path: str = Field(
+        "", description="Chromium program; default is Playwright's own, then the system's."
+    )
+    chromium_sandbox: Literal["auto", "off"] = Field("auto", description="`off` gives up Chromium's sandbox.")
+    max_computers: int = Field(
+        0, ge=0, description="Browsers one process opens; 0 is one per 512 MiB of free memory."
+    )
+    max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
+    computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
+    allow_private_network: bool = Field(
+        False, description="Let browsers reach private and loopback addresses."
+    )
+    max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
+
+    @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+
+settings = Settings()
