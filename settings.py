@@ -23,15 +23,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     cors_origins: Names = Field(
         (),
-        description="Exact origins of web pages, separated by commas, that may call the API and open sockets.",
+        description="Exact web origins that may call the API, comma-separated.",
     )
 
     data_dir: Path = Field(Path("data"), description="Directory of the embedded database, files and keys.")
     database_url: str = Field("", description="External PostgreSQL 15+; empty starts the embedded one.")
     database_pool: int = Field(8, ge=2, le=200, description="Connections of one process to PostgreSQL.")
-    database_wait_seconds: float = Field(
-        5, gt=0, description="Longest wait for a free connection before 503."
-    )
+    database_wait_seconds: float = Field(5, gt=0, description="Longest wait for a connection.")
     postgres_bin: str = Field("", description="Directory of PostgreSQL's programs for the embedded database.")
     secret_keys: Names = Field((), description="Base64 256-bit keys that encrypt at rest, newest first.")
 
@@ -43,9 +41,7 @@ class Settings(BaseSettings):
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )
-    access_token_seconds: int = Field(
-        300, ge=60, le=3600, description="Life of the embedded issuer's access tokens."
-    )
+    access_token_seconds: int = Field(300, ge=60, le=3600, description="Life of an embedded access token.")
     session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
 
     worker: Literal["on", "off"] = Field("on", description="`off`: this web process runs no browsers.")
@@ -54,22 +50,14 @@ class Settings(BaseSettings):
     run_timeout_seconds: int = Field(3600, ge=1, le=86400, description="Longest run when it names no limit.")
     lease_seconds: float = Field(15, ge=2, le=300, description="How long a silent worker keeps its runs.")
     park_seconds: float = Field(600, ge=1, description="How long a waiting run keeps its browser.")
-    control_seconds: float = Field(
-        60, ge=2, le=3600, description="How long a person's control lasts without input."
-    )
+    control_seconds: float = Field(60, ge=2, le=3600, description="How long control lasts without input.")
 
-    chromium_path: str = Field(
-        "", description="Chromium program; default is Playwright's own, then the system's."
-    )
+    chromium_path: str = Field("", description="Chromium program; default is Playwright's or the system's.")
     chromium_sandbox: Literal["auto", "off"] = Field("auto", description="`off` gives up Chromium's sandbox.")
-    max_computers: int = Field(
-        0, ge=0, description="Browsers one process opens; 0 is one per 512 MiB of free memory."
-    )
+    max_computers: int = Field(0, ge=0, description="Browsers of one process; 0 means one per 512 MiB free.")
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
-    allow_private_network: bool = Field(
-        False, description="Let browsers reach private and loopback addresses."
-    )
+    allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
 
     @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", mode="before")
