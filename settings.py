@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     database_pool: int = Field(8, ge=2, le=200, description="Connections of one process to PostgreSQL.")
     database_wait_seconds: float = Field(5, gt=0, description="Longest wait for a connection.")
     postgres_bin: str = Field("", description="Directory of PostgreSQL's programs for the embedded database.")
+    redis_url: str = Field("", description="Redis that carries hints, frames and input between processes.")
     secret_keys: Names = Field((), description="Base64 256-bit keys that encrypt at rest, newest first.")
 
     clerk_publishable_key: str = Field("", description="Clerk's publishable key; names the issuer.")
