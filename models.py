@@ -232,6 +232,14 @@ class ComputerState(StrEnum):
     closed = "closed"
 
 
+class ControlState(StrEnum):
+    """Whether a person steers a computer; `pending` until a run has come to a halt."""
+
+    released = "released"
+    pending = "pending"
+    granted = "granted"
+
+
 class Computer(Owned, Base):
     """One browser session; owned by one process at a time, fenced by `lease_epoch`."""
 
@@ -243,6 +251,7 @@ class Computer(Owned, Base):
     title: Mapped[str | None]
     closed_reason: Mapped[str | None]
     for_run: Mapped[bool] = mapped_column(server_default=text("false"))
+    control_state: Mapped[str] = mapped_column(server_default="released")
     control_holder: Mapped[str | None]
     control_generation: Mapped[int] = mapped_column(server_default="0")
     control_expires_at: Mapped[datetime | None]
@@ -252,6 +261,7 @@ class Computer(Owned, Base):
     used_at: Mapped[datetime] = _now()
     __table_args__ = (
         _one_of("state", ComputerState),
+        _one_of("control_state", ControlState),
         Index("computers_waiting_ix", "user_id", "id", postgresql_where=text("state = 'opening'")),
         Index("computers_lease_ix", "lease_owner", postgresql_where=text("lease_owner is not null")),
     )
@@ -321,6 +331,7 @@ class Run(Owned, Base):
     run_after: Mapped[datetime] = _now()
     timeout_seconds: Mapped[int]
     attempt: Mapped[int] = mapped_column(server_default="0")
+    active_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")
     step_count: Mapped[int] = mapped_column(server_default="0")
     outputs: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     result: Mapped[dict[str, Any] | None]

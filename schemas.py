@@ -1,7 +1,7 @@
 """The wire: what each resource's requests and replies look like, and the messages of the socket."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import Control, RunStatus, StepStatus
+from models import ComputerState, Control, ControlState, RunStatus, StepStatus
 
 T = TypeVar("T")
 
@@ -23,6 +23,19 @@ class Wire(BaseModel):
     """Unknown names are refused, so that a misspelt field is never silently dropped."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True, ser_json_inf_nan="null")
+
+
+class Patch(Wire):
+    """Exactly the fields sent are set; null only empties a field named in `clearable`."""
+
+    clearable: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _no_stray_null(self) -> Self:
+        for name in self.model_fields_set - self.clearable:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null")
+        return self
 
 
 def _write_instant(instant: datetime) -> str:
@@ -192,7 +205,8 @@ class MeRead(Wire):
     updated_at: Instant
 
 
-class MeUpdate(Wire):
+class MeUpdate(Patch):
+    clearable = frozenset({"name", "image_url"})
     name: Name | None = None
     image_url: Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://\S+$")] | None = None
 
@@ -230,23 +244,24 @@ class ComputerCreate(Wire):
     settings: ComputerSettings = ComputerSettings()
 
 
-class ComputerUpdate(Wire):
+class ComputerUpdate(Patch):
     name: Name | None = None
 
 
 class ComputerQuery(NamedQuery):
-    state: Literal["opening", "open", "closed"] | None = None
+    state: ComputerState | None = None
 
 
 class ComputerRead(Wire):
     id: UUID
     name: str
-    state: Literal["opening", "open", "closed"]
+    state: ComputerState
     settings: dict[str, Any]
     url: str | None
     title: str | None
     closed_reason: str | None
     for_run: bool = Field(description="Opened by a run, and closed with it.")
+    control_state: ControlState
     control_holder: str | None
     control_generation: int
     control_expires_at: Instant | None
@@ -255,7 +270,7 @@ class ComputerRead(Wire):
 
 
 class ControlRead(Wire):
-    state: Literal["pending", "granted", "released"]
+    state: ControlState
     holder: str | None
     generation: int
     expires_at: Instant | None
@@ -284,7 +299,7 @@ class WorkflowCreate(Wire):
     parameters: dict[str, Any] = Field({}, description="JSON Schema of the run's `params`.")
 
 
-class WorkflowUpdate(Wire):
+class WorkflowUpdate(Patch):
     name: Name | None = None
     definition: dict[str, Any] | None = None
     parameters: dict[str, Any] | None = None
@@ -365,7 +380,8 @@ class RunRead(Wire):
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
     run_after: Instant
     timeout_seconds: int
-    attempt: int
+    attempt: int = Field(description="How many workers have driven it.")
+    active_ms: int = Field(description="Time spent acting, pauses left out.")
     step_count: int = Field(description="Steps that have ended well.")
     result: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -409,7 +425,7 @@ class FileQuery(NamedQuery):
     kind: Literal["screenshot", "download", "upload"] | None = None
 
 
-class FileUpdate(Wire):
+class FileUpdate(Patch):
     name: Name | None = None
 
 
