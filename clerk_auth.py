@@ -1,0 +1,610 @@
+"""A credential becomes a user: a token is verified strictly, by the keys and rules of exactly one issuer."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import math
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar
+
+import httpx
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from jwt import PyJWK, PyJWTError
+from jwt.algorithms import RSAAlgorithm
+from starlette.datastructures import Headers
+
+import identity
+from settings import Settings
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+TOKEN_CHARS = 8192
+CLOCK_SKEW = 5  # seconds
+LIFETIME = 3600  # seconds, the longest a token may live
+CACHED_TOKENS = 10_000
+
+JWKS_BYTES = 256 * 1024
+JWKS_KEYS = 16
+JWKS_FRESH = 300  # seconds; a refresh begins in the background after 80 % of them
+JWKS_STALE = 3600  # seconds keys outlive the issuer's absence, so the longest a withdrawn key may be used
+JWKS_UNKNOWN = 30  # seconds between refetches for keys nobody knows
+JWKS_ABSENT = 256  # names of keys remembered as unknown to the issuer
+
+
+class NotSignedIn(Exception):
+    """The credential is refused. Every refusal gets the same 401; the reason is for the log alone."""
+
+
+class KeysUnavailable(Exception):
+    """The issuer's keys cannot be had, so nobody can be judged: 503, again in `retry_after` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("The sign-in service cannot be reached. Try again in a moment.")
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class Misconfigured(Exception):
+    """The settings contradict themselves; the sentence says which one to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """The organization active in a Clerk session; `role` and `permissions` begin with `org:`."""
+
+    id: str
+    slug: str
+    role: str
+    permissions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a verified credential speaks for.
+
+    `user_id` is Clerk's `sub` as it is, `<issuer name>|<sub>` for other issuers. `issued_at` and `expires_at`
+    are Unix seconds. `impersonator` is who acts as the user (RFC 8693 `act`). `email`, `name` and `image_url`
+    are there when the token carries them as custom claims; nothing says that the address was verified.
+    """
+
+    user_id: str
+    session_id: str | None
+    issued_at: int
+    expires_at: int
+    actor: str = "user"
+    role: Literal["user", "admin"] = "user"
+    impersonator: str | None = None
+    organization: Organization | None = None
+    email: str | None = None
+    name: str | None = None
+    image_url: str | None = None
+
+
+# Tokens ---------------------------------------------------------------------------------------
+
+_COMPACT = re.compile(r"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{40,1024})")
+_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
+_KID = re.compile(r"[\x20-\x7e]{1,128}")
+_TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
+_REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "b64", "crit", "zip", "enc", "p2c"})
+
+
+class SignedToken(NamedTuple):
+    """The parts of a compact JWS (RFC 7515 §3.1), decoded, nothing verified."""
+
+    header: dict[str, Any]
+    payload: bytes
+    signed: bytes
+    signature: bytes
+
+
+def strict_bearer(headers: Headers) -> str:
+    """The token of the one `Authorization: Bearer` header (RFC 6750 §2.1); anything else is `NotSignedIn`."""
+    values = headers.getlist("authorization")
+    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        raise NotSignedIn("not exactly one bearer token")
+    return match[1]
+
+
+def read_token(token: str) -> SignedToken:
+    """Take a token apart; raises `NotSignedIn` for any form or header that RFC 8725 teaches to distrust."""
+    match = _COMPACT.fullmatch(token) if len(token) <= TOKEN_CHARS else None
+    if match is None:
+        raise NotSignedIn("not a compact token")
+    try:
+        encoded, payload, signature = (_base64url(part) for part in match.groups())
+        header = json_object(encoded)
+    except (ValueError, RecursionError) as error:
+        raise NotSignedIn("malformed token") from error
+    _require(not _REFUSED_HEADERS & header.keys(), "header parameter refused")
+    _require(header.get("typ", "JWT") == "JWT", "not of type JWT")
+    _require("kid" not in header or _KID.fullmatch(_claim(header, "kid", str)), "malformed kid")
+    _claim(header, "alg", str)
+    return SignedToken(header, payload, token.rpartition(".")[0].encode(), signature)
+
+
+def check_signature(token: SignedToken, key: PyJWK) -> None:
+    """Raise `NotSignedIn` unless `key` made the signature, by the algorithm bound to it (RFC 8725 §3.1)."""
+    _require(key.algorithm_name == token.header["alg"], "algorithm is not the key's")
+    _require(key.Algorithm.verify(token.signed, key.key, token.signature), "bad signature")
+
+
+def _base64url(text: str) -> bytes:
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
+        raise ValueError("not canonical base64url")
+    return data
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Parse UTF-8 JSON with unique names and finite numbers; raises `ValueError` or `RecursionError`."""
+    value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("duplicate name")
+    return names
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Keys -----------------------------------------------------------------------------------------
+
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_ALGORITHMS = {  # by kty and crv; a key that names no algorithm has the first
+    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+
+
+class Keys(Protocol):
+    """Where a verifier finds the key that a token names."""
+
+    async def find(self, kid: str | None) -> PyJWK:
+        """Raises `NotSignedIn` when there is no such key, `KeysUnavailable` when nobody can tell."""
+
+
+def usable_keys(document: dict[str, Any]) -> dict[str, PyJWK]:
+    """The public signature keys of a JWKS (RFC 7517), by name; raises `ValueError` when it is none.
+
+    Left out: keys without or with the same name, symmetric and private ones, other uses, RSA outside 2048 to
+    8192 bits or with an exponent other than 65537, and algorithms that do not fit the key.
+    """
+    jwks = document.get("keys")
+    if not isinstance(jwks, list) or len(jwks) > JWKS_KEYS or not all(isinstance(jwk, dict) for jwk in jwks):
+        raise ValueError("not a set of keys")
+    kids = [jwk.get("kid") for jwk in jwks]
+    keys = (
+        (jwk["kid"], _public_key(jwk)) for jwk in jwks if kids.count(jwk.get("kid")) == 1 and "kid" in jwk
+    )
+    return {kid: key for kid, key in keys if key is not None}
+
+
+def _public_key(jwk: dict[str, Any]) -> PyJWK | None:
+    if _PRIVATE & jwk.keys():
+        log.error("jwks_publishes_private_key")
+        return None
+    try:
+        algorithms = _ALGORITHMS[jwk["kty"], jwk.get("crv")]
+        algorithm = jwk.get("alg", algorithms[0])
+        fits = (
+            algorithm in algorithms
+            and jwk.get("use", "sig") == "sig"
+            and "verify" in jwk.get("key_ops", ["verify"])
+        )
+        if not fits or not _KID.fullmatch(jwk["kid"]):
+            return None
+        key = PyJWK(jwk, algorithm)
+    except (PyJWTError, UnsupportedAlgorithm, KeyError, TypeError, ValueError):
+        return None
+    if isinstance(key.key, RSAPublicKey):
+        sound = 2048 <= key.key.key_size <= 8192 and key.key.public_numbers().e == 65537
+        return key if sound else None
+    return key
+
+
+class PemKeys:
+    """One RSA public key in PEM (Clerk's JWT key): no network. Its line ends may be `\\n`, or lost."""
+
+    def __init__(self, pem: str) -> None:
+        body = re.sub(r"-----(BEGIN|END) PUBLIC KEY-----|\\n|\s", "", pem)
+        try:
+            key = load_der_public_key(base64.b64decode(body, validate=True))
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        jwk = RSAAlgorithm.to_jwk(key, as_dict=True) | {"kid": "pem"} if isinstance(key, RSAPublicKey) else {}
+        found = _public_key(jwk)
+        if found is None:
+            raise Misconfigured("CLERK_JWT_KEY is not an RSA public key of at least 2048 bits in PEM format.")
+        self._key = found
+
+    async def find(self, kid: str | None) -> PyJWK:  # noqa: ARG002 - one key has no need of a name
+        return self._key
+
+
+class EmbeddedKeys:
+    """The keys of the embedded issuer, asked of the issuer itself."""
+
+    async def find(self, kid: str | None) -> PyJWK:
+        key = usable_keys({"keys": await identity.public_keys()}).get(kid or "")
+        if key is None:
+            raise NotSignedIn("unknown key")
+        return key
+
+
+class KeySet:
+    """An issuer's JWKS, fetched when needed, shared by everyone who waits, and kept while the issuer is away.
+
+    Keys are used for `JWKS_FRESH` seconds, up to `JWKS_STALE` while refreshing them fails. Only a complete
+    answer with a usable key replaces them. Unknown keys cause at most one fetch per `JWKS_UNKNOWN` seconds.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.AsyncClient(
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx.Timeout(3, connect=2),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+        self._keys: dict[str, PyJWK] = {}
+        self._absent: OrderedDict[str, None] = OrderedDict()
+        self._loaded_at = self._retry_at = self._asked_at = -math.inf  # monotonic seconds
+        self._failures = 0
+        self._loading: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None) -> PyJWK:
+        if kid is None:
+            raise NotSignedIn("key not named")
+        now = time.monotonic()
+        age = now - self._loaded_at
+        if age >= JWKS_STALE or (age >= JWKS_FRESH and not self._failures):
+            await self._refreshed()
+        elif age >= 0.8 * JWKS_FRESH:
+            self.refresh()
+        if now - self._loaded_at >= JWKS_STALE:
+            raise KeysUnavailable(self._retry_at - time.monotonic())
+        if kid not in self._keys and self._loaded_at < now:
+            await self._ask_for(kid, now)
+        if kid not in self._keys:
+            raise NotSignedIn("unknown key")
+        return self._keys[kid]
+
+    def refresh(self) -> None:
+        """Begin to load the keys, unless that is under way or failed a moment ago."""
+        if self._loading is None and time.monotonic() >= self._retry_at:
+            self._loading = asyncio.create_task(self._load())
+
+    async def close(self) -> None:
+        """Stop loading and let go of the connection."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        await self._client.aclose()
+
+    async def _refreshed(self) -> None:
+        self.refresh()
+        if self._loading is not None:
+            await asyncio.shield(self._loading)  # a caller who leaves takes nobody's answer away
+
+    async def _ask_for(self, kid: str, now: float) -> None:
+        if self._loading is None:
+            if kid in self._absent or now - self._asked_at < JWKS_UNKNOWN:
+                return
+            self._asked_at = now
+        await self._refreshed()
+        if kid not in self._keys and self._loaded_at >= now:
+            self._absent[kid] = None
+            if len(self._absent) > JWKS_ABSENT:
+                self._absent.popitem(last=False)
+
+    async def _load(self) -> None:
+        try:
+            keys = usable_keys(json_object(await self._download()))
+            if not keys:
+                raise ValueError("no usable key")
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
+            self._failures += 1
+            self._retry_at = time.monotonic() + 2 ** min(self._failures, 5)
+            log.warning("jwks_refresh_failed", url=self.url, failures=self._failures, error=repr(error)[:200])
+        else:
+            self._keys, self._failures, self._loaded_at = keys, 0, time.monotonic()
+            log.info("jwks_refreshed", url=self.url, keys=len(keys))
+        finally:
+            self._loading = None
+
+    async def _download(self) -> bytes:
+        body = bytearray()
+        async with asyncio.timeout(5), self._client.stream("GET", self.url) as response:
+            if response.status_code != 200:
+                raise ValueError(f"status {response.status_code}")
+            async for chunk in response.aiter_raw():  # raw: a compressed answer is never unpacked
+                body += chunk
+                if len(body) > JWKS_BYTES:
+                    raise ValueError("too large")
+        return bytes(body)
+
+
+# Claims ---------------------------------------------------------------------------------------
+
+_MACHINE_CATEGORIES = ("cl_B7d4PD222AAA", "cl_B7d4PD333AAA")  # Clerk's JWT templates and M2M tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """The keys and rules of one issuer; `issuer` is compared with `iss` exactly, `name` keeps its ids apart.
+
+    The rules are those of Clerk's session tokens, which the embedded issuer follows:
+    https://clerk.com/docs/guides/sessions/session-tokens
+    """
+
+    issuer: str
+    keys: Keys
+    algorithm: str
+    subject: re.Pattern[str]
+    session: re.Pattern[str]
+    name: str = ""
+    parties: frozenset[str] = frozenset()
+
+    async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
+        """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
+        _require(token.header["alg"] == self.algorithm, "algorithm refused")
+        check_signature(token, await self.keys.find(token.header.get("kid")))
+        _require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
+        _require("v" not in claims or _claim(claims, "v", int) == 2, "unknown token version")
+        _require(claims.get("sts", "active") == "active", "session is not active")
+        _require("aud" not in claims, "meant for another audience")
+        _require(not self.parties or _claim(claims, "azp", str) in self.parties, "azp is not authorized")
+        issued_at, expires_at = _lifetime(claims)
+        subject, session_id = _claim(claims, "sub", str), _claim(claims, "sid", str)
+        _require(self.subject.fullmatch(subject), "malformed sub")
+        _require(self.session.fullmatch(session_id), "malformed sid")
+        impersonator = _text(_claim(claims, "act", dict).get("sub"))
+        _require(impersonator or claims.get("act") is None, "malformed act")
+        metadata = _claim(claims, "public_metadata", dict)
+        return Caller(
+            user_id=f"{self.name}|{subject}" if self.name else subject,
+            session_id=session_id,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            role="admin" if metadata.get("role") == "admin" else "user",
+            impersonator=impersonator,
+            organization=_organization(claims),
+            email=_text(claims.get("email")),
+            name=_text(claims.get("name")),
+            image_url=_text(claims.get("image_url")),
+        )
+
+
+def _require(fact: object, reason: str) -> None:
+    if not fact:
+        raise NotSignedIn(reason)
+
+
+def _claim(claims: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = claims.get(name)
+    if value is None:
+        return kind()
+    if type(value) is not kind:
+        raise NotSignedIn(f"malformed {name}")
+    return value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
+
+
+def _lifetime(claims: Mapping[str, Any]) -> tuple[int, int]:
+    now = time.time()
+    issued_at, expires_at = _claim(claims, "iat", int), _claim(claims, "exp", int)
+    not_before = _claim(claims, "nbf", int) if "nbf" in claims else issued_at
+    begins_at = max(issued_at, not_before)
+    _require(min(issued_at, not_before) > 0 and begins_at <= expires_at < 2**33, "impossible instants")
+    _require(expires_at - issued_at <= LIFETIME, "lives too long")
+    _require(begins_at <= now + CLOCK_SKEW, "not valid yet")
+    _require(now < expires_at + CLOCK_SKEW, "expired")
+    return issued_at, expires_at
+
+
+def _organization(claims: Mapping[str, Any]) -> Organization | None:
+    if "v" in claims:
+        o = _claim(claims, "o", dict)
+        found, slug, role = (_claim(o, name, str) for name in ("id", "slg", "rol"))
+        role = role and f"org:{role}"
+        permissions = _permissions(
+            *(_claim(it, name, str) for it, name in ((claims, "fea"), (o, "per"), (o, "fpm")))
+        )
+    else:
+        found, slug, role = (_claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
+        permissions = _claim(claims, "org_permissions", list)
+    _require(
+        all(text == "" or _text(text) for text in (found, slug, role, *permissions)), "malformed organization"
+    )
+    return Organization(found, slug, role, frozenset(permissions)) if found else None
+
+
+def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
+    """Clerk's compact form: a number for each organization feature, whose lowest bit is the first name's."""
+    _require(re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", bitmaps), "malformed permissions")
+    scoped = (feature.partition(":") for feature in features.split(","))
+    owned = (feature for scope, _, feature in scoped if "o" in scope)
+    return [
+        f"org:{feature}:{name}"
+        for feature, bitmap in zip(owned, bitmaps.split(","), strict=False)
+        for bit, name in enumerate(names.split(","))
+        if int(bitmap or 0) >> bit & 1
+    ]
+
+
+# The door -------------------------------------------------------------------------------------
+
+_CLERK_SUBJECT = re.compile(r"user_[A-Za-z0-9]{1,64}")
+_CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HOST = re.compile(r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?")
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_verifiers: dict[str, Verifier] = {}
+_verified: OrderedDict[bytes, Caller] = OrderedDict()
+_revoked: dict[str, float] = {}  # session or user -> Unix seconds
+
+
+def configure(settings: Settings) -> None:
+    """Choose the issuers; raises `Misconfigured`. The embedded one serves only where no other is named."""
+    if issuer := clerk_issuer(settings):
+        jwks_url = settings.clerk_jwks_url or f"{issuer}/.well-known/jwks.json"
+        verifier = Verifier(
+            issuer=issuer,
+            keys=PemKeys(settings.clerk_jwt_key)
+            if settings.clerk_jwt_key
+            else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
+            algorithm="RS256",
+            subject=_CLERK_SUBJECT,
+            session=_CLERK_SESSION,
+            parties=frozenset(settings.clerk_authorized_parties),
+        )
+    else:
+        verifier = Verifier(
+            issuer=identity.issuer(),
+            keys=EmbeddedKeys(),
+            algorithm=identity.ALGORITHM,
+            subject=_UUID,
+            session=_UUID,
+            name=identity.ISSUER_NAME,
+        )
+    _verified.clear()
+    _revoked.clear()
+    _verifiers.clear()
+    _verifiers[verifier.issuer] = verifier
+
+
+def clerk_issuer(settings: Settings) -> str:
+    """Clerk's `iss` from `CLERK_ISSUER` or `CLERK_PUBLISHABLE_KEY`, empty without; raises `Misconfigured`."""
+    named = settings.clerk_issuer and _safe_url("CLERK_ISSUER", settings.clerk_issuer.rstrip("/"))
+    derived = settings.clerk_publishable_key and _publishable_issuer(settings.clerk_publishable_key)
+    if named and derived and named != derived:
+        raise Misconfigured(f"CLERK_ISSUER is {named}, but CLERK_PUBLISHABLE_KEY belongs to {derived}.")
+    others = settings.clerk_jwks_url or settings.clerk_jwt_key or settings.clerk_authorized_parties
+    if others and not (named or derived):
+        raise Misconfigured(
+            "Set CLERK_PUBLISHABLE_KEY or CLERK_ISSUER: the other CLERK_ settings need an issuer."
+        )
+    if any(party.endswith("/") for party in settings.clerk_authorized_parties):
+        raise Misconfigured(
+            "CLERK_AUTHORIZED_PARTIES are origins, such as https://app.example.com, no / at the end."
+        )
+    if settings.clerk_jwks_url and settings.clerk_jwt_key:
+        raise Misconfigured("Set CLERK_JWKS_URL or CLERK_JWT_KEY, not both.")
+    return named or derived
+
+
+def _publishable_issuer(key: str) -> str:
+    """Clerk's form: `pk_test_` or `pk_live_`, then base64 of the Frontend API's host and a dollar sign."""
+    match = re.fullmatch(r"pk_(?:test|live)_([A-Za-z0-9+/_-]+)=*", key)
+    try:
+        host = (
+            base64.b64decode(match[1] + "=" * (-len(match[1]) % 4), altchars=None).decode() if match else ""
+        )
+    except ValueError:
+        host = ""
+    if not host.endswith("$") or not _HOST.fullmatch(host[:-1]):
+        raise Misconfigured(
+            "CLERK_PUBLISHABLE_KEY is not a publishable key of Clerk (pk_test_… or pk_live_…)."
+        )
+    return f"https://{host[:-1]}"
+
+
+def _safe_url(name: str, url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.host in _LOOPBACK)
+    if not secure or not parts.host or parts.userinfo or parts.query or parts.fragment:
+        raise Misconfigured(f"{name} must be an https:// address without user, query or fragment.")
+    return url
+
+
+async def open() -> None:  # noqa: A001 - read as clerk_auth.open()
+    """Begin to load the issuers' keys; the start does not wait for them."""
+    for verifier in _verifiers.values():
+        if isinstance(verifier.keys, KeySet):
+            verifier.keys.refresh()
+
+
+async def close() -> None:
+    """Let go of connections and tasks."""
+    for verifier in _verifiers.values():
+        if isinstance(verifier.keys, KeySet):
+            await verifier.keys.close()
+
+
+async def verify(token: str) -> Caller:
+    """The caller a token speaks for, kept until it expires; raises `NotSignedIn` or `KeysUnavailable`."""
+    try:
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        caller = _verified.get(digest) or await _verify(token)
+        if caller.expires_at + CLOCK_SKEW <= time.time():
+            del _verified[digest]
+            raise NotSignedIn("expired")
+        if caller.session_id in _revoked or _revoked.get(caller.user_id, 0) >= caller.issued_at:
+            raise NotSignedIn("revoked")
+    except NotSignedIn as refusal:
+        fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
+        log.info("token_refused", reason=str(refusal), token=fingerprint)
+        raise
+    _verified[digest] = caller
+    _verified.move_to_end(digest)
+    if len(_verified) > CACHED_TOKENS:
+        _verified.popitem(last=False)
+    return caller
+
+
+async def _verify(token: str) -> Caller:
+    signed = read_token(token)
+    try:
+        claims = json_object(signed.payload)
+    except (ValueError, RecursionError) as error:
+        raise NotSignedIn("malformed claims") from error
+    issuer = claims.get("iss")
+    verifier = _verifiers.get(issuer) if isinstance(issuer, str) else None
+    if verifier is None:
+        raise NotSignedIn("unknown issuer")
+    return await verifier.verify(signed, claims)
+
+
+def revoke(session_id: str) -> None:
+    """Refuse a session's tokens from now on; a session that ended never comes back."""
+    _revoke(session_id)
+
+
+def revoke_user(user_id: str) -> None:
+    """Refuse every token issued to the user up to this second; one issued later is judged afresh."""
+    _revoke(user_id)
+
+
+def _revoke(who: str) -> None:
+    now = time.time()
+    _revoked[who] = now
+    for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
+        del _revoked[forgotten]
