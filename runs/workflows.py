@@ -1,0 +1,529 @@
+"""The workflow language: a Chrome DevTools Recorder user flow plus our own steps, checked and filled in."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from browser.selectors import selector_problem
+from runs.parameters import (
+    Invalid,
+    InvalidParams,
+    Problem,
+    pointer_to,
+    resolve_params,
+    schema_problems,
+    violations,
+)
+from runs.placeholders import BadPlaceholder, PlaceholderMissing, fill, is_whole, masked, paths, written
+
+__all__ = [
+    "STEPS",
+    "Flow",
+    "InvalidParams",
+    "InvalidWorkflow",
+    "PlaceholderMissing",
+    "Problem",
+    "export_recorder",
+    "fill",
+    "import_recorder",
+    "parse",
+    "problems",
+    "resolve_params",
+    "safe",
+    "violations",
+]
+
+MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
+OWN_PREFIX = "cua."
+
+NAMED_KEY = re.compile(
+    r"""Abort|Accept|Alt(Graph|Left|Right)?|Arrow(Down|Left|Right|Up)|Attn|AudioVolume(Down|Mute|Up)|Backquote
+    |Backslash|Backspace|Bracket(Left|Right)|Call|Camera|Cancel|CapsLock|Clear|Comma|ContextMenu
+    |Control(Left|Right)?|Convert|CrSel|Delete|Digit[0-9]|Eject|End|EndCall|Enter|Equal|EraseEof|Escape|ExSel
+    |Execute|F([1-9]|1[0-9]|2[0-4])|Help|Home|Insert|Key[A-Z]|Media(PlayPause|Stop|TrackNext|TrackPrevious)
+    |Meta(Left|Right)?|Minus|ModeChange|NonConvert|NumLock
+    |Numpad([0-9]|Add|Decimal|Divide|Enter|Equal|Multiply|Subtract)|Open|Page(Down|Up)|Pause|Period|Play|Power
+    |Print|PrintScreen|Props|Quote|ScrollLock|Select|Semicolon|Shift(Left|Right)?|Slash|Soft(Left|Right)|Space
+    |Tab|Volume(Down|Up)|ZoomOut""",
+    re.VERBOSE,
+)
+
+
+class InvalidWorkflow(Invalid):
+    """The definition or its parameters cannot be used; pointers lead into the definition or `/parameters`."""
+
+
+# Steps --------------------------------------------------------------------------------------------
+
+
+def _selector(value: object) -> object:
+    """One alternative as its list of parts, each part checked for what can be known without a page."""
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+        raise PydanticCustomError("selector", "A selector is a text or a list of texts")
+    for part in parts:
+        if (problem := selector_problem(masked(part))) is not None:
+            raise PydanticCustomError("selector", "{problem}", {"problem": problem})
+    return parts
+
+
+def _key(value: str) -> str:
+    if len(value) != 1 and not NAMED_KEY.fullmatch(value) and not is_whole(value):
+        raise PydanticCustomError(
+            "key", "Unknown key; use a single character or a name such as Enter or KeyA"
+        )
+    return value
+
+
+def _truth(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+Selector = Annotated[list[str], BeforeValidator(_selector), Field(max_length=20)]
+Selectors = Annotated[list[Selector], Field(min_length=1, max_length=50)]
+Milliseconds = Annotated[float, Field(ge=1, le=600_000)]
+Pixels = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+OutputName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+
+
+class AssertedEvent(BaseModel):
+    """A navigation that the step must cause; `url` and `title` bind only where they hold a `*`."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal["navigation"]
+    url: str | None = None
+    title: str | None = None
+
+
+class Step(BaseModel):
+    """What every step has. A subclass listed in `STEPS` is all the language needs for a new step type."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="allow", coerce_numbers_to_str=True)
+    repeatable: ClassVar[bool] = False
+    type: str
+    timeout: Milliseconds | None = None
+    asserted_events: list[AssertedEvent] = []
+
+
+class TargetStep(Step):
+    """A step on a page: `main`, or the URL of another tab, popup or out-of-process frame."""
+
+    target: str | None = None
+
+
+class FrameStep(TargetStep):
+    """A step in a frame, given as the path of child frame indexes from the page's main frame."""
+
+    frame: list[Annotated[int, Field(ge=0, le=1_000)]] = Field([], max_length=MAX_DEPTH)
+
+
+class ElementStep(FrameStep):
+    """A step on an element, given as alternative selectors of which the first that fits is used."""
+
+    selectors: Selectors
+
+
+class Click(ElementStep):
+    """`offset_x` and `offset_y` in CSS pixels from the element's top left, default its centre."""
+
+    offset_x: Pixels | None = None
+    offset_y: Pixels | None = None
+    button: Literal["primary", "auxiliary", "secondary", "back", "forward"] = "primary"
+    device_type: Literal["mouse", "pen", "touch"] = "mouse"
+    duration: float = Field(0, ge=0, le=10_000, description="Milliseconds between press and release.")
+
+
+class DoubleClick(Click):
+    """Two clicks of one button that the page sees as a double click."""
+
+
+class Hover(ElementStep):
+    """Moves the pointer over the element."""
+
+    repeatable = True
+
+
+class Change(ElementStep):
+    """Gives a form control its value, as a person would; `true` and `false` set check boxes."""
+
+    repeatable = True
+    value: Annotated[str, BeforeValidator(_truth)]
+
+
+class KeyDown(TargetStep):
+    """Presses a key and holds it."""
+
+    key: Annotated[str, BeforeValidator(lambda value: _key(value) if isinstance(value, str) else value)]
+
+
+class KeyUp(KeyDown):
+    """Releases a key."""
+
+
+class Scroll(FrameStep):
+    """Scrolls the page, or the element when there are selectors, to absolute `x`, `y` in CSS pixels."""
+
+    repeatable = True
+    selectors: Selectors | None = None
+    x: Pixels = 0
+    y: Pixels = 0
+
+
+class SetViewport(TargetStep):
+    """Size in CSS pixels and the device that the page sees."""
+
+    repeatable = True
+    width: int = Field(ge=1, le=10_000)
+    height: int = Field(ge=1, le=10_000)
+    device_scale_factor: float = Field(1, ge=0, le=10)
+    is_mobile: bool = False
+    has_touch: bool = False
+    is_landscape: bool = False
+
+
+class EmulateNetworkConditions(TargetStep):
+    """Throughput in bytes per second (-1: unlimited) and added latency in milliseconds."""
+
+    repeatable = True
+    download: float = Field(ge=-1)
+    upload: float = Field(ge=-1)
+    latency: float = Field(ge=0, le=600_000)
+
+
+class Navigate(TargetStep):
+    """Opens a web address."""
+
+    repeatable = True
+    url: str
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://", "{{")) and url != "about:blank":
+            raise PydanticCustomError("url", "Only http:// and https:// addresses can be opened")
+        return url
+
+
+class WaitForElement(ElementStep):
+    """Waits until as many elements as asked match; `visible: false` turns that around."""
+
+    repeatable = True
+    operator: Literal[">=", "==", "<="] = ">="
+    count: int = Field(1, ge=0, le=1_000_000)
+    visible: bool | None = None
+    properties: dict[str, Any] = {}
+    attributes: dict[str, str] = {}
+
+
+class WaitForExpression(FrameStep):
+    """Waits until a JavaScript expression, evaluated in the page, is or resolves to something truthy."""
+
+    repeatable = True
+    expression: str = Field(min_length=1)
+
+
+class Close(TargetStep):
+    """Closes the tab."""
+
+
+class CustomStep(FrameStep):
+    """A step of somebody else's extension: kept, and passed over in replay as the Recorder does."""
+
+    name: str
+    parameters: Any = None
+
+
+class Value(BaseModel):
+    """What `extract` reads: an element's text or attribute, or an object of further values in `fields`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+    selectors: Selectors | None = None
+    attribute: str | None = Field(None, min_length=1)
+    type: Literal["text", "number", "boolean", "html", "url"] = "text"
+    many: bool = False
+    fields: dict[str, "Value"] | None = Field(None, min_length=1)
+
+
+class Extract(FrameStep):
+    """Reads an object, or with `many` a list, into `outputs.<name>`, which has to fit `schema`."""
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = True
+    name: OutputName
+    selectors: Selectors | None = None
+    many: bool = False
+    optional: bool = False
+    fields: dict[str, Value] = Field(min_length=1)
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class Screenshot(FrameStep):
+    """Saves a picture of the page, or of one element, and puts its id into `outputs.<name>`."""
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = True
+    name: OutputName
+    selectors: Selectors | None = None
+    full_page: bool = False
+
+
+RECORDER_STEPS: dict[str, type[Step]] = {
+    "navigate": Navigate,
+    "click": Click,
+    "doubleClick": DoubleClick,
+    "hover": Hover,
+    "change": Change,
+    "keyDown": KeyDown,
+    "keyUp": KeyUp,
+    "scroll": Scroll,
+    "setViewport": SetViewport,
+    "emulateNetworkConditions": EmulateNetworkConditions,
+    "waitForElement": WaitForElement,
+    "waitForExpression": WaitForExpression,
+    "close": Close,
+    "customStep": CustomStep,
+}
+OWN_STEPS: dict[str, type[Step]] = {"extract": Extract, "screenshot": Screenshot}
+STEPS = RECORDER_STEPS | OWN_STEPS
+
+
+class Header(BaseModel):
+    """A user flow without its steps."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="allow")
+    title: str = Field(min_length=1, max_length=500)
+    timeout: Milliseconds | None = None
+    selector_attribute: str | None = None
+
+
+# Checking -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A checked workflow; `steps` are still as written, with their placeholders."""
+
+    title: str
+    timeout: float | None
+    steps: tuple[dict[str, Any], ...]
+    parameters: dict[str, Any]
+
+
+def parse(definition: dict[str, Any], parameters: dict[str, Any] | None) -> Flow:
+    """The workflow ready to run; raises InvalidWorkflow with every problem."""
+    if found := problems(definition, parameters):
+        raise InvalidWorkflow(found)
+    header = Header.model_validate(definition)
+    steps = tuple(_native(step) for step in definition["steps"])
+    return Flow(header.title, header.timeout, steps, parameters or {})
+
+
+def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> list[Problem]:
+    """Everything that is wrong, at most a hundred things, each with its JSON pointer (RFC 6901).
+
+    Pointers lead into the definition; those that start with `/parameters` lead into the parameters.
+    """
+    for document, at in ((definition, ""), (parameters, "/parameters")):
+        if found := _excesses(document, at):
+            return found
+    found = _schema_and_defaults(parameters) if parameters else []
+    found += [_problem("", definition, error) for error in _errors(Header, definition)]
+    steps = definition.get("steps")
+    if not isinstance(steps, list) or not steps:
+        return [*found, Problem("/steps", "A workflow needs a list of steps, at least one")]
+    if len(steps) > MAX_STEPS:
+        return [*found, Problem("/steps", f"{len(steps):,} steps are too many; at most {MAX_STEPS:,}")]
+    known = set((parameters or {}).get("properties", {}))
+    outputs: set[str] = set()
+    for index, step in enumerate(steps):
+        found += _step_problems(step, f"/steps/{index}", known, outputs)
+        if len(found) >= MAX_PROBLEMS:
+            break
+    return found[:MAX_PROBLEMS]
+
+
+def safe(step: dict[str, Any] | Step) -> bool:
+    """Whether the step may be repeated blindly: it reads, waits, or leads to the same state again."""
+    kind = step.type if isinstance(step, Step) else _native(step)["type"]
+    return STEPS[kind].repeatable
+
+
+def typed(step: dict[str, Any]) -> Step:
+    """A step whose placeholders are filled in, as its model; raises InvalidWorkflow."""
+    try:
+        return STEPS[step["type"]].model_validate(step)
+    except ValidationError as error:
+        raise InvalidWorkflow([_problem("", step, detail) for detail in error.errors()]) from None
+
+
+def _schema_and_defaults(parameters: dict[str, Any]) -> list[Problem]:
+    found = schema_problems(parameters, "/parameters")
+    if not found and parameters.get("type", "object") != "object":
+        found.append(Problem("/parameters/type", "The parameters of a workflow are an object"))
+    return found
+
+
+def _excesses(document: Any, at: str) -> list[Problem]:
+    """Documents too large to look at more closely, and text that no database and no page takes."""
+    found: list[Problem] = []
+    waiting: list[tuple[str, Any, int]] = [(at, document, 0)]
+    seen = 0
+    while waiting and len(found) < MAX_PROBLEMS:
+        pointer, value, depth = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            return [Problem(at, f"The document is too large; at most {MAX_VALUES:,} values")]
+        if depth > MAX_DEPTH:
+            found.append(Problem(pointer, f"Nested too deep; at most {MAX_DEPTH} levels"))
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                found += _text_problems(key[:100] if len(key) <= MAX_TEXT else key, pointer)
+                waiting.append((pointer + pointer_to(key[:100]), item, depth + 1))
+        elif isinstance(value, list):
+            waiting += [
+                (f"{pointer}/{index}", item, depth + 1) for index, item in enumerate(value[: MAX_VALUES + 1])
+            ]
+        elif isinstance(value, str):
+            found += _text_problems(value, pointer)
+    return found
+
+
+def _text_problems(text: str, pointer: str) -> Iterator[Problem]:
+    if len(text) > MAX_TEXT:
+        yield Problem(pointer, f"A text of {len(text):,} characters is too long; at most {MAX_TEXT:,}")
+    elif "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        yield Problem(pointer, "The text holds a NUL or half a character")
+
+
+def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> Iterator[Problem]:
+    if not isinstance(step, dict) or not isinstance(step.get("type"), str):
+        yield Problem(f"{at}/type" if isinstance(step, dict) else at, "A step is an object with a type")
+        return
+    native = _native(step)
+    kind = native["type"]
+    inside = at if native is step else f"{at}/parameters"
+    if kind not in STEPS:
+        close = get_close_matches(kind, STEPS, 1)
+        yield Problem(
+            f"{at}/type",
+            f"Unknown step type {kind[:50]!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        )
+        return
+    for error in _errors(STEPS[kind], native):
+        yield _problem(at if error["loc"][0] in BASE_FIELDS else inside, native, error)
+    yield from _misspelt(STEPS[kind], native, inside)
+    if isinstance(schema := native.get("schema"), dict) and kind == "extract":
+        yield from schema_problems(schema, f"{inside}/schema")
+    yield from _placeholder_problems(native, inside, known, outputs)
+    if kind in OWN_STEPS and isinstance(native.get("name"), str):
+        outputs.add(native["name"])
+
+
+def _errors(model: type[BaseModel], value: dict[str, Any]) -> list[ErrorDetails]:
+    """The model's complaints, but for those about values which a placeholder will bring."""
+    try:
+        model.model_validate(value, strict=True)
+    except ValidationError as error:
+        return [e for e in error.errors() if not (isinstance(e["input"], str) and is_whole(e["input"]))]
+    return []
+
+
+def _problem(at: str, value: dict[str, Any], error: ErrorDetails) -> Problem:
+    return Problem(at + pointer_to(*_real(error["loc"], value)), error["msg"])
+
+
+def _real(loc: tuple[int | str, ...], value: Any) -> Iterator[int | str]:
+    """The location without what the model adds to it: names of union members and validators."""
+    for index, part in enumerate(loc):
+        if isinstance(value, dict) and (part in value or index == len(loc) - 1):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return
+        yield part
+
+
+def _misspelt(model: type[Step], step: dict[str, Any], at: str) -> Iterator[Problem]:
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    for key in step.keys() - names if model.model_config.get("extra") == "allow" else ():
+        if close := get_close_matches(key, names, 1, 0.8):
+            yield Problem(at + pointer_to(key), f"Unknown field; did you mean {close[0]!r}?")
+
+
+def _placeholder_problems(
+    step: dict[str, Any], at: str, known: set[str], outputs: set[str]
+) -> Iterator[Problem]:
+    available = {"params": known, "outputs": outputs}
+    for key, pointer, text in _texts(step, "", at):
+        try:
+            for path in paths(key, text):
+                names = available[str(path[0])]
+                if path[1] not in names:
+                    there = f"there are {', '.join(sorted(names))}" if names else "there are none"
+                    yield Problem(
+                        pointer, f"{{{{ {written(path)} }}}} is not known before this step; {there}"
+                    )
+        except BadPlaceholder as error:
+            yield Problem(pointer, str(error))
+
+
+def _texts(value: Any, key: str, at: str) -> Iterator[tuple[str, str, str]]:
+    if isinstance(value, str):
+        yield key, at, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name != "schema":
+                yield from _texts(item, name, at + pointer_to(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, key, f"{at}/{index}")
+
+
+# Exchange with DevTools ---------------------------------------------------------------------------
+
+BASE_FIELDS = ("type", "timeout", "assertedEvents", "target", "frame")
+
+
+def import_recorder(document: bytes | str | dict[str, Any]) -> dict[str, Any]:
+    """The definition to store for a flow that DevTools exported as JSON; raises InvalidWorkflow.
+
+    Our own steps, which travel as the Recorder's `customStep`, become themselves again; all else is kept.
+    """
+    try:
+        flow = document if isinstance(document, dict) else orjson.loads(document)
+    except orjson.JSONDecodeError:
+        raise InvalidWorkflow([Problem("", "Not JSON; in DevTools choose Export, then JSON")]) from None
+    if not isinstance(flow, dict) or not isinstance(flow.get("steps"), list):
+        raise InvalidWorkflow([Problem("/steps", "Not a recording: it has no list of steps")])
+    return flow | {"steps": [_native(step) for step in flow["steps"]]}
+
+
+def export_recorder(definition: dict[str, Any]) -> dict[str, Any]:
+    """The definition as DevTools opens it: our own steps become the Recorder's `customStep`."""
+    return definition | {"steps": [_foreign(step) for step in definition["steps"]]}
+
+
+def _native(step: Any) -> Any:
+    match step:
+        case {"type": "customStep", "name": str(name), "parameters": dict(parameters)} if name.startswith(
+            OWN_PREFIX
+        ):
+            base = {key: step[key] for key in BASE_FIELDS[1:] if key in step}
+            return {"type": name.removeprefix(OWN_PREFIX), **base, **parameters}
+    return step
+
+
+def _foreign(step: dict[str, Any]) -> dict[str, Any]:
+    if step.get("type") not in OWN_STEPS:
+        return step
+    base = {key: step[key] for key in BASE_FIELDS[1:] if key in step}
+    parameters = {key: value for key, value in step.items() if key not in BASE_FIELDS}
+    return {"type": "customStep", **base, "name": OWN_PREFIX + step["type"], "parameters": parameters}

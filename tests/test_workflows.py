@@ -1,0 +1,365 @@
+"""The workflow language: what is accepted, what is refused and where, how placeholders and params resolve."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runs import workflows
+from runs.workflows import InvalidParams, InvalidWorkflow, PlaceholderMissing, Problem
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "default": "Paris", "pattern": "^[A-Z][a-z]+$"},
+        "guests": {"type": "integer", "minimum": 1},
+        "room": {
+            "type": "object",
+            "properties": {"size": {"type": "string", "default": "double"}},
+            "default": {},
+        },
+    },
+    "required": ["guests"],
+}
+RECORDED: dict[str, Any] = {
+    "title": "Recorded",
+    "timeout": 5000,
+    "selectorAttribute": "data-testid",
+    "steps": [
+        {
+            "type": "setViewport",
+            "width": 1042,
+            "height": 978,
+            "deviceScaleFactor": 1,
+            "isMobile": False,
+            "hasTouch": False,
+            "isLandscape": False,
+        },
+        {
+            "type": "navigate",
+            "url": "https://example.com/",
+            "assertedEvents": [{"type": "navigation", "url": "https://example.com/", "title": "Example"}],
+        },
+        {
+            "type": "click",
+            "target": "main",
+            "selectors": [["aria/More[role=\"link\"]"], ["#more > a:nth-of-type(2)"], ["xpath///*[@id=\"more\"]/a"]],
+            "offsetX": 24.5,
+            "offsetY": 9,
+            "frame": [0, 1],
+            "button": "secondary",
+            "duration": 120.5,
+        },
+        {"type": "doubleClick", "selectors": ["text/More"], "offsetX": 1, "offsetY": 1, "deviceType": "pen"},
+        {"type": "hover", "selectors": [["my-app", "pierce/#menu"]]},
+        {"type": "change", "selectors": ["#city"], "value": "Rome"},
+        {"type": "keyDown", "target": "main", "key": "Enter"},
+        {"type": "keyUp", "target": "main", "key": "Enter"},
+        {"type": "scroll", "x": 0, "y": 300.5},
+        {"type": "scroll", "selectors": ["#list"], "y": 40},
+        {"type": "emulateNetworkConditions", "download": 50000, "upload": 50000, "latency": 2000},
+        {
+            "type": "waitForElement",
+            "selectors": ["li"],
+            "operator": "==",
+            "count": 3,
+            "visible": True,
+            "properties": {"textContent": "x"},
+            "attributes": {"class": "done"},
+        },
+        {"type": "waitForExpression", "expression": "[{a: {b: 1}}].length === 1"},
+        {"type": "customStep", "name": "somebody", "parameters": {"any": ["thing", None]}},
+        {"type": "close", "target": "https://example.com/popup", "recordedBy": "a later DevTools"},
+    ],
+}  # fmt: skip
+
+
+def flow(*steps: Any, **header: Any) -> dict[str, Any]:
+    return {"title": "A flow", "steps": list(steps)} | header
+
+
+def pointers(definition: Any, parameters: dict[str, Any] | None = None) -> list[str]:
+    return [problem.pointer for problem in workflows.problems(definition, parameters)]
+
+
+def test_every_step_that_the_recorder_exports_is_accepted_and_kept_as_it_is() -> None:
+    assert workflows.problems(RECORDED, None) == []
+    assert workflows.import_recorder(json.dumps(RECORDED).encode()) == RECORDED
+    parsed = workflows.parse(RECORDED, None)
+    assert (parsed.title, parsed.timeout, list(parsed.steps)) == ("Recorded", 5000, RECORDED["steps"])
+    assert {step["type"] for step in parsed.steps} == set(workflows.RECORDER_STEPS)
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ({}, ["/title", "/steps"]),
+        ({"title": 3, "steps": {}}, ["/title", "/steps"]),
+        (flow(), ["/steps"]),
+        (flow("click"), ["/steps/0"]),
+        (flow({"type": 1}), ["/steps/0/type"]),
+        (flow({"type": "clik"}), ["/steps/0/type"]),
+        (flow({"type": "click"}), ["/steps/0/selectors"]),
+        (flow({"type": "click", "selectors": []}), ["/steps/0/selectors"]),
+        (flow({"type": "click", "selectors": ["a", 5]}), ["/steps/0/selectors/1"]),
+        (flow({"type": "click", "selectors": ["a", ["b", 5]]}), ["/steps/0/selectors/1"]),
+        (flow({"type": "click", "selectors": ["a", ["b", ""]]}), ["/steps/0/selectors/1"]),
+        (flow({"type": "click", "selectors": ["a[href='x'"]}), ["/steps/0/selectors/0"]),
+        (flow({"type": "click", "selectors": ["a[href=\"x]"]}), ["/steps/0/selectors/0"]),
+        (flow({"type": "click", "selectors": ["xpath/"]}), ["/steps/0/selectors/0"]),
+        (flow({"type": "click", "selectors": ["aria/Go[level=\"2\"]"]}), ["/steps/0/selectors/0"]),
+        (flow({"type": "click", "selectors": ["a"], "offsetX": "3"}), ["/steps/0/offsetX"]),
+        (flow({"type": "click", "selectors": ["a"], "offsetX": True}), ["/steps/0/offsetX"]),
+        (flow({"type": "click", "selectors": ["a"], "button": "left"}), ["/steps/0/button"]),
+        (flow({"type": "click", "selectors": ["a"], "frame": [-1]}), ["/steps/0/frame/0"]),
+        (flow({"type": "click", "selectors": ["a"], "duraton": 3}), ["/steps/0/duraton"]),
+        (flow({"type": "click", "selectors": ["a"], "timeout": 0}), ["/steps/0/timeout"]),
+        (flow({"type": "change", "selectors": ["a"]}), ["/steps/0/value"]),
+        (flow({"type": "keyDown", "key": "Entr"}), ["/steps/0/key"]),
+        (flow({"type": "keyDown", "key": None}), ["/steps/0/key"]),
+        (flow({"type": "navigate", "url": "file:///etc/passwd"}), ["/steps/0/url"]),
+        (flow({"type": "navigate", "url": "javascript:alert(1)"}), ["/steps/0/url"]),
+        (flow({"type": "close", "assertedEvents": [{"type": "reload"}]}), ["/steps/0/assertedEvents/0/type"]),
+        (flow({"type": "waitForElement", "selectors": ["a"], "operator": ">"}), ["/steps/0/operator"]),
+        (flow({"type": "extract", "name": "a b", "fields": {"x": {}}}), ["/steps/0/name"]),
+        (flow({"type": "extract", "name": "a", "fields": {}}), ["/steps/0/fields"]),
+        (flow({"type": "extract", "name": "a", "fields": {"x/y": {"type": "int"}}}), ["/steps/0/fields/x~1y/type"]),
+        (flow({"type": "extract", "name": "a", "fields": {"x": {}}, "schema": {"type": "lst"}}), ["/steps/0/schema/type"]),
+        (flow({"type": "extract", "name": "a", "fields": {"x": {}}, "maney": True}), ["/steps/0/maney"]),
+        (flow({"type": "customStep", "name": "cua.screenshot", "parameters": {"name": 5}}), ["/steps/0/parameters/name"]),
+        (flow({"type": "customStep", "name": "cua.nothing", "parameters": {}}), ["/steps/0/type"]),
+        (flow({"type": "close"}, timeout="long"), ["/timeout"]),
+        (flow({"type": "close", "target": "a\0b"}), ["/steps/0/target"]),
+        (flow({"type": "close", "target": "a\ud800"}), ["/steps/0/target"]),
+        (flow({"type": "clik"}, {"type": "click"}, title=""), ["/title", "/steps/0/type", "/steps/1/selectors"]),
+    ],
+)  # fmt: skip
+def test_each_problem_is_named_with_its_pointer(definition: dict[str, Any], expected: list[str]) -> None:
+    assert pointers(definition) == expected
+
+
+def test_parse_raises_every_problem_at_once() -> None:
+    with pytest.raises(InvalidWorkflow) as caught:
+        workflows.parse(flow({"type": "clik"}, {"type": "hover"}), None)
+    assert caught.value.problems == [
+        Problem("/steps/0/type", "Unknown step type 'clik'; did you mean 'click'?"),
+        Problem("/steps/1/selectors", "Field required"),
+    ]
+
+
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: flow({"type": "change", "selectors": ["a"], "value": "x" * 10_000_000}),
+        lambda: flow({"type": "close", "k" * 10_000_000: 1}),
+        lambda: flow(*[{"type": "close"}] * 100_000),
+        lambda: flow({"type": "customStep", "name": "x", "parameters": nested(10_000)}),
+        lambda: flow({"type": "customStep", "name": "x", "parameters": [0] * 1_000_000}),
+        lambda: flow({"type": "click", "selectors": [["a"] * 100_000]}),
+        lambda: flow({"type": "change", "selectors": ["a"], "value": "{{" * 50_000}),
+        lambda: flow({"type": "waitForExpression", "expression": "{{ params." * 10_000}),
+        lambda: flow({"type": "click", "selectors": ["aria/" + "[name=" * 1_600]}),
+        lambda: flow({"type": "keyDown", "key": "F1" * 40_000}),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_monstrous_definitions_are_refused_in_bounded_time_and_words(build: Callable[[], Any]) -> None:
+    found = workflows.problems(build(), None)
+    assert (
+        0 < len(found) <= workflows.MAX_PROBLEMS
+        or "waitForExpression" in str(build())[:60]
+        or "aria/" in str(build())[:90]
+    )
+    assert all(len(problem.message) < 500 and len(problem.pointer) < 500 for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"type": "array"}, ["/parameters/type"]),
+        ({"type": "objct"}, ["/parameters/type"]),
+        ({"properties": {"a": {"type": "string", "pattern": "(?=x)"}}}, ["/parameters/properties/a/pattern"]),
+        ({"properties": {"a": {"pattern": "["}}}, ["/parameters/properties/a/pattern"]),
+        ({"properties": {"a": {"$ref": "https://example.com/schema"}}}, ["/parameters/properties/a/$ref"]),
+        ({"properties": {"a": {"$ref": "#/$defs/gone"}}}, ["/parameters/properties/a/$ref"]),
+        ({"properties": {"a": {"patternProperties": {"(a+)+$": True}}}}, ["/parameters/properties/a/patternProperties"]),
+        ({"properties": {"a": {"$ref": "#"}}}, ["/parameters"]),
+        (
+            {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)} | {"d30": {}},
+             "properties": {"a": {"$ref": "#/$defs/d0"}}},
+            ["/parameters"],
+        ),
+    ],
+)  # fmt: skip
+def test_schemas_that_are_wrong_or_dangerous_are_refused(
+    parameters: dict[str, Any], expected: list[str]
+) -> None:
+    assert pointers(flow({"type": "close"}), parameters) == expected
+
+
+def test_a_property_may_be_called_like_a_keyword() -> None:
+    names = ["pattern", "$ref", "patternProperties", "default", "required"]
+    assert (
+        pointers(flow({"type": "close"}), {"properties": {name: {"type": "string"} for name in names}}) == []
+    )
+
+
+@pytest.mark.timeout(20)
+def test_a_pattern_that_explodes_elsewhere_is_checked_in_linear_time() -> None:
+    schema = {"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
+    assert pointers(flow({"type": "close"}), schema) == []
+    with pytest.raises(InvalidParams):
+        workflows.resolve_params(schema, {"a": "a" * 50_000 + "!"})
+
+
+def test_params_get_their_defaults_and_are_checked() -> None:
+    assert workflows.resolve_params(PARAMETERS, {"guests": 2}) == {
+        "city": "Paris",
+        "guests": 2,
+        "room": {"size": "double"},
+    }
+    with pytest.raises(InvalidParams) as caught:
+        workflows.resolve_params(PARAMETERS, {"guests": 0, "city": "paris", "room": {"size": 4}})
+    assert sorted(problem.pointer for problem in caught.value.problems) == ["/city", "/guests", "/room/size"]
+
+
+@pytest.mark.parametrize("params", [{}, {"guests": True}, {"guests": 1, "gests": 1}])
+def test_missing_mistyped_and_undeclared_params_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams):
+        workflows.resolve_params(PARAMETERS, params)
+
+
+def test_a_workflow_without_parameters_takes_none() -> None:
+    assert workflows.resolve_params(None, None) == {}
+    with pytest.raises(InvalidParams):
+        workflows.resolve_params({}, {"a": 1})
+
+
+SCOPE = {
+    "params": {"city": "Rome", "n": 3, "ok": True},
+    "outputs": {"rows": [{"name": 'A "B"'}], "big": {"x": None}},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("{{ params.city }}", "Rome"),
+        ("{{params.n}}", 3),
+        ("{{ params.ok }}", True),
+        ("in {{ params.city }}, {{ params.n }} of {{ params.ok }}", "in Rome, 3 of true"),
+        ("{{ outputs.rows[0].name }}", 'A "B"'),
+        ("{{ outputs.rows }}", [{"name": 'A "B"'}]),
+        ("{{ outputs.big }}!", '{"x": null}!'),
+        ('{{ "{{" }} params.city }}', "{{ params.city }}"),
+        ("}} {", "}} {"),
+    ],
+)
+def test_placeholders_become_values(text: str, expected: Any) -> None:
+    assert workflows.fill({"value": [text]}, SCOPE) == {"value": [expected]}
+
+
+def test_a_placeholder_in_an_expression_becomes_a_literal_and_never_code() -> None:
+    filled = workflows.fill({"expression": "[{a: {{outputs.rows[0].name}}}, {{ other }}]"}, SCOPE)
+    assert filled == {"expression": '[{a: "A \\"B\\""}, {{ other }}]'}
+
+
+@pytest.mark.parametrize(
+    "path", ["params.town", "outputs.rows[1].name", "outputs.rows.name", "params.city[0].x", "params.n.x"]
+)
+def test_a_placeholder_without_a_value_says_where(path: str) -> None:
+    with pytest.raises(PlaceholderMissing) as caught:
+        workflows.fill({"a/b": ["x", f"{{{{ {path} }}}}"]}, SCOPE)
+    assert (caught.value.pointer, caught.value.path) == ("/a~1b/1", path)
+
+
+EXTRACT = {"type": "extract", "name": "rows", "fields": {"x": {"selectors": ["td"]}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("{{ params.city }}", True),
+        ("{{ outputs.rows[0].x }}", True),
+        ("{{ params.town }}", False),
+        ("{{ outputs.later }}", False),
+        ("{{ city }}", False),
+        ("{{ params }}", False),
+        ("{{ params.city | upper }}", False),
+        ("{{ params.__class__.x }}", False),
+        ("{{ params.city", False),
+        ("{{}}", False),
+        ('{{ "unfinished }}', False),
+    ],
+)
+def test_unknown_placeholders_are_problems(text: str, known: bool) -> None:
+    later = {"type": "screenshot", "name": "later"}
+    definition = flow(EXTRACT, {"type": "change", "selectors": ["a"], "value": text}, later)
+    assert pointers(definition, PARAMETERS) == ([] if known else ["/steps/1/value"])
+
+
+def test_a_placeholder_may_stand_where_a_number_or_a_flag_is_wanted() -> None:
+    step = {
+        "type": "waitForElement",
+        "selectors": ["a"],
+        "count": "{{ params.guests }}",
+        "timeout": "{{ params.city }}",
+    }
+    assert pointers(flow(step), PARAMETERS) == []
+    filled = workflows.typed(workflows.fill(step, {"params": {"guests": 2, "city": 900}}))
+    assert (filled.timeout, filled.model_dump()["count"]) == (900, 2)
+    with pytest.raises(InvalidWorkflow):
+        workflows.typed(workflows.fill(step, {"params": {"guests": -1, "city": 900}}))
+
+
+def test_numbers_and_flags_become_text_where_text_is_wanted() -> None:
+    for value, written in ((3, "3"), (2.5, "2.5"), (True, "true")):
+        step = workflows.typed({"type": "change", "selectors": ["a"], "value": value})
+        assert step.model_dump()["value"] == written
+
+
+def test_our_steps_travel_as_custom_steps_and_come_back_without_loss() -> None:
+    own = EXTRACT | {"timeout": 900, "frame": [1], "target": "main", "schema": {"type": "object"}}
+    definition = flow(own, RECORDED["steps"][-1], RECORDED["steps"][-2], note="kept")
+    exported = workflows.export_recorder(definition)
+    assert exported["steps"][0] == {
+        "type": "customStep",
+        "timeout": 900,
+        "frame": [1],
+        "target": "main",
+        "name": "cua.extract",
+        "parameters": {"name": "rows", "fields": EXTRACT["fields"], "schema": {"type": "object"}},
+    }
+    assert exported["steps"][1:] == definition["steps"][1:]
+    assert workflows.import_recorder(exported) == definition
+    assert workflows.problems(exported, None) == []
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"import puppeteer from 'puppeteer'", b"[]", b"{}", b'{"steps": 3}', b"[" * 100_000]
+)
+def test_what_is_no_recording_is_refused(document: bytes) -> None:
+    with pytest.raises(InvalidWorkflow):
+        workflows.import_recorder(document)
+
+
+def test_only_steps_that_lead_to_the_same_state_again_are_safe() -> None:
+    safe = {step["type"] for step in RECORDED["steps"] if workflows.safe(step)}
+    assert safe == set(workflows.RECORDER_STEPS) - {
+        "click",
+        "doubleClick",
+        "keyDown",
+        "keyUp",
+        "close",
+        "customStep",
+    }
+    assert workflows.safe(EXTRACT) and workflows.safe(workflows.export_recorder(flow(EXTRACT))["steps"][0])
