@@ -1,0 +1,829 @@
+"""One user's Chromium: found, started, watched and closed; each computer is a context of it with its tabs."""
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import structlog
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    CDPSession,
+    Dialog,
+    FileChooser,
+    Frame,
+    Page,
+    Playwright,
+    StorageState,
+    async_playwright,
+)
+from playwright.async_api import Error as PlaywrightError
+
+from browser.screencast import Screencast
+from settings import settings
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Report = Callable[[str, dict[str, Any]], None]
+
+SYSTEM_PROGRAMS = (
+    "/usr/lib/chromium/chromium",
+    "/usr/lib/chromium-browser/chromium-browser",
+    "chromium",
+    "chromium-browser",
+    "google-chrome-stable",
+    "google-chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+NOWHERE = "http://127.0.0.1:9/"  # the discard port stands in for vendor hosts
+FLAGS = (
+    f"--gaia-url={NOWHERE}",
+    f"--component-updater=url-source={NOWHERE}",
+    f"--variations-server-url={NOWHERE}",
+    "--disable-quic",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+)
+# Playwright switches these two protections off; a page here is not a test's own.
+KEPT_PROTECTIONS = ("--disable-popup-blocking", "--disable-ipc-flooding-protection")
+HOME_PREFIX = "cua-chromium-"
+CGROUP = Path("/sys/fs/cgroup")
+UNPRIVILEGED = 65534  # "nobody"
+BYTES_PER_COMPUTER = 512 * 1024 * 1024
+MAX_TABS = 32
+LAUNCH_SECONDS = 30.0
+CALL_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+DOWNLOAD_SECONDS = 600.0
+REFRESH_SECONDS = 0.05
+DIALOGS_REPORTED = 20
+
+
+class ChromiumMissing(Exception):
+    """No Chromium on this machine; the message names the command that installs one."""
+
+
+class ComputerClosed(Exception):
+    """The computer was closed, or its process died."""
+
+
+class TooManyComputers(Exception):
+    """This process has no room for another computer."""
+
+
+class OpenFailed(Exception):
+    """Chromium started no computer with these options; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a computer is opened; sizes in CSS pixels, `proxy_url` is its filtering proxy."""
+
+    downloads: Path
+    max_download_bytes: int = 100 * 1024 * 1024
+    viewport: tuple[int, int] = (1280, 720)
+    locale: str | None = None
+    time_zone: str | None = None
+    user_agent: str | None = None
+    proxy_url: str | None = None
+    storage_state: dict[str, Any] | None = None
+    device_scale_factor: float = 1
+    has_touch: bool = False
+    check_url: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL is refused
+
+
+def find_chromium() -> Path:
+    """The program: the configured one, Playwright's own, or the system's; raises ChromiumMissing."""
+    if settings.chromium_path:
+        if (configured := shutil.which(settings.chromium_path)) is None:
+            raise ChromiumMissing(f"CHROMIUM_PATH names {settings.chromium_path}, which is no program")
+        return Path(configured)
+    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
+    installed = sorted(own.glob("chromium-*/chrome-linux*/chrome"), key=lambda path: path.stat().st_mtime)
+    candidates = (str(path) for path in reversed(installed))
+    for candidate in (*candidates, *SYSTEM_PROGRAMS):
+        if (program := shutil.which(candidate)) is not None:
+            return Path(program)
+    raise ChromiumMissing(
+        "No Chromium found: run `apt-get install chromium` or `playwright install chromium`,"
+        " or set CHROMIUM_PATH"
+    )
+
+
+def is_page_url(url: str) -> bool:
+    """Whether a tab may show it: http, https, the blank page, and Chromium's own error page."""
+    return urlsplit(url).scheme in ("http", "https") or url in (
+        "about:blank",
+        "",
+        "chrome-error://chromewebdata/",
+    )
+
+
+@dataclass(eq=False, slots=True)
+class Tab:
+    """One page of a computer with its raw CDP session."""
+
+    id: str
+    page: Page
+    cdp: CDPSession
+    target_id: str
+    url: str = "about:blank"
+    title: str = ""
+    navigated: bool = False
+    dialogs: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Computer:
+    """One browser session: a context with its tabs, always at least one while it is open."""
+
+    def __init__(self, process: "_Process", computer_id: UUID, options: Options, report: Report) -> None:
+        self.id = computer_id
+        self.options = options
+        self.closed = asyncio.Event()
+        self.screencast = Screencast()
+        self.file_chooser: FileChooser | None = None
+        self.held_keys: dict[str, dict[str, Any]] = {}
+        self.held_buttons: set[Literal["left", "middle", "right"]] = set()
+        self.pointer = (0.0, 0.0)
+        self.context: BrowserContext
+        self.uploads = process.directory(f"uploads-{computer_id}")
+        self._process = process
+        self._report = report
+        self._cdp: CDPSession
+        self._context_id = ""
+        self._tabs: dict[Page, Tab] = {}
+        self._adopting: dict[Page, asyncio.Task[None]] = {}
+        self._active: Tab | None = None
+        self._tab_number = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refresh_timer: asyncio.TimerHandle | None = None
+        self._downloads: dict[str, _Download] = {}
+        self._download_dir = process.directory(f"downloads-{computer_id}")
+
+    # What callers use ---------------------------------------------------------------------------
+
+    @property
+    def page(self) -> Page:
+        """The active tab's page."""
+        return self.active.page
+
+    @property
+    def pages(self) -> list[Page]:
+        return list(self._tabs)
+
+    @property
+    def active(self) -> Tab:
+        """The active tab; raises ComputerClosed, or Playwright's Error while the last tab is replaced."""
+        if self.closed.is_set():
+            raise ComputerClosed("The computer is closed")
+        if self._active is None:
+            raise PlaywrightError("The tab has just been closed")
+        return self._active
+
+    def tabs(self) -> list[dict[str, Any]]:
+        """Every tab: `{"id", "url", "title", "active"}`, oldest first."""
+        return [
+            {"id": tab.id, "url": tab.url, "title": tab.title, "active": tab is self._active}
+            for tab in self._tabs.values()
+        ]
+
+    def tab(self, tab_id: str) -> Tab:
+        """The tab with this id; raises KeyError."""
+        for tab in self._tabs.values():
+            if tab.id == tab_id:
+                return tab
+        raise KeyError(tab_id)
+
+    async def new_tab(self) -> Tab:
+        """Open a blank tab and make it active."""
+        page = await self._call(self.context.new_page())
+        if page in self._adopting:
+            await asyncio.wait([self._adopting[page]])
+        if page not in self._tabs:
+            raise PlaywrightError("The new tab closed at once")
+        return self._tabs[page]
+
+    async def switch_tab(self, tab_id: str) -> Tab:
+        """Make a tab active; raises KeyError."""
+        tab = self.tab(tab_id)
+        await self._activate(tab)
+        return tab
+
+    async def close_tab(self, tab_id: str) -> None:
+        """Close a tab even if its page hangs; raises KeyError. After the last one a blank tab opens."""
+        tab = self.tab(tab_id)
+        if len(self._tabs) == 1:
+            await self.new_tab()
+        await self._close_target(tab)
+        await self._call(tab.gone.wait())
+
+    async def screenshot(self, *, full_page: bool = False, quality: int | None = 80) -> bytes:
+        """A picture of the active tab: JPEG, or PNG when quality is None; raises TimeoutError if it hangs."""
+        return await capture(self.active, full_page=full_page, quality=quality)
+
+    async def storage_state(self) -> dict[str, Any]:
+        """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
+
+        When a page hangs, its local storage cannot be read and `origins` is empty.
+        """
+        try:
+            state = cast(dict[str, Any], await self._call(self.context.storage_state()))
+        except TimeoutError:
+            state = {"cookies": await self._call(self.context.cookies()), "origins": []}
+        tabs = list(self._tabs.values())
+        active = tabs.index(self._active) if self._active in tabs else 0
+        return {**state, "tabs": [tab.page.url for tab in tabs], "active": active}
+
+    async def refresh_tabs(self) -> None:
+        """Ask Chromium, not the pages, for URLs and titles; reports what changed."""
+        infos = (await self._call(self._cdp.send("Target.getTargets")))["targetInfos"]
+        by_target = {info["targetId"]: info for info in infos}
+        for tab in list(self._tabs.values()):
+            if (info := by_target.get(tab.target_id)) is None:
+                continue
+            url, title = info["url"][:2048], info["title"][:256]
+            navigated, titled = tab.navigated or url != tab.url, title != tab.title
+            tab.url, tab.title, tab.navigated = url, title, False
+            if navigated:
+                self.report("navigated", {"tab": tab.id, "url": url, "title": title})
+            elif titled:
+                self.report("tab", {"tab": tab.id, "state": "titled", "url": url, "title": title})
+        self._show_view()
+
+    def report(self, kind: str, data: dict[str, Any]) -> None:
+        """Tell the owner; nothing is told after `closed`."""
+        if not self.closed.is_set():
+            self._report(kind, data)
+
+    async def close(self, reason: str = "closed") -> None:
+        """Close the context; the user's process ends with its last computer. May be called twice."""
+        if self.end(reason):
+            await self._process.leave(self)
+
+    # What the process uses ----------------------------------------------------------------------
+
+    async def open(self, browser: Browser) -> None:
+        """Make the context and its first tab, then bring back the tabs of the checkpoint."""
+        options, state = self.options, self.options.storage_state or {}
+        stored = {"cookies": state.get("cookies") or [], "origins": state.get("origins") or []}
+        width, height = options.viewport
+        self.context = await browser.new_context(
+            viewport={"width": width, "height": height},
+            locale=options.locale,
+            timezone_id=options.time_zone,
+            user_agent=options.user_agent,
+            device_scale_factor=options.device_scale_factor,
+            has_touch=options.has_touch,
+            accept_downloads=False,
+            proxy={"server": options.proxy_url, "bypass": "<-loopback>"} if options.proxy_url else None,
+            storage_state=cast(StorageState, stored),
+        )
+        self._cdp = await browser.new_browser_cdp_session()
+        self._cdp.on("Browser.downloadWillBegin", self._on_download)
+        self._cdp.on("Browser.downloadProgress", self._on_download_progress)
+        self.context.on("page", self._on_page)
+        self.context.on("dialog", lambda dialog: self._spawn(self._answer(dialog)))
+        tab = await self.new_tab()
+        info = await self._call(tab.cdp.send("Target.getTargetInfo"))
+        self._context_id = info["targetInfo"]["browserContextId"]
+        await self._call(
+            self._cdp.send(
+                "Browser.setDownloadBehavior",
+                {
+                    "behavior": "allowAndName",
+                    "browserContextId": self._context_id,
+                    "downloadPath": str(self._download_dir),
+                    "eventsEnabled": True,
+                },
+            )
+        )
+        await self._restore(state)
+
+    def end(self, reason: str) -> bool:
+        """Mark it closed and stop what it does; False when it was closed before."""
+        if self.closed.is_set():
+            return False
+        self.report("closed", {"reason": reason})
+        self.closed.set()
+        if self._refresh_timer is not None:
+            self._refresh_timer.cancel()
+        for download in self._downloads.values():
+            download.deadline.cancel()
+        return True
+
+    async def dispose(self) -> None:
+        """Give back what `open` took, as far as the process still answers."""
+        await self.screencast.close()
+        tasks = [*self._tasks, *self._adopting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if hasattr(self, "context"):
+            with contextlib.suppress(PlaywrightError, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.context.close()
+        for directory in (self.uploads, self._download_dir):
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    # Tabs ---------------------------------------------------------------------------------------
+
+    async def _restore(self, state: dict[str, Any]) -> None:
+        urls = [url for url in state.get("tabs") or () if isinstance(url, str)][:MAX_TABS]
+        for number, url in enumerate(urls):
+            tab = self.active if number == 0 else await self.new_tab()
+            if not url.startswith(("http://", "https://")) or self.options.check_url(url):
+                continue
+            try:
+                await tab.page.goto(url, wait_until="commit", timeout=CALL_SECONDS * 1000)
+            except PlaywrightError as problem:
+                log.info("tab_not_restored", computer_id=str(self.id), error=first_line(problem))
+        tabs, active = list(self._tabs.values()), state.get("active")
+        if isinstance(active, int) and 0 <= active < len(tabs):
+            await self._activate(tabs[active])
+
+    def _on_page(self, page: Page) -> None:
+        if len(self._tabs) + len(self._adopting) >= MAX_TABS:
+            log.warning("too_many_tabs", computer_id=str(self.id))
+            self._spawn(page.close())
+            return
+        task = asyncio.ensure_future(self._guarded(self._adopt(page)))
+        self._adopting[page] = task
+        task.add_done_callback(lambda _: self._adopting.pop(page, None))
+
+    async def _adopt(self, page: Page) -> None:
+        page.set_default_timeout(CALL_SECONDS * 1000)
+        cdp = await self._call(self.context.new_cdp_session(page))
+        info = (await self._call(cdp.send("Target.getTargetInfo")))["targetInfo"]
+        self._tab_number += 1
+        tab = Tab(f"t{self._tab_number}", page, cdp, info["targetId"])
+        page.on("framenavigated", lambda frame: self._on_navigated(tab, frame))
+        page.on("domcontentloaded", lambda _: self._touch())
+        page.on("load", lambda _: self._touch())
+        page.on("filechooser", lambda chooser: self._on_file_chooser(tab, chooser))
+        page.on("crash", lambda _: self._spawn(self._replace(tab)))
+        page.on("close", lambda _: self._on_tab_closed(tab))
+        if page.is_closed():
+            return
+        self._tabs[page] = tab
+        self.report("tab", {"tab": tab.id, "state": "opened", "url": page.url[:2048], "title": ""})
+        self._on_navigated(tab, page.main_frame)
+        await self._activate(tab)
+
+    async def _activate(self, tab: Tab) -> None:
+        changed = tab is not self._active
+        self._active = tab
+        self.screencast.follow(tab.cdp)
+        self._show_view()
+        await self._call(tab.cdp.send("Page.bringToFront"))
+        if changed:
+            self.report("tab", {"tab": tab.id, "state": "active", "url": tab.url, "title": tab.title})
+
+    def _on_tab_closed(self, tab: Tab) -> None:
+        tab.gone.set()
+        if self._tabs.pop(tab.page, None) is None or self.closed.is_set():
+            return
+        self.report("tab", {"tab": tab.id, "state": "closed", "url": tab.url, "title": tab.title})
+        if tab is self._active:
+            rest = list(self._tabs.values())
+            self._active = rest[-1] if rest else None
+            self.screencast.follow(None)
+            self._spawn(self._activate(rest[-1]) if rest else self._open_blank())
+
+    async def _open_blank(self) -> None:
+        await self.new_tab()
+
+    async def _replace(self, tab: Tab) -> None:
+        """A crashed page cannot be driven any more, so its tab is closed."""
+        self.report("crashed", {"tab": tab.id, "url": tab.url})
+        await self._close_target(tab)
+
+    async def _close_target(self, tab: Tab) -> None:
+        await self._call(self._cdp.send("Target.closeTarget", {"targetId": tab.target_id}))
+
+    def _on_navigated(self, tab: Tab, frame: Frame) -> None:
+        if frame.parent_frame is not None:
+            return
+        tab.dialogs = 0
+        if not is_page_url(frame.url):
+            self._spawn(self._undo(tab, frame.url))
+        elif frame.url != "about:blank" or tab.url != "about:blank":
+            tab.navigated = True
+            self._touch()
+
+    async def _undo(self, tab: Tab, url: str) -> None:
+        self.report("refused", {"tab": tab.id, "url": url[:2048]})
+        await self._call(tab.page.go_back(wait_until="commit", timeout=CLOSE_SECONDS * 1000))
+        if not is_page_url(tab.page.url):
+            await self._call(tab.page.goto("about:blank", timeout=CLOSE_SECONDS * 1000))
+
+    def _touch(self) -> None:
+        if self._refresh_timer is None and not self.closed.is_set():
+            loop = asyncio.get_running_loop()
+            self._refresh_timer = loop.call_later(REFRESH_SECONDS, self._refresh)
+
+    def _refresh(self) -> None:
+        self._refresh_timer = None
+        self._spawn(self.refresh_tabs())
+
+    def _show_view(self) -> None:
+        if (tab := self._active) is not None:
+            self.screencast.view({"tab": tab.id, "url": tab.url, "title": tab.title})
+
+    # Dialogs, files -----------------------------------------------------------------------------
+
+    async def _answer(self, dialog: Dialog) -> None:
+        """Dismiss, but leave a page that asks to stay; a page that asks without end is interrupted."""
+        answer = "accept" if dialog.type == "beforeunload" else "dismiss"
+        tab = self._tabs.get(dialog.page) if dialog.page else None
+        if tab is not None:
+            tab.dialogs += 1
+        if tab is None or tab.dialogs <= DIALOGS_REPORTED:
+            told = {"type": dialog.type, "message": dialog.message[:1024], "answer": answer}
+            self.report("dialog", {"tab": tab.id if tab else None, **told})
+        await self._call(dialog.accept() if answer == "accept" else dialog.dismiss())
+        if tab is not None and tab.dialogs > DIALOGS_REPORTED:
+            await self._call(tab.cdp.send("Runtime.terminateExecution"))
+
+    def _on_file_chooser(self, tab: Tab, chooser: FileChooser) -> None:
+        self.file_chooser = chooser
+        self.report("file_chooser", {"tab": tab.id, "multiple": chooser.is_multiple()})
+
+    def _on_download(self, event: dict[str, Any]) -> None:
+        loop, guid = asyncio.get_running_loop(), event["guid"]
+        deadline = loop.call_later(DOWNLOAD_SECONDS, self._cancel_download, guid, "timeout")
+        name = "".join(
+            char for char in event["suggestedFilename"] if char.isprintable() and char not in "/\\"
+        )
+        self._downloads[guid] = _Download(name[:255] or "download", event["url"][:2048], deadline)
+
+    def _on_download_progress(self, event: dict[str, Any]) -> None:
+        if (download := self._downloads.get(event["guid"])) is None:
+            return
+        download.size = int(event["receivedBytes"])
+        if event["state"] == "inProgress":
+            if max(download.size, int(event["totalBytes"])) > self.options.max_download_bytes:
+                self._cancel_download(event["guid"], "too_large")
+            return
+        self._downloads.pop(event["guid"]).deadline.cancel()
+        if event["state"] == "completed" and download.size <= self.options.max_download_bytes:
+            self._spawn(self._keep(event["guid"], download))
+        else:
+            late = "too_large" if event["state"] == "completed" else "cancelled"
+            (self._download_dir / event["guid"]).unlink(missing_ok=True)
+            self._report_download(download, download.stopped or late, None)
+
+    def _cancel_download(self, guid: str, why: str) -> None:
+        download = self._downloads[guid]
+        if not download.stopped:
+            download.stopped = why
+            parameters = {"guid": guid, "browserContextId": self._context_id}
+            self._spawn(self._call(self._cdp.send("Browser.cancelDownload", parameters)))
+
+    async def _keep(self, guid: str, download: "_Download") -> None:
+        # The page chose the name, so the file is kept under Chromium's own id.
+        path = self.options.downloads / guid
+        try:
+            await asyncio.to_thread(_move, self._download_dir / guid, path)
+        except OSError as problem:
+            log.error("download_not_kept", computer_id=str(self.id), error=str(problem))
+            self._report_download(download, "failed", None)
+        else:
+            self._report_download(download, "completed", path)
+
+    def _report_download(self, download: "_Download", state: str, path: Path | None) -> None:
+        told = {"name": download.name, "size": download.size, "url": download.url, "state": state}
+        self.report("download", {**told, "path": str(path) if path else None})
+
+    # Calls --------------------------------------------------------------------------------------
+
+    async def _call(self, work: Awaitable[T]) -> T:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await work
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await work
+        except (PlaywrightError, TimeoutError, ComputerClosed) as problem:
+            # Tabs and processes may go away at any moment; their own events tell of it.
+            log.debug("computer_call_failed", computer_id=str(self.id), error=first_line(problem))
+
+
+@dataclass(eq=False, slots=True)
+class _Download:
+    name: str
+    url: str
+    deadline: asyncio.TimerHandle
+    size: int = 0
+    stopped: str = ""
+
+
+class _Process:
+    """The Chromium process of one user, its directory, and the computers that live in it."""
+
+    def __init__(self, user_id: str, forget: Callable[[], object]) -> None:
+        self.user_id = user_id
+        self._forget = forget
+        self.computers: set[Computer] = set()
+        self.changing = asyncio.Lock()
+        self.ended = False
+        self.browser: Browser | None = None
+        self.pid = 0
+        self.home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
+        self._owned = os.open(self.home, os.O_RDONLY)
+        fcntl.flock(self._owned, fcntl.LOCK_EX)
+        _give_away(self.home)
+
+    def directory(self, name: str) -> Path:
+        """A directory that Chromium may read and write, removed with the process."""
+        path = self.home / name
+        path.mkdir(exist_ok=True)
+        _give_away(path)
+        return path
+
+    async def launch(self, playwright: Playwright, program: Path, *, sandbox: bool) -> Browser:
+        """Start Chromium, as an unprivileged user where we are root; raises Playwright's Error."""
+        profile, pid_file, launcher = self.directory("profile"), self.home / "pid", self.home / "launch"
+        drop = (
+            f"setpriv --reuid={UNPRIVILEGED} --regid={UNPRIVILEGED} --clear-groups "
+            if _drops(sandbox)
+            else ""
+        )
+        launcher.write_text(
+            f"#!/bin/sh\necho $$ > {shlex.quote(str(pid_file))}\n"
+            f'exec {drop}{shlex.quote(str(program))} "$@" --user-data-dir={shlex.quote(str(profile))}\n'
+        )
+        launcher.chmod(0o755)
+        self.browser = await playwright.chromium.launch(
+            executable_path=launcher,
+            headless=True,
+            chromium_sandbox=sandbox,
+            args=FLAGS,
+            ignore_default_args=KEPT_PROTECTIONS,
+            env={
+                "HOME": str(self.home),
+                "TMPDIR": str(self.home),
+                "PATH": os.environ.get("PATH", os.defpath),
+            },
+            downloads_path=self.directory("downloads"),
+            timeout=LAUNCH_SECONDS * 1000,
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+        self.pid = int(pid_file.read_text())
+        return self.browser
+
+    async def leave(self, computer: "Computer") -> None:
+        """Dispose of a computer that ended; the last one takes the process with it."""
+        async with self.changing:
+            await computer.dispose()
+            self.computers.discard(computer)
+            if not self.computers:
+                await self.close()
+
+    async def close(self) -> None:
+        """End the process, by force when it does not answer, and remove its directory."""
+        self.ended = True
+        if self._owned < 0:
+            return
+        self._forget()
+        answered = False
+        if self.browser is not None:
+            with contextlib.suppress(PlaywrightError, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.browser.close()
+                    answered = True
+        if self.pid and not answered:
+            self.kill()
+        await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
+        os.close(self._owned)
+        self._owned = -1
+
+    def kill(self) -> None:
+        """Kill the process group, which Playwright made for the process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def memory(self) -> int:
+        """Bytes of memory of its own that the process group holds; 0 where /proc is missing."""
+        return sum(_own_memory(path) for path in Path("/proc").glob("[0-9]*") if _group(path) == self.pid)
+
+
+class Browsers:
+    """All Chromium processes of this server process: one per user, started with the first computer."""
+
+    def __init__(self) -> None:
+        self._playwright: Playwright | None = None
+        self._processes: dict[str, _Process] = {}
+        self._opening = 0
+        self._sandbox = settings.chromium_sandbox != "off"
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start Playwright's driver and remove directories of servers that were killed."""
+        await asyncio.to_thread(_remove_abandoned)
+        self._playwright = await async_playwright().start()
+
+    async def close(self) -> None:
+        """Close every computer and process, then the driver."""
+        for process in list(self._processes.values()):
+            for computer in list(process.computers):
+                await computer.close("shutdown")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._playwright is not None:
+            await self._playwright.stop()
+            self._playwright = None
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What runs: `{"user_id", "pid", "computers", "memory"}` per process, memory in bytes."""
+        return [
+            {
+                "user_id": process.user_id,
+                "pid": process.pid,
+                "computers": len(process.computers),
+                "memory": process.memory(),
+            }
+            for process in self._processes.values()
+        ]
+
+    @property
+    def open_computers(self) -> int:
+        return sum(len(process.computers) for process in self._processes.values())
+
+    def capacity(self) -> int:
+        """How many computers this process can hold: as configured, or one per 512 MiB of free memory."""
+        return settings.max_computers or self.open_computers + available_memory() // BYTES_PER_COMPUTER
+
+    async def open(self, user_id: str, computer_id: UUID, options: Options, report: Report) -> Computer:
+        """Open a computer; raises TooManyComputers, ChromiumMissing, OpenFailed."""
+        if self.open_computers + self._opening >= self.capacity():
+            raise TooManyComputers(
+                f"This server has room for {self.capacity()} open computers; try again later"
+            )
+        self._opening += 1
+        try:
+            while True:
+                process = self._processes.get(user_id)
+                if process is None:
+                    process = _Process(user_id, partial(self._processes.pop, user_id))
+                    self._processes[user_id] = process
+                async with process.changing:
+                    if not process.ended:
+                        return await self._open_in(process, computer_id, options, report)
+        finally:
+            self._opening -= 1
+
+    async def _open_in(
+        self, process: _Process, computer_id: UUID, options: Options, report: Report
+    ) -> Computer:
+        computer: Computer | None = None
+        try:
+            browser = process.browser or await self._launch(process)
+            computer = Computer(process, computer_id, options, report)
+            await computer.open(browser)
+            process.computers.add(computer)
+            return computer
+        except BaseException as problem:
+            if computer is not None:
+                computer.closed.set()
+                await computer.dispose()
+            if not process.computers:
+                await process.close()
+            if isinstance(problem, PlaywrightError | TimeoutError):
+                raise OpenFailed(f"Chromium did not open the computer: {first_line(problem)}") from problem
+            raise
+
+    async def _launch(self, process: _Process) -> Browser:
+        if self._playwright is None:
+            raise RuntimeError("Browsers.start() comes first")
+        program = find_chromium()
+        try:
+            browser = await process.launch(self._playwright, program, sandbox=self._sandbox)
+        except PlaywrightError as problem:
+            if not self._sandbox or not _lacks_sandbox(str(problem)):
+                raise
+            log.warning("chromium_without_sandbox", error=first_line(problem))
+            self._sandbox = False
+            browser = await process.launch(self._playwright, program, sandbox=False)
+        browser.on("disconnected", lambda _: self._on_disconnected(process))
+        return browser
+
+    def _on_disconnected(self, process: _Process) -> None:
+        """The process died, or we ended it."""
+        if process.ended:
+            return
+        process.ended = True
+        log.warning("chromium_died", user_id=process.user_id, pid=process.pid)
+        process.kill()
+        for computer in process.computers:
+            computer.report("crashed", {"process": process.pid})
+            computer.end("crashed")
+        task = asyncio.ensure_future(self._bury(process))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bury(self, process: _Process) -> None:
+        for computer in list(process.computers):
+            await process.leave(computer)
+
+
+async def capture(tab: Tab, *, full_page: bool = False, quality: int | None = 80) -> bytes:
+    """A picture of a tab, JPEG or (quality None) PNG; a full page ends after 16,384 CSS pixels."""
+    parameters: dict[str, Any] = (
+        {"format": "png"} if quality is None else {"format": "jpeg", "quality": quality}
+    )
+    async with asyncio.timeout(CALL_SECONDS):
+        if full_page:
+            size = (await tab.cdp.send("Page.getLayoutMetrics"))["cssContentSize"]
+            clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16384), "scale": 1}
+            parameters |= {"clip": clip, "captureBeyondViewport": True}
+        picture = await tab.cdp.send("Page.captureScreenshot", parameters)
+    return base64.b64decode(picture["data"])
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free here: the machine's, or what is left of the container's limit."""
+    meminfo, limit, used = Path("/proc/meminfo"), CGROUP / "memory.max", CGROUP / "memory.current"
+    if not meminfo.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, max(int(most) - int(used.read_text()), 0))
+    return free
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error says, in a line; the driver's call log stays out."""
+    return str(problem).split("\n", 1)[0][:500] or type(problem).__name__
+
+
+def _drops(sandbox: bool) -> bool:
+    return sandbox and os.geteuid() == 0
+
+
+def _lacks_sandbox(message: str) -> bool:
+    """Whether a start failed for want of user namespaces, or of the right to become someone else."""
+    return any(word in message for word in ("sandbox", "setpriv", "Permission denied", "not permitted"))
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    source.unlink()
+
+
+def _remove_abandoned() -> None:
+    for home in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"):
+        try:
+            owned = os.open(home, os.O_RDONLY)
+        except OSError:
+            continue  # another user's, or just removed
+        try:
+            fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(owned)
+
+
+def _group(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[2])
+    except (OSError, IndexError):
+        return -1  # it has just ended
+
+
+def _own_memory(process: Path) -> int:
+    try:
+        lines = (process / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
