@@ -184,7 +184,7 @@ def _read_statement(
         .limit(bindparam("limit", type_=Integer))
         .lateral("r")
     )
-    shape = select(*_wire(model, read, rows)).lateral("t")
+    shape = select(*_wire(model, read, rows)).correlate(rows).lateral("t")
     position = rows.c[model.__order__]
     return Statement(
         select(_json(shape), position, *(rows.c[name] for name in extra))
@@ -578,6 +578,8 @@ class Tx:
         text = data if isinstance(data, str) else orjson.dumps(data).decode()
         if len(text) > 32 * 1024:
             text = '{"truncated":true}'
+        if resource[0] == "run":
+            run_id = cast("UUID", resource[1])
         fields = (str(uuid7()), kind, None if run_id is None else str(run_id), resource[0], str(resource[1]))
         self._events.append(", ".join(map(_literal, (*fields, self.actor, text))))
 
