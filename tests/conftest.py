@@ -1,0 +1,203 @@
+"""Real parts for tests: an embedded PostgreSQL in this process, and a whole server in one of its own."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+_DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
+for _name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"):
+    os.environ.pop(_name, None)
+os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
+
+import httpx  # noqa: E402 - settings are read at import
+import pytest  # noqa: E402
+
+import db  # noqa: E402
+from infra import postgres  # noqa: E402
+from infra.bus import LocalBus  # noqa: E402
+from settings import settings  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_directory() -> Iterator[None]:
+    yield
+    shutil.rmtree(_DATA, ignore_errors=True)
+
+
+# In this process ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+async def postgres_server() -> AsyncIterator[postgres.Server]:
+    """The embedded PostgreSQL of this test run."""
+    server = await postgres.start(settings.data_dir)
+    yield server
+    await postgres.stop(server)
+
+
+@pytest.fixture(scope="session")
+async def bus() -> AsyncIterator[LocalBus]:
+    """The bus on which `database` publishes its commits."""
+    local = LocalBus()
+    await local.start()
+    yield local
+    await local.close()
+
+
+@pytest.fixture(scope="session")
+async def dsn(postgres_server: postgres.Server) -> str:
+    """A migrated database."""
+    await db.migrate(postgres_server.dsn)
+    return postgres_server.dsn
+
+
+@pytest.fixture(scope="session")
+async def database(dsn: str, bus: LocalBus) -> AsyncIterator[str]:
+    """The module `db`, open on a migrated database; yields its address."""
+    await db.open_database(dsn, size=8, publish=bus.publish)
+    yield dsn
+    await db.close_database()
+
+
+@pytest.fixture
+async def user(database: str) -> str:
+    """The id of a user nobody else has."""
+    user_id = f"user_{uuid4().hex}"
+    await db.ensure_user(user_id)
+    return user_id
+
+
+@pytest.fixture
+async def other_user(database: str) -> str:
+    """The id of another user."""
+    user_id = f"user_{uuid4().hex}"
+    await db.ensure_user(user_id)
+    return user_id
+
+
+# A server of its own --------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """A TCP port that nothing on loopback listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Backend:
+    """A server process with its own data directory; `start` may follow `kill`."""
+
+    data: Path
+    port: int
+    extra: dict[str, str]
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def socket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def log(self) -> str:
+        return (self.data / "server.log").read_text(errors="replace")
+
+    async def start(self, *, ready: bool = True) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.extra}
+        flags = ["--ws-per-message-deflate", "false", "--ws-max-size", "65536", "--no-access-log"]
+        with (self.data / "server.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "uvicorn", "backend_websocket_server:app", "--port", str(self.port)),
+                *flags,
+                cwd=ROOT,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if ready:
+            await self.until_ready()
+
+    async def until_ready(self, seconds: float = 60) -> None:
+        async with asyncio.timeout(seconds), httpx.AsyncClient() as client:
+            while True:
+                assert self.process is not None
+                assert self.process.returncode is None, self.log
+                try:
+                    if (await client.get(f"{self.url}/api/ready")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def kill(self) -> int:
+        """SIGKILL of the server alone, as an operator or the kernel does it."""
+        return await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+    async def sign_up(self) -> httpx.AsyncClient:
+        """A client of a new user."""
+        client = httpx.AsyncClient(base_url=self.url, timeout=30)
+        body = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery"}
+        reply = await client.post("/api/auth/register", json=body)
+        assert reply.status_code == 201, reply.text
+        client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"
+        return client
+
+
+@pytest.fixture(scope="session")
+async def server() -> AsyncIterator[Backend]:
+    """One running server for all tests that only talk to it."""
+    backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+    await backend.start()
+    yield backend
+    assert await backend.stop() == 0, backend.log
+
+
+@pytest.fixture
+async def own_server() -> AsyncIterator[Backend]:
+    """A server that the test may kill."""
+    data = Path(tempfile.mkdtemp(prefix="own-", dir=_DATA))
+    backend = Backend(data, free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+    await backend.start()
+    yield backend
+    await backend.stop()
+
+
+@pytest.fixture
+async def alice(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    """A signed-in client."""
+    async with await server.sign_up() as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    """Another signed-in client."""
+    async with await server.sign_up() as client:
+        yield client
