@@ -174,8 +174,7 @@ def _read_statement(
     ).subquery("me")
     chosen = select(table).where(_owner(model) == me.c.id, *_matches(model, names))
     if search:
-        pattern = func.concat("%", func.replace(bindparam("q", type_=Text), "%", r"\%"), "%")
-        chosen = chosen.where(table.c.name.ilike(pattern))
+        chosen = chosen.where(table.c.name.ilike(bindparam("pattern", type_=Text)))
     if after:
         last = bindparam("after", type_=order.type)
         chosen = chosen.where(order < last if newest else order > last)
@@ -423,7 +422,7 @@ async def page(
         model, read, tuple(filters), search="q" in asked, after=after is not None, newest=newest
     )
     values = {f"where_{name}": value for name, value in filters.items()}
-    values |= {"q": asked.get("q"), "after": after, "limit": query.limit + 1}
+    values |= {"pattern": _pattern(asked.get("q", "")), "after": after, "limit": query.limit + 1}
     rows = await _fetch(user_id, statement, values)
     shown = ",".join(row[0] for row in rows[: query.limit])
     if len(rows) <= query.limit:
@@ -433,6 +432,10 @@ async def page(
     return envelope(
         f"[{shown}]", extra=f',"next_cursor":"{cursor}"', headers={"Link": f'<?{link}>; rel="next"'}
     )
+
+
+def _pattern(part: str) -> str:
+    return "%" + re.sub(r"([\\%_])", r"\\\1", part) + "%"
 
 
 def _cursor_value(model: type[Base], after: object, cursor: str | None) -> object:
