@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import structlog
@@ -32,6 +31,7 @@ from playwright.async_api import (
 )
 from playwright.async_api import Error as PlaywrightError
 
+from browser.input import Input
 from browser.screencast import Screencast
 from settings import settings
 
@@ -86,6 +86,10 @@ class TooManyComputers(Exception):
     """This process has no room for another computer."""
 
 
+class NoSuchTab(Exception):
+    """The computer has no tab with this id."""
+
+
 class OpenFailed(Exception):
     """Chromium started no computer with these options; the message says why."""
 
@@ -127,11 +131,8 @@ def find_chromium() -> Path:
 
 def is_page_url(url: str) -> bool:
     """Whether a tab may show it: http, https, the blank page, and Chromium's own error page."""
-    return urlsplit(url).scheme in ("http", "https") or url in (
-        "about:blank",
-        "",
-        "chrome-error://chromewebdata/",
-    )
+    scheme = url.split(":", 1)[0].lower()
+    return scheme in ("http", "https") or url in ("about:blank", "", "chrome-error://chromewebdata/")
 
 
 @dataclass(eq=False, slots=True)
@@ -158,11 +159,10 @@ class Computer:
         self.closed = asyncio.Event()
         self.screencast = Screencast()
         self.file_chooser: FileChooser | None = None
-        self.held_keys: dict[str, dict[str, Any]] = {}
-        self.held_buttons: set[Literal["left", "middle", "right"]] = set()
-        self.pointer = (0.0, 0.0)
+        self.input = Input()
         self.context: BrowserContext
-        self.uploads = process.directory(f"uploads-{computer_id}")
+        self._uploads = process.directory(f"uploads-{computer_id}")
+        self._upload_number = 0
         self._process = process
         self._report = report
         self._cdp: CDPSession
@@ -196,6 +196,12 @@ class Computer:
             raise PlaywrightError("The tab has just been closed")
         return self._active
 
+    @property
+    def viewport(self) -> tuple[int, int]:
+        """The active tab's width and height in CSS pixels."""
+        size = self.page.viewport_size
+        return (size["width"], size["height"]) if size else self.options.viewport
+
     def tabs(self) -> list[dict[str, Any]]:
         """Every tab: `{"id", "url", "title", "active"}`, oldest first."""
         return [
@@ -204,11 +210,13 @@ class Computer:
         ]
 
     def tab(self, tab_id: str) -> Tab:
-        """The tab with this id; raises KeyError."""
+        """The tab with this id; raises NoSuchTab."""
         for tab in self._tabs.values():
             if tab.id == tab_id:
                 return tab
-        raise KeyError(tab_id)
+        raise NoSuchTab(
+            f"There is no tab {tab_id[:40]!r}; the tabs are {[tab.id for tab in self._tabs.values()]}"
+        )
 
     async def new_tab(self) -> Tab:
         """Open a blank tab and make it active."""
@@ -220,13 +228,13 @@ class Computer:
         return self._tabs[page]
 
     async def switch_tab(self, tab_id: str) -> Tab:
-        """Make a tab active; raises KeyError."""
+        """Make a tab active; raises NoSuchTab."""
         tab = self.tab(tab_id)
         await self._activate(tab)
         return tab
 
     async def close_tab(self, tab_id: str) -> None:
-        """Close a tab even if its page hangs; raises KeyError. After the last one a blank tab opens."""
+        """Close a tab even if its page hangs; raises NoSuchTab. After the last one a blank tab opens."""
         tab = self.tab(tab_id)
         if len(self._tabs) == 1:
             await self.new_tab()
@@ -236,6 +244,12 @@ class Computer:
     async def screenshot(self, *, full_page: bool = False, quality: int | None = 80) -> bytes:
         """A picture of the active tab: JPEG, or PNG when quality is None; raises TimeoutError if it hangs."""
         return await capture(self.active, full_page=full_page, quality=quality)
+
+    async def upload(self, paths: list[Path]) -> list[Path]:
+        """Copies of files where Chromium, another user perhaps, can read them; raises OSError."""
+        self._upload_number += 1
+        directory = self._process.directory(f"{self._uploads.name}/{self._upload_number}")
+        return [await asyncio.to_thread(_copy_readable, path, directory / path.name) for path in paths]
 
     async def storage_state(self) -> dict[str, Any]:
         """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
@@ -329,6 +343,7 @@ class Computer:
 
     async def dispose(self) -> None:
         """Give back what `open` took, as far as the process still answers."""
+        self.input.cancel()
         await self.screencast.close()
         tasks = [*self._tasks, *self._adopting.values()]
         for task in tasks:
@@ -338,7 +353,7 @@ class Computer:
             with contextlib.suppress(PlaywrightError, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.context.close()
-        for directory in (self.uploads, self._download_dir):
+        for directory in (self._uploads, self._download_dir):
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     # Tabs ---------------------------------------------------------------------------------------
@@ -389,6 +404,7 @@ class Computer:
         changed = tab is not self._active
         self._active = tab
         self.screencast.follow(tab.cdp)
+        self.input.follow(tab.cdp)
         self._show_view()
         await self._call(tab.cdp.send("Page.bringToFront"))
         if changed:
@@ -403,6 +419,7 @@ class Computer:
             rest = list(self._tabs.values())
             self._active = rest[-1] if rest else None
             self.screencast.follow(None)
+            self.input.follow(None)
             self._spawn(self._activate(rest[-1]) if rest else self._open_blank())
 
     async def _open_blank(self) -> None:
@@ -748,16 +765,23 @@ class Browsers:
             await process.leave(computer)
 
 
-async def capture(tab: Tab, *, full_page: bool = False, quality: int | None = 80) -> bytes:
-    """A picture of a tab, JPEG or (quality None) PNG; a full page ends after 16,384 CSS pixels."""
+async def capture(
+    tab: Tab, *, full_page: bool = False, clip: dict[str, float] | None = None, quality: int | None = 80
+) -> bytes:
+    """A picture of a tab, JPEG or (quality None) PNG; raises the builtin TimeoutError when it hangs.
+
+    A full page ends after 16,384 CSS pixels. `clip` is `x, y, width, height` in the viewport and `scale`.
+    """
     parameters: dict[str, Any] = (
         {"format": "png"} if quality is None else {"format": "jpeg", "quality": quality}
     )
     async with asyncio.timeout(CALL_SECONDS):
-        if full_page:
-            size = (await tab.cdp.send("Page.getLayoutMetrics"))["cssContentSize"]
-            clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16384), "scale": 1}
-            parameters |= {"clip": clip, "captureBeyondViewport": True}
+        if full_page or clip:
+            metrics = await tab.cdp.send("Page.getLayoutMetrics")
+            size, view = metrics["cssContentSize"], metrics["cssVisualViewport"]
+            whole = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16384), "scale": 1}
+            part = clip and clip | {"x": clip["x"] + view["pageX"], "y": clip["y"] + view["pageY"]}
+            parameters |= {"clip": part or whole, "captureBeyondViewport": full_page}
         picture = await tab.cdp.send("Page.captureScreenshot", parameters)
     return base64.b64decode(picture["data"])
 
@@ -797,6 +821,12 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     source.unlink()
+
+
+def _copy_readable(source: Path, target: Path) -> Path:
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+    return target
 
 
 def _remove_abandoned() -> None:
