@@ -128,7 +128,7 @@ def read_token(token: str) -> SignedToken:
     _require(not _REFUSED_HEADERS & header.keys(), "header parameter refused")
     _require(header.get("typ", "JWT") == "JWT", "not of type JWT")
     _require("kid" not in header or _KID.fullmatch(_claim(header, "kid", str)), "malformed kid")
-    _claim(header, "alg", str)
+    _require(_claim(header, "alg", str), "no algorithm")
     return SignedToken(header, payload, token.rpartition(".")[0].encode(), signature)
 
 
@@ -359,7 +359,7 @@ class Verifier:
 
     issuer: str
     keys: Keys
-    algorithm: str
+    algorithms: frozenset[str]
     subject: re.Pattern[str]
     session: re.Pattern[str]
     name: str = ""
@@ -367,7 +367,7 @@ class Verifier:
 
     async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
         """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
-        _require(token.header["alg"] == self.algorithm, "algorithm refused")
+        _require(token.header["alg"] in self.algorithms, "algorithm refused")
         check_signature(token, await self.keys.find(token.header.get("kid")))
         _require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
         _require("v" not in claims or _claim(claims, "v", int) == 2, "unknown token version")
@@ -430,15 +430,13 @@ def _organization(claims: Mapping[str, Any]) -> Organization | None:
         o = _claim(claims, "o", dict)
         found, slug, role = (_claim(o, name, str) for name in ("id", "slg", "rol"))
         role = role and f"org:{role}"
-        permissions = _permissions(
-            *(_claim(it, name, str) for it, name in ((claims, "fea"), (o, "per"), (o, "fpm")))
-        )
+        names, bitmaps = _claim(o, "per", str), _claim(o, "fpm", str)
+        permissions = _permissions(_claim(claims, "fea", str), names, bitmaps)
     else:
         found, slug, role = (_claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
         permissions = _claim(claims, "org_permissions", list)
-    _require(
-        all(text == "" or _text(text) for text in (found, slug, role, *permissions)), "malformed organization"
-    )
+    texts = (found, slug, role, *permissions)
+    _require(all(text == "" or _text(text) for text in texts), "malformed organization")
     return Organization(found, slug, role, frozenset(permissions)) if found else None
 
 
@@ -460,8 +458,7 @@ def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
 _CLERK_SUBJECT = re.compile(r"user_[A-Za-z0-9]{1,64}")
 _CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_HOST = re.compile(r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?")
-
+_HOST = re.compile(rb"[a-z0-9.-]{1,253}(:[0-9]{1,5})?\$")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _verifiers: dict[str, Verifier] = {}
@@ -473,12 +470,11 @@ def configure(settings: Settings) -> None:
     """Choose the issuers; raises `Misconfigured`. The embedded one serves only where no other is named."""
     if issuer := clerk_issuer(settings):
         jwks_url = settings.clerk_jwks_url or f"{issuer}/.well-known/jwks.json"
+        pem = settings.clerk_jwt_key
         verifier = Verifier(
             issuer=issuer,
-            keys=PemKeys(settings.clerk_jwt_key)
-            if settings.clerk_jwt_key
-            else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
-            algorithm="RS256",
+            keys=PemKeys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
+            algorithms=frozenset({"RS256"}),
             subject=_CLERK_SUBJECT,
             session=_CLERK_SESSION,
             parties=frozenset(settings.clerk_authorized_parties),
@@ -487,7 +483,7 @@ def configure(settings: Settings) -> None:
         verifier = Verifier(
             issuer=identity.issuer(),
             keys=EmbeddedKeys(),
-            algorithm=identity.ALGORITHM,
+            algorithms=frozenset({identity.ALGORITHM}),
             subject=_UUID,
             session=_UUID,
             name=identity.ISSUER_NAME,
@@ -506,12 +502,10 @@ def clerk_issuer(settings: Settings) -> str:
         raise Misconfigured(f"CLERK_ISSUER is {named}, but CLERK_PUBLISHABLE_KEY belongs to {derived}.")
     others = settings.clerk_jwks_url or settings.clerk_jwt_key or settings.clerk_authorized_parties
     if others and not (named or derived):
-        raise Misconfigured(
-            "Set CLERK_PUBLISHABLE_KEY or CLERK_ISSUER: the other CLERK_ settings need an issuer."
-        )
+        raise Misconfigured("Set CLERK_PUBLISHABLE_KEY or CLERK_ISSUER: the other CLERK_ settings need it.")
     if any(party.endswith("/") for party in settings.clerk_authorized_parties):
         raise Misconfigured(
-            "CLERK_AUTHORIZED_PARTIES are origins, such as https://app.example.com, no / at the end."
+            "CLERK_AUTHORIZED_PARTIES are origins (https://app.example.com), no / at the end."
         )
     if settings.clerk_jwks_url and settings.clerk_jwt_key:
         raise Misconfigured("Set CLERK_JWKS_URL or CLERK_JWT_KEY, not both.")
@@ -520,18 +514,14 @@ def clerk_issuer(settings: Settings) -> str:
 
 def _publishable_issuer(key: str) -> str:
     """Clerk's form: `pk_test_` or `pk_live_`, then base64 of the Frontend API's host and a dollar sign."""
-    match = re.fullmatch(r"pk_(?:test|live)_([A-Za-z0-9+/_-]+)=*", key)
+    encoded = re.fullmatch(r"pk_(?:test|live)_([A-Za-z0-9+/]+)=*", key)
     try:
-        host = (
-            base64.b64decode(match[1] + "=" * (-len(match[1]) % 4), altchars=None).decode() if match else ""
-        )
+        host = base64.b64decode(f"{encoded[1]}==") if encoded else b""
     except ValueError:
-        host = ""
-    if not host.endswith("$") or not _HOST.fullmatch(host[:-1]):
-        raise Misconfigured(
-            "CLERK_PUBLISHABLE_KEY is not a publishable key of Clerk (pk_test_… or pk_live_…)."
-        )
-    return f"https://{host[:-1]}"
+        host = b""
+    if not _HOST.fullmatch(host):
+        raise Misconfigured("CLERK_PUBLISHABLE_KEY is not Clerk's publishable key (pk_test_… or pk_live_…).")
+    return f"https://{host[:-1].decode()}"
 
 
 def _safe_url(name: str, url: str) -> str:
@@ -565,7 +555,7 @@ async def verify(token: str) -> Caller:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         caller = _verified.get(digest) or await _verify(token)
         if caller.expires_at + CLOCK_SKEW <= time.time():
-            del _verified[digest]
+            _verified.pop(digest, None)
             raise NotSignedIn("expired")
         if caller.session_id in _revoked or _revoked.get(caller.user_id, 0) >= caller.issued_at:
             raise NotSignedIn("revoked")

@@ -25,7 +25,7 @@ USER = "user_2NNEqL2nrIRdJ194ndJqAHwEfxC"
 SESSION = "sess_2NNEqKuIS8gzTbEMX3Kuu6S8yCc"
 
 
-def jwk(key: PrivateKey = KEY, kid: str = KID, **changes: Any) -> dict[str, Any]:
+def jwk(key: PrivateKey = KEY, kid: Any = KID, **changes: Any) -> dict[str, Any]:
     """The public JWK of a key, as Clerk publishes it; `changes` override members, None removes them."""
     if isinstance(key, rsa.RSAPrivateKey):
         public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"alg": "RS256"}
@@ -34,7 +34,9 @@ def jwk(key: PrivateKey = KEY, kid: str = KID, **changes: Any) -> dict[str, Any]
     else:
         public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"alg": "EdDSA"}
     public.pop("key_ops", None)
-    return {name: it for name, it in (public | {"use": "sig", "kid": kid} | changes).items() if it is not None}
+    return {
+        name: it for name, it in (public | {"use": "sig", "kid": kid} | changes).items() if it is not None
+    }
 
 
 def claims(issuer: str, **changes: Any) -> dict[str, Any]:
@@ -97,8 +99,9 @@ class KeyServer:
         self.answer: Answer = good
         self.requests: list[bytes] = []
         self.issuer = ""
+        self.conversations: set[asyncio.Task[None]] = set()
 
-    def token(self, key: PrivateKey = KEY, *, head: dict[str, Any] | None = None, **changes: Any) -> str:
+    def token(self, key: PrivateKey = KEY, /, *, head: Any = None, **changes: Any) -> str:
         """A session token of this issuer; `changes` are those of `claims`, `head` those of `header`."""
         return sign(header(**(head or {})), claims(self.issuer, **changes), key)
 
@@ -107,22 +110,29 @@ class KeyServer:
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
             await self.answer(self, writer)
             await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client went away, which several tests provoke
         finally:
             writer.close()
+            await writer.wait_closed()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.conversations.add(asyncio.create_task(self.serve(reader, writer)))
 
 
 @asynccontextmanager
 async def key_server() -> AsyncIterator[KeyServer]:
     served = KeyServer()
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(served.accept, "127.0.0.1", 0)
     served.issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield served
     finally:
         server.close()
         await server.wait_closed()
+        for conversation in served.conversations:
+            conversation.cancel()
+        outcomes = await asyncio.gather(*served.conversations, return_exceptions=True)
+        for outcome in outcomes:  # clients that go away are what several tests are about
+            assert isinstance(outcome, asyncio.CancelledError | ConnectionError | EOFError | None), outcome
 
 
 def respond(writer: asyncio.StreamWriter, body: bytes, status: str = "200 OK", *extra: str) -> None:
