@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -94,6 +95,10 @@ class OpenFailed(Exception):
     """Chromium started no computer with these options; the message says why."""
 
 
+async def _no_file(file: str) -> tuple[str, Path]:
+    raise FileNotFoundError(errno.ENOENT, "no such file", file)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a computer is opened; sizes in CSS pixels, `proxy_url` is its filtering proxy."""
@@ -108,6 +113,7 @@ class Options:
     storage_state: dict[str, Any] | None = None
     device_scale_factor: float = 1
     has_touch: bool = False
+    find_file: Callable[[str], Awaitable[tuple[str, Path]]] = field(default=_no_file)  # its name, its place
     check_url: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL is refused
 
 
@@ -245,11 +251,15 @@ class Computer:
         """A picture of the active tab: JPEG, or PNG when quality is None; raises TimeoutError if it hangs."""
         return await capture(self.active, full_page=full_page, quality=quality)
 
-    async def upload(self, paths: list[Path]) -> list[Path]:
+    async def upload(self, files: tuple[str, ...]) -> list[Path]:
         """Copies of files where Chromium, another user perhaps, can read them; raises OSError."""
         self._upload_number += 1
-        directory = self._process.directory(f"{self._uploads.name}/{self._upload_number}")
-        return [await asyncio.to_thread(_copy_readable, path, directory / path.name) for path in paths]
+        copies = []
+        for number, file in enumerate(files):
+            name, source = await self.options.find_file(file)
+            directory = self._process.directory(f"{self._uploads.name}/{self._upload_number}-{number}")
+            copies.append(await asyncio.to_thread(_copy_readable, source, directory / safe_name(name)))
+        return copies
 
     async def storage_state(self) -> dict[str, Any]:
         """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
@@ -484,10 +494,8 @@ class Computer:
     def _on_download(self, event: dict[str, Any]) -> None:
         loop, guid = asyncio.get_running_loop(), event["guid"]
         deadline = loop.call_later(DOWNLOAD_SECONDS, self._cancel_download, guid, "timeout")
-        name = "".join(
-            char for char in event["suggestedFilename"] if char.isprintable() and char not in "/\\"
-        )
-        self._downloads[guid] = _Download(name[:255] or "download", event["url"][:2048], deadline)
+        name = safe_name(event["suggestedFilename"])
+        self._downloads[guid] = _Download(name, event["url"][:2048], deadline)
 
     def _on_download_progress(self, event: dict[str, Any]) -> None:
         if (download := self._downloads.get(event["guid"])) is None:
@@ -801,6 +809,12 @@ def available_memory() -> int:
 def first_line(problem: BaseException) -> str:
     """What an error says, in a line; the driver's call log stays out."""
     return str(problem).split("\n", 1)[0][:500] or type(problem).__name__
+
+
+def safe_name(name: str) -> str:
+    """A file name that another party chose, without what would make it a path or hide it."""
+    printable = "".join(char for char in name if char.isprintable() and char not in "/\\")
+    return printable.lstrip(". ").encode()[:200].decode(errors="ignore") or "file"
 
 
 def _drops(sandbox: bool) -> bool:
