@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -46,12 +46,13 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
-from models import Base, Event, Quota, Stream, User, uuid7
+from models import Base, Event, IdempotencyKey, Quota, Stream, User, uuid7
 from schemas import EventRead, PageQuery
 
 log = structlog.get_logger()
 
 M = TypeVar("M", bound=Base)
+Publish: TypeAlias = Callable[[str, bytes], None]
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 RESTRICTED_ROLE = "cua_app"
 _HERE = Path(__file__).parent
@@ -65,6 +66,10 @@ class Unavailable(Exception):
 
 class Unsafe(Exception):
     """The login would see every user's rows, and cannot be restricted."""
+
+
+class OutOfDate(Exception):
+    """The database lacks migrations that this server needs."""
 
 
 class InvalidCursor(Exception):
@@ -199,16 +204,18 @@ def _write_statement(
     """An insert, update or delete that returns its rows, whole or as the Read schema's JSON text."""
     table = _table(model)
     values = {name: _value(model, name) for name in sets}
-    mine = _owner(model) == bindparam("me", type_=Text)
+    matches = list(_matches(model, names))
+    if model is User or "user_id" in table.c:
+        matches.append(_owner(model) == bindparam("me", type_=Text))
     statement: Any
     if verb == "insert":
         statement = insert(table).values(values)
     elif verb == "update":
         if "updated_at" in table.c:
             values.setdefault("updated_at", func.clock_timestamp())
-        statement = update(table).where(mine, *_matches(model, names)).values(values)
+        statement = update(table).where(*matches).values(values)
     else:
-        statement = delete(table).where(mine, *_matches(model, names))
+        statement = delete(table).where(*matches)
     written = statement.returning(*table.c).cte("r")
     if read is None:
         return Statement(select(written))
@@ -233,9 +240,7 @@ def _row_statement(model: type[Base], names: tuple[str, ...], *, owned: bool, lo
 class _Database:
     """The process's connections; `restrict` is the begin of a login that would bypass the policies."""
 
-    def __init__(
-        self, pool: asyncpg.Pool[asyncpg.Record], wait: float, publish: Callable[[str], None]
-    ) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], wait: float, publish: Publish) -> None:
         self.pool, self.wait, self.publish = pool, wait, publish
         self.restrict = ""
         self.known_users: set[str] = set()
@@ -276,7 +281,7 @@ async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def open_database(
-    dsn: str, *, size: int = 8, wait: float = 5, publish: Callable[[str], None] = lambda _topic: None
+    dsn: str, *, size: int = 8, wait: float = 5, publish: Publish = lambda _topic, _payload: None
 ) -> None:
     """Open the process's pool of `size` connections and check that policies bind the login.
 
@@ -388,10 +393,11 @@ async def ping() -> bool:
 
 
 def envelope(
-    data: str, *, status: int = 200, extra: str = "", headers: Mapping[str, str] | None = None
+    data: str | BaseModel, *, status: int = 200, extra: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The success envelope around JSON text."""
-    body = f'{{"success":true,"data":{data}{extra}}}'
+    """The success envelope around JSON text or a model."""
+    text = data if isinstance(data, str) else data.model_dump_json()
+    body = f'{{"success":true,"data":{text}{extra}}}'
     return Response(body, status, headers, "application/json")
 
 
@@ -408,11 +414,18 @@ async def _fetch(user_id: str, statement: Statement, values: Mapping[str, Any]) 
 
 
 async def page(
-    user_id: str, model: type[Base], read: type[BaseModel], query: PageQuery, **equals: object
+    user_id: str,
+    model: type[Base],
+    read: type[BaseModel],
+    query: PageQuery,
+    *,
+    within: type[Base] | None = None,
+    **equals: object,
 ) -> Response:
     """One page of the user's rows in one round trip; fields of `query` and `equals` filter by value.
 
-    Raises InvalidCursor, Unavailable.
+    `within` is the parent's model, whose id is the only one of `equals`: a list of nobody's is not found.
+    Raises InvalidCursor, NoResultFound, Unavailable.
     """
     asked = query.model_dump(exclude_none=True)
     filters = {name: value for name, value in asked.items() if name not in _PAGING} | equals
@@ -424,6 +437,8 @@ async def page(
     values = {f"where_{name}": value for name, value in filters.items()}
     values |= {"pattern": _pattern(asked.get("q", "")), "after": after, "limit": query.limit + 1}
     rows = await _fetch(user_id, statement, values)
+    if within is not None and not rows:
+        await _require(user_id, within, next(iter(equals.values())))
     shown = ",".join(row[0] for row in rows[: query.limit])
     if len(rows) <= query.limit:
         return envelope(f"[{shown}]", extra=',"next_cursor":null')
@@ -432,6 +447,11 @@ async def page(
     return envelope(
         f"[{shown}]", extra=f',"next_cursor":"{cursor}"', headers={"Link": f'<?{link}>; rel="next"'}
     )
+
+
+async def _require(user_id: str, model: type[Base], id: object) -> None:
+    async with as_user(user_id) as tx:
+        await tx.one(model, id=id)
 
 
 def _pattern(part: str) -> str:
@@ -497,7 +517,7 @@ class Tx:
     actor: str
     system: bool = False
     _events: list[str] = field(default_factory=list)
-    _topics: set[str] = field(default_factory=set)
+    _hints: set[tuple[str, bytes]] = field(default_factory=set)
     _reply: Response | None = None
 
     def act_for(self, user_id: str) -> None:
@@ -591,9 +611,9 @@ class Tx:
         data = shape.model_validate(row, from_attributes=True).model_dump_json()
         self.emit(kind, (row.resource(), row.id), data, run_id=run_id)  # type: ignore[attr-defined]
 
-    def hint(self, topic: str) -> None:
+    def hint(self, topic: str, payload: bytes = b"") -> None:
         """Publish `topic` on the bus once this transaction has committed."""
-        self._topics.add(topic)
+        self._hints.add((topic, payload))
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -682,9 +702,8 @@ class Tx:
 
     def reply(self, data: str | BaseModel, status: int = 200, location: str | None = None) -> Response:
         """The answer of this transaction, kept for repeats under the same `Idempotency-Key`."""
-        text = data if isinstance(data, str) else data.model_dump_json()
         headers = {"Location": location} if location else None
-        self._reply = envelope(text, status=status, headers=headers)
+        self._reply = envelope(data, status=status, headers=headers)
         return self._reply
 
     # The end
@@ -722,9 +741,9 @@ class Tx:
         """Log and commit in one message, then publish. The stream's lock is never held over a round trip."""
         if await self.connection.execute(self._commit_message(idempotency)) != "COMMIT":
             raise RuntimeError("the transaction had failed and was rolled back")
-        topics = self._topics | ({f"user:{self.user_id}"} if self._events else set())
-        for topic in topics:
-            _database().publish(topic)
+        hints = self._hints | ({(f"user:{self.user_id}", b"")} if self._events else set())
+        for topic, payload in hints:
+            _database().publish(topic, payload)
 
 
 @asynccontextmanager
@@ -736,8 +755,8 @@ async def as_user(
     Raises Unavailable, Repeat, KeyReused, KeyBusy, and whatever the database refuses.
     """
     database = _database()
-    begin = f"begin; {database.restrict}select set_config('app.user_id', {_literal(user_id)}, true)"
     async with database.lease() as connection:
+        begin = _begin(database, user_id)
         if idempotency is None:
             await connection.execute(begin)
         else:
@@ -745,6 +764,10 @@ async def as_user(
         tx = Tx(connection, user_id, actor)
         yield tx
         await tx.commit(idempotency)
+
+
+def _begin(database: _Database, user_id: str) -> str:
+    return f"begin; {database.restrict}select set_config('app.user_id', {_literal(user_id)}, true)"
 
 
 async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: Idempotency) -> None:
@@ -775,6 +798,31 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     if stored["location"]:
         headers["Location"] = stored["location"]
     raise Repeat(Response(stored["reply"], stored["status"], headers, "application/json"))
+
+
+async def do_once(
+    user_id: str, wanted: Idempotency | None, work: Callable[[], Awaitable[BaseModel]]
+) -> Response:
+    """The enveloped outcome of work outside the database, under a key that is committed first.
+
+    A repeat after a crash is KeyBusy, never a second try; work that fails cleanly frees its key.
+    """
+    if wanted is None:
+        return envelope(await work())
+    database = _database()
+    async with database.lease() as connection:
+        await _begin_once(connection, _begin(database, user_id), user_id, wanted)
+        await connection.execute("commit")
+    try:
+        reply = envelope(await work())
+    except Exception:
+        async with as_user(user_id) as tx:
+            await tx.remove(IdempotencyKey, key=wanted.key)
+        raise
+    async with as_user(user_id) as tx:
+        kept = {"status": reply.status_code, "reply": bytes(reply.body).decode()}
+        await tx.change(IdempotencyKey, {"key": wanted.key}, **kept)
+    return reply
 
 
 @asynccontextmanager

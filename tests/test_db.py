@@ -74,7 +74,7 @@ async def test_every_table_but_the_systems_forces_row_security_and_keys_by_owner
                 assert columns[0] == "user_id", (table.name, columns)
             if type(constraint).__name__ == "ForeignKeyConstraint":
                 assert columns[0] == "user_id", (table.name, columns)
-                assert not constraint.deferrable  # type: ignore[attr-defined]
+                assert not constraint.deferrable
 
 
 async def test_without_a_caller_nothing_is_seen_and_nothing_is_written(user: str, dsn: str) -> None:
@@ -147,7 +147,7 @@ async def test_pages_walk_the_whole_list_once(user: str, count: int) -> None:
     made = [await make(user, f"w{n}") for n in range(count)]
     for order, expected in (("desc", made[::-1]), ("asc", made)):
         seen: list[str] = []
-        query = NamedQuery(limit=3, order=order)  # type: ignore[arg-type]
+        query = NamedQuery(limit=3, order=order)
         while True:
             reply = await db.page(user, Workflow, WorkflowRead, query)
             body = orjson.loads(reply.body)
@@ -156,7 +156,7 @@ async def test_pages_walk_the_whole_list_once(user: str, count: int) -> None:
                 assert "link" not in reply.headers
                 break
             assert f"cursor={body['next_cursor']}" in reply.headers["link"]
-            query = NamedQuery(limit=3, order=order, cursor=body["next_cursor"])  # type: ignore[arg-type]
+            query = NamedQuery(limit=3, order=order, cursor=body["next_cursor"])
         assert seen == [str(row.id) for row in expected]
 
 

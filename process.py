@@ -1,0 +1,107 @@
+"""Starts and stops what every process of the system stands on, in order."""
+
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+import clerk_auth
+import db
+import identity
+from infra import postgres
+from infra.bus import Bus, make_bus
+from infra.storage import Storage
+from infra.vault import load_vault
+from models import uuid7
+from runs import computers, engine
+from schemas import Readiness
+from settings import settings
+
+
+class CannotStart(Exception):
+    """A setting that this process needs is missing or wrong; the sentence says which."""
+
+
+_works = False
+
+
+@asynccontextmanager
+async def running(*, worker: bool) -> AsyncIterator[Bus]:
+    """The database, the bus, keys, files, sign-in and, for a `worker`, browsers and runs.
+
+    Raises CannotStart, PostgresUnavailable, db.Unavailable, db.Unsafe and clerk_auth.Misconfigured.
+    """
+    global _works  # noqa: PLW0603 - one assembly a process
+    _configure_logs()
+    async with AsyncExitStack() as stack:
+        dsn = await _database(stack)
+        bus = make_bus(dsn, settings.redis_url)
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        await db.open_database(
+            dsn, size=settings.database_pool, wait=settings.database_wait_seconds, publish=bus.publish
+        )
+        stack.push_async_callback(db.close_database)
+        vault = load_vault(settings.data_dir, settings.secret_keys)
+        storage = Storage(settings.data_dir / "files")
+        if not clerk_auth.clerk_issuer(settings):
+            await identity.start(vault, bus.publish)
+            stack.push_async_callback(identity.stop)
+        clerk_auth.configure(settings)
+        await clerk_auth.open()
+        stack.push_async_callback(clerk_auth.close)
+        stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
+        worker_id = uuid7()
+        await computers.start(worker_id, bus, storage, vault, opens=worker)
+        stack.push_async_callback(computers.stop)
+        if worker:
+            await engine.start(worker_id, bus, storage, vault)
+            stack.push_async_callback(engine.stop)
+        _works = worker
+        gc.freeze()
+        yield bus
+
+
+async def readiness() -> Readiness:
+    """What of this process answers; `worker` is true where no worker is wanted."""
+    return Readiness(
+        database=await db.ping(),
+        browser=computers.browser_found(),
+        worker=engine.alive() or not _works,
+    )
+
+
+async def _database(stack: AsyncExitStack) -> str:
+    if settings.database_url:
+        if not settings.secret_keys:
+            raise CannotStart("Set SECRET_KEYS: 32 random bytes in base64, the same for every process.")
+        await db.require_latest(settings.database_url)
+        return settings.database_url
+    server = await postgres.start(settings.data_dir)
+    stack.push_async_callback(postgres.stop, server)
+    await db.migrate(server.dsn)
+    return server.dsn
+
+
+def _configure_logs() -> None:
+    level = logging.getLevelName(settings.log_level.upper())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.environment == "production"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info
+            if settings.environment == "production"
+            else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
