@@ -141,7 +141,6 @@ class SigningKey(Base):
     __tablename__ = "signing_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
     private_key: Mapped[bytes]
-    public_key: Mapped[dict[str, Any]]
     retired_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
 
@@ -150,8 +149,8 @@ class AuthSession(Owned, Base):
     """One signed-in device at the embedded issuer; refresh tokens rotate within it."""
 
     __tablename__ = "auth_sessions"
+    family_hash: Mapped[bytes]
     refresh_hash: Mapped[bytes]
-    previous_hash: Mapped[bytes | None]
     rotated_at: Mapped[datetime] = _now()
     expires_at: Mapped[datetime]
     address: Mapped[str | None]
@@ -389,6 +388,7 @@ class Step(Owned, Base):
     output: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime] = _now()
+    acted_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     duration_ms: Mapped[int | None]
     __table_args__ = (

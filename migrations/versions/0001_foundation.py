@@ -15,7 +15,6 @@ def upgrade() -> None:
         "signing_keys",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("private_key", sa.LargeBinary(), nullable=False),
-        sa.Column("public_key", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("signing_keys_pkey")),
@@ -51,8 +50,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "auth_sessions",
+        sa.Column("family_hash", sa.LargeBinary(), nullable=False),
         sa.Column("refresh_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("previous_hash", sa.LargeBinary(), nullable=True),
         sa.Column("rotated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("address", sa.Text(), nullable=True),
@@ -326,6 +325,7 @@ def upgrade() -> None:
         sa.Column("output", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("acted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duration_ms", sa.Integer(), nullable=True),
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -392,21 +392,24 @@ def _create_functions() -> None:
     op.execute(CLAIM_RUN)
     op.execute(CLAIM_COMPUTER)
     op.execute(BEAT)
+    op.execute(IS_FIRST_ACCOUNT)
 
 
 # The count comes in a statement after the lock: a new snapshot, which sees the peers that held it before.
 CLAIM_RUN = """
-create function claim_run(worker uuid, lease interval, per_user integer)
-returns table (user_id text, id uuid) language plpgsql as $$
+create function claim_run(worker uuid, lease interval, per_user integer, room boolean)
+returns table (user_id text, id uuid, event text) language plpgsql as $$
 #variable_conflict use_column
 declare
   candidate quotas;
   chosen runs;
 begin
-  select r.* into chosen from runs r
-   where r.lease_owner is not null and r.lease_expires_at < clock_timestamp()
-   order by r.lease_expires_at limit 1 for update skip locked;
-  if not found then
+  if room then
+    select r.* into chosen from runs r
+     where r.lease_owner is not null and r.lease_expires_at < clock_timestamp()
+     order by r.lease_expires_at limit 1 for update skip locked;
+  end if;
+  if chosen.id is null then
     for tries in 1..4 loop
       select q.* into candidate from quotas q where q.ready_at <= clock_timestamp()
        order by q.turn limit 1 for update skip locked;
@@ -418,14 +421,13 @@ begin
         update quotas q set ready_at = null where q.user_id = candidate.user_id;
         continue;
       end if;
-      select r.* into chosen from runs r
+      select r.* into chosen from runs r left join computers c on c.user_id = r.user_id and c.id = r.computer_id
        where r.user_id = candidate.user_id and r.status = 'queued' and r.run_after <= clock_timestamp()
-         and (r.computer_id is null or (
-               exists (select from computers c where c.user_id = r.user_id and c.id = r.computer_id
-                          and (c.lease_owner = worker or c.state = 'closed'))
-               and not exists (select from runs other where other.user_id = r.user_id
-                          and other.computer_id = r.computer_id and other.lease_owner is not null)))
-       order by r.priority desc, r.id limit 1 for update skip locked;
+         and case when coalesce(c.state, 'closed') = 'closed' then room
+             else c.lease_owner = worker and not exists (
+               select from runs other where other.user_id = r.user_id
+                  and other.computer_id = r.computer_id and other.lease_owner is not null) end
+       order by r.priority desc, r.id limit 1 for update of r skip locked;
       exit when found;
       update quotas q set turn = clock_timestamp(), ready_at = (
         select greatest(min(r.run_after), case when bool_or(r.run_after <= clock_timestamp()) then q.ready_at end)
@@ -442,7 +444,8 @@ begin
       attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp()),
       status = case r.status when 'queued' then 'running' else r.status end, updated_at = clock_timestamp()
     where r.user_id = chosen.user_id and r.id = chosen.id
-    returning r.user_id, r.id;
+    returning r.user_id, r.id, case when chosen.started_at is null then 'run.started'
+                                    when chosen.status = 'queued' then 'run.resumed' end;
 end $$
 """
 
@@ -479,6 +482,18 @@ returns table (kind text, user_id text, id uuid, epoch bigint, control text) lan
 $$
 """
 
+# The lock lasts until the first account is committed, and the look after it is a new snapshot.
+IS_FIRST_ACCOUNT = """
+create function is_first_account() returns boolean language plpgsql as $$
+begin
+  if exists (select from accounts) then
+    return false;
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('first account', 0));
+  return not exists (select from accounts);
+end $$
+"""
+
 
 def _restrict_powerful_logins() -> None:
     """A login that bypasses row-level security works as this role; where roles cannot be made, none is needed."""
@@ -499,7 +514,7 @@ def _restrict_powerful_logins() -> None:
 
 
 def downgrade() -> None:
-    for function in ("beat", "claim_computer", "claim_run"):
+    for function in ("is_first_account", "beat", "claim_computer", "claim_run"):
         op.execute(f"drop function {function}")
     for table in ("steps", "files", "runs", *reversed(OWNED[:-3]), *SYSTEM, "users"):
         op.drop_table(table)
