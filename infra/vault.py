@@ -48,7 +48,7 @@ class Vault:
         return self._newest + nonce + self._ring[self._newest].encrypt(nonce, plaintext, place)
 
     def unseal(self, sealed: bytes, *, table: str, column: str, row: UUID | str, user: str) -> bytes:
-        """Decrypt a value; raises Unsealable unless it was sealed for this place and owner with a key held."""
+        """Decrypt a value; raises Unsealable unless it was sealed for this place and owner by a key held."""
         version, nonce = sealed[:VERSION_BYTES], sealed[VERSION_BYTES : VERSION_BYTES + NONCE_BYTES]
         if version not in self._ring:
             raise Unsealable("It was sealed with a key that is no longer among SECRET_KEYS.")
