@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import asyncpg
 import pytest
 
 from infra import postgres
-from infra.bus import Bus, LocalBus, NotifyBus, make_bus
+from infra.bus import Bus, LocalBus, NotifyBus, RedisBus, make_bus
 
 ROOT = Path(__file__).parent.parent
 NEXT_PROCESS = """
@@ -53,10 +55,42 @@ async def dsn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     await postgres.stop(server)
 
 
-@pytest.fixture(params=["notify"])
-def address(request: pytest.FixtureRequest) -> tuple[str, str]:
+@asynccontextmanager
+async def redis_server(directory: Path, *settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Redis of its own on the socket `directory/redis`."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    socket = directory / "redis"
+    options = ("--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory), *settings)
+    process = await asyncio.create_subprocess_exec(program, *options, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(socket)
+                    break
+                except OSError:
+                    await asyncio.sleep(0.01)
+        writer.close()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture(scope="module")
+async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    directory = tmp_path_factory.mktemp("redis")
+    async with redis_server(directory):
+        yield f"unix://{directory}/redis"
+
+
+@pytest.fixture(params=["notify", "redis"])
+async def address(request: pytest.FixtureRequest, dsn: str, redis_url: str) -> tuple[str, str]:
     """What `make_bus` takes to reach other processes."""
-    return request.getfixturevalue("dsn"), ""
+    return (dsn, "") if request.param == "notify" else (dsn, redis_url)
 
 
 @pytest.fixture
@@ -294,3 +328,140 @@ async def test_a_removed_gap_callback_is_not_called(dsn: str) -> None:
 async def test_a_wrong_address_stops_the_start() -> None:
     with pytest.raises(ValueError, match="invalid DSN"):
         await NotifyBus("mysql://nowhere").start()
+
+
+async def test_redis_carries_frames_and_big_messages(redis_url: str) -> None:
+    one, two = RedisBus(redis_url), RedisBus(redis_url)
+    assert one.carries_frames
+    await one.start()
+    await two.start()
+    frames, messages = record(two, "frames:1"), record(two, "reply")
+    await two.settle()
+    one.publish("frames:1", b"picture" * 20_000)
+    one.publish("reply", b"x" * 2_000_000)
+    await until(lambda: frames and messages)
+    assert frames == [b"picture" * 20_000]
+    assert messages == [b"x" * 2_000_000]
+    await one.close()
+    await two.close()
+
+
+async def test_while_redis_is_slow_only_the_newest_frame_waits_and_every_message_does(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as process:
+        one, two = RedisBus(f"unix://{tmp_path}/redis"), RedisBus(f"unix://{tmp_path}/redis")
+        await one.start()
+        await two.start()
+        frames, messages = record(two, "frames:1"), record(two, "log")
+        await two.settle()
+        process.send_signal(signal.SIGSTOP)
+        for number in range(100):
+            one.publish("frames:1", b"%d" % number)
+            one.publish("log", b"%d" % number)
+            await asyncio.sleep(0.001)
+        process.send_signal(signal.SIGCONT)
+        await until(lambda: frames[-1:] == [b"99"] and messages[-1:] == [b"99"])
+        assert len(frames) <= 3
+        assert messages == [b"%d" % number for number in range(100)]
+        await one.close()
+        await two.close()
+
+
+async def test_after_redis_died_and_came_back_both_sides_learn_of_the_gap_and_go_on(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/redis"
+    one, two = RedisBus(url), RedisBus(url)
+    gaps: list[str] = []
+    one.on_gap(lambda: gaps.append("one"))
+    two.on_gap(lambda: gaps.append("two"))
+    async with redis_server(tmp_path) as process:
+        await one.start()
+        await two.start()
+        heard, frames = record(two, "runs"), record(two, "frames:1")
+        await two.settle()
+        one.publish("runs", b"before")
+        await until(lambda: heard == [b"before"])
+        assert gaps == []
+        process.kill()
+        await process.wait()
+    (tmp_path / "redis").unlink(missing_ok=True)
+    one.publish("runs", b"during")
+    later = record(two, "later")
+    await asyncio.wait_for(two.settle(), 5)
+    async with redis_server(tmp_path):
+        await until(lambda: gaps.count("one") >= 2 and gaps.count("two") >= 2)
+        one.publish("runs", b"after")
+        one.publish("later", b"x")
+        one.publish("frames:1", b"x")
+        await until(lambda: b"after" in heard and later and frames)
+        assert heard in ([b"before", b"during", b"after"], [b"before", b"after"])
+        await one.close()
+        await two.close()
+
+
+async def test_a_redis_that_cuts_only_the_listeners_is_noticed(redis_url: str) -> None:
+    bus = RedisBus(redis_url)
+    gaps: list[str] = []
+    bus.on_gap(lambda: gaps.append("gap"))
+    await bus.start()
+    record(bus, "runs")
+    await bus.settle()
+    reader, writer = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
+    writer.write(b"CLIENT KILL TYPE pubsub\r\n")
+    assert await reader.readline() == b":1\r\n"
+    writer.close()
+    await until(lambda: gaps)
+    await bus.close()
+
+
+async def test_a_topic_nobody_listens_to_any_longer_is_left(redis_url: str) -> None:
+    bus = RedisBus(redis_url)
+    await bus.start()
+    leave = [bus.subscribe("left", print), bus.subscribe("left", print)]
+    await bus.settle()
+    reader, writer = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
+
+    async def held() -> bytes:
+        await bus.settle()
+        writer.write(b"PUBSUB NUMSUB cua:0:left\r\n")
+        return (await reader.readuntil(b"left\r\n") + await reader.readline())[-4:-2]
+
+    assert await held() == b":1"
+    leave[0]()
+    assert await held() == b":1"
+    leave[1]()
+    assert await held() == b":0"
+    writer.close()
+    await bus.close()
+
+
+async def test_databases_of_one_redis_hear_nothing_of_each_other(redis_url: str) -> None:
+    one, same, other = RedisBus(redis_url), RedisBus(f"{redis_url}?db=0"), RedisBus(f"{redis_url}?db=1")
+    for bus in (one, same, other):
+        await bus.start()
+    heard, unheard = record(same, "runs"), record(other, "runs")
+    await same.settle()
+    await other.settle()
+    one.publish("runs", b"x")
+    await until(lambda: heard)
+    other.publish("runs", b"own")
+    await until(lambda: unheard)
+    assert unheard == [b"own"]
+    for bus in (one, same, other):
+        await bus.close()
+
+
+async def test_a_bus_starts_without_its_server_and_tells_of_the_gap_when_it_comes(tmp_path: Path) -> None:
+    bus = RedisBus(f"unix://{tmp_path}/redis")
+    gaps: list[str] = []
+    bus.on_gap(lambda: gaps.append("gap"))
+    await bus.start()
+    heard = record(bus, "runs")
+    bus.publish("runs", b"alone")
+    await until(lambda: heard == [b"alone"])
+    async with redis_server(tmp_path):
+        await until(lambda: gaps)
+        await bus.close()
+
+
+async def test_an_address_that_is_no_redis_is_refused() -> None:
+    with pytest.raises(ValueError, match="must specify one of the following schemes"):
+        make_bus("", "http://nowhere")
