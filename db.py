@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -393,10 +393,19 @@ async def ping() -> bool:
 
 
 def envelope(
-    data: str | BaseModel, *, status: int = 200, extra: str = "", headers: Mapping[str, str] | None = None
+    data: str | BaseModel | Sequence[BaseModel],
+    *,
+    status: int = 200,
+    extra: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The success envelope around JSON text or a model."""
-    text = data if isinstance(data, str) else data.model_dump_json()
+    """The success envelope around JSON text, a model or several."""
+    if isinstance(data, str):
+        text = data
+    elif isinstance(data, BaseModel):
+        text = data.model_dump_json()
+    else:
+        text = f"[{','.join(item.model_dump_json() for item in data)}]"
     body = f'{{"success":true,"data":{text}{extra}}}'
     return Response(body, status, headers, "application/json")
 
@@ -695,7 +704,8 @@ class Tx:
         event_shape: type[BaseModel] | None,
         run_id: UUID | None,
     ) -> None:
-        if event_shape is not None and event_shape is not shape:
+        event_shape = event_shape or getattr(shape, "logged_as", None)
+        if event_shape is not None:
             whole = orjson.loads(text)
             text = orjson.dumps({name: whole[name] for name in event_shape.model_fields}).decode()
         self.emit(kind, resource, text, run_id=run_id)
