@@ -1,7 +1,18 @@
-"""Recorder selectors: alternatives, nested parts, and one definition of an element fit to be used."""
+"""Recorder selectors: alternatives, nested parts, and one definition of an element fit to be used.
+
+The work itself is `selectors.js`, which runs in the page: one round trip sees one moment of the page.
+"""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from playwright.async_api import ElementHandle, Frame
+
+_SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
+Selectors = list[list[str]]
 
 CLOSERS = {"[": "]", "(": ")"}
 _ARIA_ATTRIBUTE = re.compile(r"\[\s*(\w+)\s*=\s*(?:\"[^\"]*\"|'[^']*')\s*\]")
@@ -50,3 +61,89 @@ def _unquoted(text: str) -> Iterator[str]:
             yield char
     if quote:
         yield "'"
+
+
+# In a page ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An element fit to be used; `x`, `y` is where the pointer goes, in CSS pixels from its top left."""
+
+    element: ElementHandle
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What became of each alternative: `{"selector", "found", "state", "element"?}`."""
+
+    tried: list[dict[str, Any]]
+
+
+async def find(
+    frame: Frame,
+    selectors: Selectors,
+    *,
+    attached: bool = False,
+    enabled: bool = False,
+    hit: bool = False,
+    value: str | None = None,
+    offset: tuple[float, float] | None = None,
+) -> Found | Missed:
+    """The first alternative whose element is visible, in view and still, scrolled to if need be.
+
+    `enabled` asks for a control that is not disabled, `hit` for nothing covering the point, `value` for a
+    list that has the option, `attached` for nothing but being there. Looks once; raises Playwright's Error.
+    """
+    handle = await frame.evaluate_handle(
+        f"async (wish) => {_SCRIPT}.find(wish)",
+        {
+            "selectors": selectors,
+            "attached": attached,
+            "enabled": enabled,
+            "hit": hit,
+            "value": value,
+            "offset": {"x": offset[0], "y": offset[1]} if offset else None,
+            "framed": frame.parent_frame is not None,
+        },
+    )
+    try:
+        element = (await handle.get_property("element")).as_element()
+        if element is None:
+            return Missed(await (await handle.get_property("tried")).json_value())
+        at = await (await handle.get_property("at")).json_value()
+        return Found(element, at["x"], at["y"])
+    finally:
+        await handle.dispose()
+
+
+async def count(
+    frame: Frame,
+    selectors: Selectors,
+    *,
+    visible: bool | None,
+    properties: dict[str, Any],
+    attributes: dict[str, str],
+) -> dict[str, Any]:
+    """`{"count", "fits", "tried"}` of the first alternative that matches anything."""
+    wish = {"selectors": selectors, "visible": visible, "properties": properties, "attributes": attributes}
+    return cast(dict[str, Any], await frame.evaluate(f"(wish) => {_SCRIPT}.count(wish)", wish))
+
+
+async def change(element: ElementHandle, value: str) -> dict[str, str]:
+    """Sets a control, `{}`; or or `{"refused": why}`, or `{"keyboard": "type"|"insert"|"delete"}`."""
+    return cast(
+        dict[str, str], await element.evaluate(f"(element, value) => {_SCRIPT}.change(element, value)", value)
+    )
+
+
+async def typed(element: ElementHandle) -> None:
+    """Tells the page that what has been typed into the control is its new value."""
+    await element.evaluate(f"(element) => {_SCRIPT}.typed(element)")
+
+
+async def read(frame: Frame, value: dict[str, Any]) -> Any:
+    """What `value` (`selectors`, `attribute`, `type`, `many`, `fields`) describes; None where absent."""
+    return await frame.evaluate(f"(value) => {_SCRIPT}.read(value)", value)

@@ -1,0 +1,422 @@
+// Evaluated in a page: Recorder selectors, fitness of elements, form values and reading. Ends in one object.
+(() => {
+  const collapse = (text) => (text ?? "").replace(/\s+/g, " ").trim();
+
+  // Tree ------------------------------------------------------------------------------------------
+
+  function* deepElements(root) {
+    for (const element of root.querySelectorAll("*")) {
+      yield element;
+      if (element.shadowRoot) yield* deepElements(element.shadowRoot);
+    }
+  }
+
+  const flatChildren = (node) => {
+    if (node.shadowRoot) return [...node.shadowRoot.childNodes];
+    const assigned = node.localName === "slot" && node.assignedNodes ? node.assignedNodes() : [];
+    return assigned.length ? assigned : [...node.childNodes];
+  };
+
+  const parentOf = (node) => node.assignedSlot ?? node.parentNode ?? node.host ?? null;
+
+  const contains = (outer, inner) => {
+    for (let node = inner; node; node = parentOf(node)) if (node === outer) return true;
+    return false;
+  };
+
+  const describe = (element) => {
+    const shell = element.cloneNode(false).outerHTML.replace(/<\/[\w-]+>$/, "");
+    return shell.length > 200 ? `${shell.slice(0, 199)}…` : shell;
+  };
+
+  // Accessible role and name: the parts of https://www.w3.org/TR/accname-1.2/ that pages use ---------
+
+  const INPUT_ROLES = {
+    button: "button", submit: "button", reset: "button", image: "button", checkbox: "checkbox",
+    radio: "radio", range: "slider", number: "spinbutton", search: "searchbox", color: "ColorWell",
+    date: "Date", "datetime-local": "DateTime", month: "DateTime", week: "DateTime", time: "InputTime",
+  };
+  const TAG_ROLES = {
+    article: "article", aside: "complementary", button: "button", dd: "definition", dialog: "dialog",
+    dt: "term", fieldset: "group", figure: "figure", footer: "contentinfo", form: "form", h1: "heading",
+    h2: "heading", h3: "heading", h4: "heading", h5: "heading", h6: "heading", header: "banner",
+    hr: "separator", iframe: "Iframe", img: "image", label: "LabelText", li: "listitem", main: "main",
+    menu: "list", meter: "meter", nav: "navigation", ol: "list", optgroup: "group", option: "option",
+    output: "status", p: "paragraph", progress: "progressbar", section: "region", summary: "button",
+    table: "table", tbody: "rowgroup", td: "cell", textarea: "textbox", tfoot: "rowgroup",
+    th: "columnheader", thead: "rowgroup", tr: "row", ul: "list",
+  };
+  const NAMED_BY_CONTENT = new Set([
+    "button", "cell", "checkbox", "columnheader", "gridcell", "heading", "link", "menuitem",
+    "menuitemcheckbox", "menuitemradio", "option", "radio", "row", "rowheader", "switch", "tab", "tooltip",
+    "treeitem", "DisclosureTriangle",
+  ]);
+
+  const roleOf = (element) => {
+    const given = element.getAttribute("role")?.trim().split(/\s+/)[0];
+    if (given) return given === "img" ? "image" : given;
+    const tag = element.localName;
+    if (tag === "a" || tag === "area") return element.hasAttribute("href") ? "link" : "generic";
+    if (tag === "select") return element.multiple || element.size > 1 ? "listbox" : "combobox";
+    if (tag === "th") return element.scope === "row" ? "rowheader" : "columnheader";
+    if (tag !== "input") return TAG_ROLES[tag] ?? "generic";
+    return element.list ? "combobox" : INPUT_ROLES[element.type] ?? "textbox";
+  };
+
+  const isTextField = (element) =>
+    element.localName === "textarea" ||
+    (element.localName === "input" && !/^(button|submit|reset|image|checkbox|radio|file|hidden)$/.test(element.type));
+
+  const nativeName = (element) => {
+    const child = (tag) => [...element.children].find((candidate) => candidate.localName === tag);
+    const tag = element.localName;
+    if (tag === "input" && /^(button|submit|reset)$/.test(element.type)) {
+      return element.value || { submit: "Submit", reset: "Reset" }[element.type] || "";
+    }
+    if (tag === "img" || tag === "area" || (tag === "input" && element.type === "image")) {
+      return element.getAttribute("alt") ?? "";
+    }
+    if (element.labels?.length) return [...element.labels].map((label) => contentOf(label, element)).join(" ");
+    const titled = { fieldset: "legend", table: "caption", figure: "figcaption", svg: "title" }[tag];
+    return titled && child(titled) ? contentOf(child(titled), element) : "";
+  };
+
+  const contentOf = (node, skipped) => {
+    if (node.nodeType === Node.TEXT_NODE) return node.data;
+    if (node.nodeType !== Node.ELEMENT_NODE || node === skipped) return "";
+    if (node.getAttribute("aria-hidden") === "true" || /^(script|style|template)$/.test(node.localName)) return "";
+    const style = getComputedStyle(node);
+    if (style.display === "none" || style.visibility === "hidden") return "";
+    const label = collapse(node.getAttribute("aria-label"));
+    const text = label || (isTextField(node) ? node.value : nativeName(node)) ||
+      flatChildren(node).map((child) => contentOf(child, skipped)).join("");
+    return style.display.startsWith("inline") ? text : ` ${text} `;
+  };
+
+  const nameOf = (element) => {
+    const ids = collapse(element.getAttribute("aria-labelledby")).split(" ").filter(Boolean);
+    const labels = ids.map((id) => element.getRootNode().getElementById?.(id)).filter(Boolean);
+    const labelled = labels.map((label) => collapse(label.getAttribute("aria-label")) || label.textContent).join(" ");
+    return (
+      collapse(labelled) ||
+      collapse(element.getAttribute("aria-label")) ||
+      collapse(nativeName(element)) ||
+      (NAMED_BY_CONTENT.has(roleOf(element)) &&
+        collapse(flatChildren(element).map((child) => contentOf(child, null)).join(""))) ||
+      collapse(element.getAttribute("title")) ||
+      (isTextField(element) ? collapse(element.getAttribute("placeholder")) : "")
+    );
+  };
+
+  const isExposed = (element) => {
+    for (let node = element; node; node = parentOf(node)) {
+      if (node.nodeType === Node.ELEMENT_NODE && node.getAttribute("aria-hidden") === "true") return false;
+    }
+    return element.checkVisibility({ visibilityProperty: true });
+  };
+
+  // Selectors ---------------------------------------------------------------------------------------
+
+  const byAria = (root, text) => {
+    const wanted = {};
+    const rest = text.replace(/\[\s*(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')\s*\]/g, (_, key, double, single) => {
+      wanted[key] = collapse(double ?? single);
+      return "";
+    });
+    if (collapse(rest)) wanted.name ??= collapse(rest);
+    if (wanted.role === "img") wanted.role = "image";
+    return [...deepElements(root)].filter(
+      (element) =>
+        (wanted.role === undefined || roleOf(element) === wanted.role) &&
+        (wanted.name === undefined || nameOf(element) === wanted.name) &&
+        isExposed(element),
+    );
+  };
+
+  const byText = (root, wanted) => {
+    const found = [];
+    const isSuitable = (node) =>
+      node.nodeType === Node.ELEMENT_NODE && !/^(script|style|head|noscript|template)$/.test(node.localName);
+    const hasValue = (node) =>
+      isTextField(node) || (node.localName === "input" && /^(button|submit|reset)$/.test(node.type));
+    const visit = (node) => {
+      if (node.nodeType === Node.TEXT_NODE) return { text: node.data, within: false };
+      const inner = node.nodeType === Node.ELEMENT_NODE && !isSuitable(node) ? [] : flatChildren(node).map(visit);
+      const text = hasValue(node) ? node.value : inner.map((part) => part.text).join("");
+      let within = inner.some((part) => part.within);
+      if (!within && isSuitable(node) && node !== root && (text.includes(wanted) || collapse(text).includes(wanted))) {
+        found.push(node);
+        within = true;
+      }
+      return { text, within };
+    };
+    visit(root);
+    return found;
+  };
+
+  const byXPath = (root, text) => {
+    const evaluate = (expression, context) => {
+      const result = document.evaluate(expression, context, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE, null);
+      const nodes = Array.from({ length: result.snapshotLength }, (_, index) => result.snapshotItem(index));
+      return nodes.filter((node) => node.nodeType === Node.ELEMENT_NODE);
+    };
+    if (!(root instanceof ShadowRoot)) return evaluate(text, root);
+    const relative = text.replace(/^\/\//, "descendant-or-self::node()/self::").replace(/^\//, "self::");
+    return [...root.children].flatMap((child) => evaluate(relative, child));
+  };
+
+  const byPierce = (root, text) => {
+    const roots = [root, ...[...deepElements(root)].map((element) => element.shadowRoot).filter(Boolean)];
+    return roots.flatMap((inside) => [...inside.querySelectorAll(text)]);
+  };
+
+  const KINDS = { aria: byAria, text: byText, xpath: byXPath, pierce: byPierce };
+
+  const byPart = (root, part) => {
+    const kind = Object.keys(KINDS).find((name) => part.startsWith(`${name}/`));
+    return kind ? KINDS[kind](root, part.slice(kind.length + 1)) : [...root.querySelectorAll(part)];
+  };
+
+  const all = (root, parts) => {
+    let elements = [root];
+    for (const part of parts) {
+      const roots = elements.map((element) => element.shadowRoot ?? element);
+      elements = [...new Set(roots.flatMap((inside) => byPart(inside, part)))];
+    }
+    return elements;
+  };
+
+  const firstNonEmpty = (root, selectors) => {
+    for (const parts of selectors) {
+      const elements = all(root, parts);
+      if (elements.length) return elements;
+    }
+    return [];
+  };
+
+  // Fitness -----------------------------------------------------------------------------------------
+
+  const isVisible = (element) => {
+    const { width, height } = element.getBoundingClientRect();
+    return width > 0 && height > 0 && element.checkVisibility({ visibilityProperty: true });
+  };
+
+  const nextFrame = () =>
+    new Promise((resolve) => {
+      setTimeout(resolve, 60);
+      requestAnimationFrame(() => requestAnimationFrame(resolve));
+    });
+
+  const hitAt = (x, y) => {
+    let hit = document.elementFromPoint(x, y);
+    while (hit?.shadowRoot) {
+      const inner = hit.shadowRoot.elementFromPoint(x, y);
+      if (!inner || inner === hit) break;
+      hit = inner;
+    }
+    return hit;
+  };
+
+  const isSameTarget = (element, hit) =>
+    contains(element, hit) || contains(hit, element) || [...(element.labels ?? [])].some((label) => contains(label, hit));
+
+  const pointsOf = (element, offset) => {
+    const box = element.getBoundingClientRect();
+    if (offset) return [offset];
+    const middles = [box, ...element.getClientRects()].map((rect) => ({
+      x: rect.left + rect.width / 2 - box.left,
+      y: rect.top + rect.height / 2 - box.top,
+    }));
+    return middles.slice(0, 10);
+  };
+
+  const isInView = (box, at) => {
+    const x = box.left + at.x;
+    const y = box.top + at.y;
+    return x >= 0 && y >= 0 && x < innerWidth && y < innerHeight;
+  };
+
+  const bringIntoView = (element, at) => {
+    element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+    const box = element.getBoundingClientRect();
+    if (isInView(box, at)) return;
+    scrollBy({ left: box.left + at.x - innerWidth / 2, top: box.top + at.y - innerHeight / 2, behavior: "instant" });
+  };
+
+  const optionOf = (select, value) => {
+    const options = [...select.options];
+    return options.find((option) => option.value === value) ?? options.find((option) => collapse(option.label) === value);
+  };
+
+  // Why the element cannot be used now, or where in it the pointer goes.
+  const judge = async (element, { enabled, value, offset, hit, framed }) => {
+    if (!isVisible(element)) return { state: "hidden" };
+    if (enabled && element.matches(":disabled, [aria-disabled=true]")) return { state: "disabled" };
+    if (value !== null && element.localName === "select" && !optionOf(element, value)) {
+      const names = [...element.options].slice(0, 20).map((option) => option.value || collapse(option.label));
+      return { state: `without option ${value}; there are ${names.join(", ")}`.slice(0, 500) };
+    }
+    let verdict = { state: "outside the viewport" };
+    for (const scrolled of [false, true]) {
+      const [first] = pointsOf(element, offset);
+      if (scrolled || framed || !isInView(element.getBoundingClientRect(), first)) bringIntoView(element, first);
+      const before = element.getBoundingClientRect();
+      await nextFrame();
+      if (!element.isConnected) return { state: "detached" };
+      const after = element.getBoundingClientRect();
+      if (["x", "y", "width", "height"].some((key) => Math.abs(before[key] - after[key]) > 0.5)) return { state: "moving" };
+      const points = pointsOf(element, offset).filter((at) => isInView(after, at));
+      if (points.length && !hit) return { at: points[0] };
+      for (const at of points) {
+        const top = hitAt(after.left + at.x, after.top + at.y);
+        const outside = at.x < 0 || at.y < 0 || at.x > after.width || at.y > after.height;
+        if (top && (outside || isSameTarget(element, top))) return { at };
+        verdict = { state: top ? `covered by ${describe(top)}` : "outside the viewport" };
+      }
+    }
+    return verdict;
+  };
+
+  const find = async ({ selectors, attached, ...wish }) => {
+    const tried = [];
+    for (const parts of selectors) {
+      const trial = { selector: parts.join(" >> "), found: 0, state: "nothing matches" };
+      tried.push(trial);
+      try {
+        const elements = all(document, parts);
+        trial.found = elements.length;
+        const element = elements.find(isVisible) ?? elements[0];
+        if (!element) continue;
+        const verdict = attached ? { at: { x: 0, y: 0 } } : await judge(element, wish);
+        if (verdict.at) return { element, at: verdict.at, tried };
+        trial.state = verdict.state;
+        trial.element = describe(element);
+      } catch (error) {
+        if (!(error instanceof DOMException)) throw error;
+        trial.state = "not a valid selector";
+      }
+    }
+    return { element: null, at: null, tried };
+  };
+
+  const deepMatch = (wanted, actual) =>
+    wanted instanceof Object && actual instanceof Object
+      ? Object.entries(wanted).every(([key, value]) => deepMatch(value, actual[key]))
+      : wanted === actual;
+
+  const count = ({ selectors, visible, properties, attributes }) => {
+    const tried = [];
+    for (const parts of selectors) {
+      try {
+        const elements = all(document, parts).filter((element) => visible === null || isVisible(element));
+        const fits = elements.every(
+          (element) =>
+            Object.entries(attributes).every(([name, value]) => element.getAttribute(name) === value) &&
+            deepMatch(properties, element),
+        );
+        const state = fits ? "matches" : "other properties or attributes";
+        tried.push({ selector: parts.join(" >> "), found: elements.length, state });
+        if (elements.length) return { count: elements.length, fits, tried };
+      } catch (error) {
+        if (!(error instanceof DOMException)) throw error;
+        tried.push({ selector: parts.join(" >> "), found: 0, state: "not a valid selector" });
+      }
+    }
+    return { count: 0, fits: true, tried };
+  };
+
+  // Form controls -----------------------------------------------------------------------------------
+
+  const notify = (element) => {
+    for (const type of ["input", "change"]) element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
+  };
+
+  const setNatively = (element, key, value) => {
+    for (let prototype = element; prototype; prototype = Object.getPrototypeOf(prototype)) {
+      const setter = prototype === element ? null : Object.getOwnPropertyDescriptor(prototype, key)?.set;
+      if (setter) return setter.call(element, value);
+    }
+    element[key] = value;
+  };
+
+  // Sets the control, or says what is left to the keyboard: "type" or "insert" over the selection, or a refusal.
+  const change = (element, value) => {
+    const tag = element.localName;
+    element.focus();
+    if (tag === "select") {
+      const option = optionOf(element, value);
+      if (!option) return { refused: `There is no option ${value}` };
+      for (const other of element.options) other.selected = other === option;
+      notify(element);
+    } else if (tag === "input" && /^(checkbox|radio)$/.test(element.type)) {
+      const wanted = !/^(false|off|)$/i.test(value);
+      if (element.checked !== wanted) element.click();
+      if (element.checked !== wanted) return { refused: "The box does not stay as it was set" };
+    } else if (tag === "input" && element.type === "file") {
+      return { refused: "A file field takes files, not a text" };
+    } else if (isTextField(element) && !(element.type in { color: 1, date: 1, "datetime-local": 1, month: 1, range: 1, time: 1, week: 1 })) {
+      if (element.value === value) notify(element);
+      else if (value.length > 100) {
+        setNatively(element, "value", value);
+        notify(element);
+      } else {
+        element.select();
+        return { keyboard: value ? "type" : "delete" };
+      }
+    } else if (element.isContentEditable) {
+      getSelection().selectAllChildren(element);
+      return { keyboard: value ? "insert" : "delete" };
+    } else if ("value" in element) {
+      setNatively(element, "value", value);
+      if (element.value !== value && element.type !== "range" && element.type !== "color") {
+        return { refused: `The field does not take ${value}` };
+      }
+      notify(element);
+    } else return { refused: `${describe(element)} has no value to change` };
+    return {};
+  };
+
+  // What has been typed counts as changed now, so that leaving the field does not report it again.
+  const typed = (element) => {
+    if ("value" in element) setNatively(element, "value", element.value);
+    element.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  // Reading -----------------------------------------------------------------------------------------
+
+  const toNumber = (text) => {
+    const match = /[-−]?\s*\d[\d.,'’\u00a0\u202f ]*/.exec(text);
+    if (!match) return null;
+    let digits = match[0].replace(/[^\d.,]/g, "").replace(/[.,]$/, "");
+    const decimal = Math.max(digits.lastIndexOf("."), digits.lastIndexOf(","));
+    const mark = digits[decimal];
+    const isGrouping = mark && (digits.split(mark).length > 2 || (mark === "," && /^\d{1,3},\d{3}$/.test(digits)));
+    if (isGrouping) digits = digits.replace(/[.,]/g, "");
+    else if (mark) digits = `${digits.slice(0, decimal).replace(/[.,]/g, "")}.${digits.slice(decimal + 1)}`;
+    return Number(/^[-−]/.test(match[0]) ? `-${digits}` : digits);
+  };
+
+  const scalar = (element, { attribute, type }) => {
+    if (type === "html" && !attribute) return element.innerHTML;
+    if (type === "boolean" && !attribute && "checked" in element) return element.checked;
+    const name = attribute ?? (type === "url" ? ["href", "src", "action"].find((key) => element.hasAttribute(key)) : null);
+    const raw = name ? element.getAttribute(name) : "value" in element && isTextField(element) ? element.value
+      : element.localName === "select" ? element.selectedOptions[0]?.label : element.innerText ?? element.textContent;
+    if (raw === null || raw === undefined) return type === "boolean" && attribute ? false : null;
+    if (type === "number") return toNumber(raw);
+    if (type === "boolean") return attribute ? !/^(false|0|no|off)$/i.test(raw) : /^(true|yes|on|1|✓|✔)$/i.test(collapse(raw));
+    if (type === "url") return URL.canParse(raw, document.baseURI) ? new URL(raw, document.baseURI).href : null;
+    return attribute || type === "html" ? raw : raw.split("\n").map(collapse).join("\n").trim();
+  };
+
+  const read = (root, value) => {
+    const elements = value.selectors ? firstNonEmpty(root, value.selectors) : root === document ? [document.documentElement] : [root];
+    const one = (element) =>
+      value.fields
+        ? Object.fromEntries(Object.entries(value.fields).map(([name, field]) => [name, read(element, field)]))
+        : scalar(element, value);
+    return value.many ? elements.slice(0, 10_000).map(one) : elements.length ? one(elements[0]) : null;
+  };
+
+  return { find, count, change, typed, read: (value) => read(document, value) };
+})()

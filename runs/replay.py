@@ -1,0 +1,532 @@
+"""Replays one step of a workflow on a computer, in phases between which a run can pause or stop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from functools import singledispatchmethod
+from typing import Any, Literal, TypeVar
+
+import orjson
+import structlog
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Frame, Page
+
+from browser import selectors
+from browser.chromium import Computer, Tab
+from runs.placeholders import PlaceholderMissing, fill
+from runs.workflows import (
+    Change,
+    Click,
+    Close,
+    CustomStep,
+    DoubleClick,
+    EmulateNetworkConditions,
+    Extract,
+    Flow,
+    Hover,
+    InvalidWorkflow,
+    KeyDown,
+    KeyUp,
+    Navigate,
+    Screenshot,
+    Scroll,
+    SetViewport,
+    Step,
+    WaitForElement,
+    WaitForExpression,
+    typed,
+    violations,
+)
+
+log = structlog.get_logger()
+
+STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS = 5.0, 30.0, 0.1
+MAX_OUTPUT_BYTES = 1_000_000
+BUTTONS = {
+    "primary": "left",
+    "auxiliary": "middle",
+    "secondary": "right",
+    "back": "back",
+    "forward": "forward",
+}
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    ">=": lambda found, wanted: found >= wanted,
+    "==": lambda found, wanted: found == wanted,
+    "<=": lambda found, wanted: found <= wanted,
+}
+
+T = TypeVar("T")
+Save = Callable[[str, bytes, str], Awaitable[str]]
+
+
+class StepFailed(Exception):
+    """The step did not work: `code` for programs, `detail` for people, `tried` for each selector's fate."""
+
+    def __init__(self, code: str, detail: str, tried: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.tried = code, detail, tried or []
+
+
+class Attempt:
+    """One try of one step: `find`, then `act`, then `settle`; each raises StepFailed within its time.
+
+    `find` and `settle` may be cancelled at any moment and awaited again. `act` is short; once `acted` is
+    set, what it does may have landed. `save(name, content, content_type)` stores a file and returns its id.
+    """
+
+    def __init__(
+        self,
+        computer: Computer,
+        flow: Flow,
+        step: dict[str, Any],
+        scope: Mapping[str, Any],
+        save: Save,
+        main: Page | None = None,
+    ) -> None:
+        self.acted = False
+        self._computer, self._flow, self._raw, self._scope, self._save = computer, flow, step, scope, save
+        self._main = main
+        self._step: Step
+        self._page: Page
+        self._frame: Frame
+        self._found: selectors.Found | None = None
+        self._late = StepFailed("timeout", "The page does not answer")
+        self._navigated = asyncio.Event()
+        self._landed_at: Frame | None = None
+        self._crashed = False
+        self._listening = ExitStack()
+
+    # Phases -------------------------------------------------------------------------------------
+
+    async def find(self) -> None:
+        """Wait for the page, the frame and what the step needs in it."""
+        self._listening.close()
+        try:
+            self._step = typed(fill(self._raw, self._scope))
+        except PlaceholderMissing as error:
+            raise StepFailed("placeholder_missing", f"{error} (at {error.pointer})") from None
+        except InvalidWorkflow as error:
+            raise StepFailed("invalid_step", str(error)) from None
+        async with self._bounded(self._seconds):
+            await self._open_target()
+            await self._find(self._step)
+
+    async def act(self) -> None:
+        """Listen for the asserted events, then do the step's action."""
+        self._navigated.clear()
+        if self._step.asserted_events:
+            self._listen("framenavigated", self._on_navigated)
+        async with self._bounded(self._seconds + getattr(self._step, "duration", 0) / 1000):
+            try:
+                await self._act(self._step)
+            except PlaywrightError:
+                if not (self.acted and self._page.is_closed() and not self._crashed):
+                    raise
+
+    async def settle(self) -> Any:
+        """Wait for what the action must cause; returns the step's output, or None."""
+        self._late = StepFailed("timeout", "The page does not answer")
+        async with self._bounded(self._seconds):
+            if self._step.asserted_events:
+                await self._await_navigation()
+            output = await self._output(self._step)
+        self._listening.close()
+        return output
+
+    # Time, pages and frames ---------------------------------------------------------------------
+
+    @property
+    def _seconds(self) -> float:
+        if self._step.timeout:
+            return self._step.timeout / 1000
+        seconds = (self._flow.timeout or STEP_SECONDS * 1000) / 1000
+        return max(seconds, NAVIGATION_SECONDS) if isinstance(self._step, Navigate) else seconds
+
+    @asynccontextmanager
+    async def _bounded(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            self._listening.close()
+            late = self._late
+            raise StepFailed(late.code, f"{late.detail} (waited {seconds:g} s)", late.tried) from None
+        except PlaywrightError as error:
+            self._listening.close()
+            raise self._failure(error) from None
+        except StepFailed:
+            self._listening.close()
+            raise
+
+    def _failure(self, error: PlaywrightError) -> StepFailed:
+        line = error.message.split("\n", 1)[0][:300]
+        if self._crashed or "crash" in line.lower():
+            return StepFailed("page_crashed", "The page crashed")
+        if self._page.is_closed():
+            return StepFailed("page_closed", "The tab was closed")
+        return StepFailed("page_error", f"The page refused: {line}")
+
+    def _listen(self, event: Literal["crash", "framenavigated"], heard: Callable[[Any], None]) -> None:
+        self._page.on(event, heard)
+        self._listening.callback(self._page.remove_listener, event, heard)
+
+    def _on_crash(self, _: Page) -> None:
+        self._crashed = True
+
+    def _on_navigated(self, frame: Frame) -> None:
+        if frame in (self._frame, self._page.main_frame):
+            self._landed_at = frame
+            self._navigated.set()
+
+    async def _until(self, look: Callable[[], Awaitable[T | None]]) -> T:
+        """What `look` returns once it returns something; a page in motion is looked at again."""
+        while True:
+            try:
+                if (seen := await look()) is not None:
+                    return seen
+            except PlaywrightError as error:
+                failure = self._failure(error)
+                if failure.code != "page_error":
+                    raise failure from None
+                self._late = failure
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _open_target(self) -> None:
+        target = getattr(self._step, "target", None) or "main"
+        self._late = StepFailed("target_not_found", f"There is no tab with the address {target[:300]}")
+        page, self._frame = await self._until(lambda: self._target(target))
+        self._page = page
+        self._listen("crash", self._on_crash)
+        self._late = StepFailed("timeout", "The page does not answer")
+        if page is not self._computer.page:
+            await self._computer.switch_tab(self._tab().id)
+        path = getattr(self._step, "frame", [])
+        if path:
+            self._late = StepFailed("frame_not_found", f"There is no frame {path} in the page")
+            self._frame = await self._until(lambda: self._child(self._frame, path))
+
+    async def _target(self, target: str) -> tuple[Page, Frame] | None:
+        pages = self._computer.pages
+        if target == "main":
+            main = self._main or (pages[0] if pages else None)
+            return (main, main.main_frame) if main in pages and main is not None else None
+        frames = [(page, page.main_frame) for page in pages]
+        frames += [(page, frame) for page in pages for frame in page.frames]
+        return next((pair for pair in frames if pair[1].url == target), None)
+
+    @staticmethod
+    async def _child(frame: Frame, path: list[int]) -> Frame | None:
+        for index in path:
+            if index >= len(frame.child_frames):
+                return None
+            frame = frame.child_frames[index]
+        return frame
+
+    def _tab(self) -> Tab:
+        index = self._computer.pages.index(self._page)
+        return self._computer.tab(self._computer.tabs()[index]["id"])
+
+    # Finding ------------------------------------------------------------------------------------
+
+    @singledispatchmethod
+    async def _find(self, _: Step) -> None:
+        """Most steps need no more than their page and frame."""
+
+    @_find.register
+    async def _(self, step: Click) -> None:
+        offset = None if step.offset_x is None or step.offset_y is None else (step.offset_x, step.offset_y)
+        await self._await_element(step.selectors, enabled=True, hit=True, offset=offset)
+
+    @_find.register
+    async def _(self, step: Hover) -> None:
+        await self._await_element(step.selectors)
+
+    @_find.register
+    async def _(self, step: Change) -> None:
+        await self._await_element(step.selectors, enabled=True, value=step.value)
+
+    @_find.register(Scroll)
+    @_find.register(Screenshot)
+    async def _(self, step: Scroll | Screenshot) -> None:
+        if step.selectors:
+            await self._await_element(step.selectors)
+
+    @_find.register
+    async def _(self, step: Extract) -> None:
+        if step.selectors and not step.optional:
+            await self._await_element(step.selectors, attached=True)
+
+    @_find.register
+    async def _(self, step: WaitForElement) -> None:
+        async def look() -> bool | None:
+            seen = await selectors.count(
+                self._frame,
+                step.selectors,
+                visible=step.visible,
+                properties=step.properties,
+                attributes=step.attributes,
+            )
+            compared = COMPARISONS[step.operator](seen["count"], step.count)
+            if (compared and seen["fits"]) is (step.visible is not False):
+                return True
+            wanted = "none such" if step.visible is False else "them with the wanted properties"
+            detail = f"Waited for {step.operator} {step.count} elements, {wanted}; there are {seen['count']}"
+            self._late = StepFailed("element_not_found", detail, seen["tried"])
+            return None
+
+        await self._until(look)
+
+    @_find.register
+    async def _(self, step: WaitForExpression) -> None:
+        expression = step.expression.strip().rstrip(";")
+
+        async def look() -> bool | None:
+            if await self._frame.evaluate(f"(async () => !!(await (\n{expression}\n)))()"):
+                return True
+            self._late = StepFailed("expression_failed", "The expression never became true")
+            return None
+
+        self._late = StepFailed("expression_failed", "The expression does not end; the page may be hanging")
+        await self._until(look)
+
+    async def _await_element(self, alternatives: selectors.Selectors, **wish: Any) -> None:
+        async def look() -> selectors.Found | None:
+            match await selectors.find(self._frame, alternatives, **wish):
+                case selectors.Missed(tried):
+                    self._late = _missed(tried)
+                    return None
+                case found:
+                    return found
+
+        self._found = await self._until(look)
+
+    # Acting -------------------------------------------------------------------------------------
+
+    @singledispatchmethod
+    async def _act(self, _: Step) -> None:
+        """Steps that only look do nothing."""
+
+    @_act.register
+    async def _(self, step: Navigate) -> None:
+        self.acted = True
+        try:
+            await self._frame.goto(step.url, wait_until="commit", timeout=0)
+        except PlaywrightError as error:
+            if "interrupted by another navigation" not in error.message:
+                reason = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
+                raise StepFailed("unreachable", f"{step.url[:300]} could not be opened: {reason}") from None
+
+    @_act.register
+    async def _(self, step: Click) -> None:
+        x, y = await self._point()
+        for number in range(1, 3 if isinstance(step, DoubleClick) else 2):
+            if step.device_type == "touch":
+                await self._tap(x, y, step.duration)
+            else:
+                await self._press(step, x, y, number)
+
+    async def _press(self, step: Click, x: float, y: float, number: int) -> None:
+        """Playwright's mouse knows the held keys; pens and the outer buttons it does not know."""
+        if step.device_type == "mouse" and step.button in ("primary", "auxiliary", "secondary"):
+            mouse, button = self._page.mouse, BUTTONS[step.button]
+            await mouse.move(x, y)
+            self.acted = True
+            await mouse.down(button=button, click_count=number)  # type: ignore[arg-type]
+            await asyncio.sleep(step.duration / 1000)
+            await mouse.up(button=button, click_count=number)  # type: ignore[arg-type]
+            return
+        event = {"x": x, "y": y, "pointerType": step.device_type}
+        pressed = event | {"button": BUTTONS[step.button], "clickCount": number}
+        cdp = self._tab().cdp
+        await cdp.send("Input.dispatchMouseEvent", event | {"type": "mouseMoved"})
+        self.acted = True
+        await cdp.send("Input.dispatchMouseEvent", pressed | {"type": "mousePressed"})
+        await asyncio.sleep(step.duration / 1000)
+        await cdp.send("Input.dispatchMouseEvent", pressed | {"type": "mouseReleased"})
+
+    async def _tap(self, x: float, y: float, duration: float) -> None:
+        cdp = self._tab().cdp
+        self.acted = True
+        await cdp.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        await asyncio.sleep(duration / 1000)
+        await cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    async def _point(self) -> tuple[float, float]:
+        """Where the pointer goes, in CSS pixels of the page's viewport."""
+        if (box := await self._element.element.bounding_box()) is None:
+            raise StepFailed("element_detached", "The element left the page before it could be used")
+        return box["x"] + self._element.x, box["y"] + self._element.y
+
+    @property
+    def _element(self) -> selectors.Found:
+        if self._found is None:
+            raise RuntimeError("act before find")
+        return self._found
+
+    @_act.register
+    async def _(self, _: Hover) -> None:
+        x, y = await self._point()
+        self.acted = True
+        await self._page.mouse.move(x, y)
+
+    @_act.register
+    async def _(self, step: Change) -> None:
+        element = self._element.element
+        self.acted = True
+        left = await selectors.change(element, step.value)
+        if refusal := left.get("refused"):
+            raise StepFailed("value_refused", refusal[:500])
+        keyboard = self._page.keyboard
+        match left.get("keyboard"):
+            case "type":
+                await keyboard.type(step.value)
+            case "insert":
+                await keyboard.insert_text(step.value)
+            case "delete":
+                await keyboard.press("Delete")
+            case _:
+                return
+        await selectors.typed(element)
+
+    @_act.register
+    async def _(self, step: KeyDown) -> None:
+        self.acted = True
+        keyboard = self._page.keyboard
+        try:
+            await (keyboard.up(step.key) if isinstance(step, KeyUp) else keyboard.down(step.key))
+        except PlaywrightError as error:
+            if "Unknown key" not in error.message:
+                raise
+            kind = "keyUp" if isinstance(step, KeyUp) else "keyDown"
+            event = {"type": kind, "key": step.key} | ({"text": step.key} if len(step.key) == 1 else {})
+            await self._tab().cdp.send("Input.dispatchKeyEvent", event)
+
+    @_act.register
+    async def _(self, step: Scroll) -> None:
+        self.acted = True
+        place = {"left": step.x, "top": step.y, "behavior": "instant"}
+        if self._found is not None:
+            await self._found.element.evaluate("(element, place) => element.scrollTo(place)", place)
+        else:
+            await self._frame.evaluate("(place) => scrollTo(place)", place)
+
+    @_act.register
+    async def _(self, step: SetViewport) -> None:
+        self.acted = True
+        await self._page.set_viewport_size({"width": step.width, "height": step.height})
+        turned = (
+            {"type": "landscapePrimary", "angle": 90}
+            if step.is_landscape
+            else {"type": "portraitPrimary", "angle": 0}
+        )
+        metrics = {
+            "width": step.width,
+            "height": step.height,
+            "deviceScaleFactor": step.device_scale_factor,
+            "mobile": step.is_mobile,
+            "screenOrientation": turned,
+        }
+        cdp = self._tab().cdp
+        await cdp.send("Emulation.setDeviceMetricsOverride", metrics)
+        await cdp.send("Emulation.setTouchEmulationEnabled", {"enabled": step.has_touch})
+
+    @_act.register
+    async def _(self, step: EmulateNetworkConditions) -> None:
+        self.acted = True
+        conditions = {
+            "offline": False,
+            "latency": step.latency,
+            "downloadThroughput": step.download,
+            "uploadThroughput": step.upload,
+        }
+        await self._tab().cdp.send("Network.emulateNetworkConditions", conditions)
+
+    @_act.register
+    async def _(self, _: Close) -> None:
+        self.acted = True
+        await self._computer.close_tab(self._tab().id)
+
+    @_act.register
+    async def _(self, step: CustomStep) -> None:
+        log.info("custom_step_passed_over", name=step.name[:100])
+
+    # Settling -----------------------------------------------------------------------------------
+
+    async def _await_navigation(self) -> None:
+        self._late = StepFailed("navigation_missing", "The navigation that the step asserts did not happen")
+        await self._navigated.wait()
+        for event in self._step.asserted_events:
+            await self._until(lambda event=event: self._agrees(event.url, event.title))  # type: ignore[misc]
+        await self._load()
+
+    async def _agrees(self, url: str | None, title: str | None) -> bool | None:
+        frame = self._landed_at or self._frame
+        seen = {"url": frame.url, "title": await frame.title()}
+        for name, pattern in (("url", url), ("title", title)):
+            if pattern is not None and "*" in pattern and not _fits(pattern, seen[name]):
+                detail = f"The page's {name} is {seen[name][:300]!r}, not like {pattern[:300]!r}"
+                self._late = StepFailed("navigation_missing", detail)
+                return None
+        return True
+
+    async def _load(self) -> None:
+        frame = self._landed_at or self._frame
+        if frame.url.startswith("chrome-error:"):
+            raise StepFailed("unreachable", "The page that followed could not be opened")
+        self._late = StepFailed("timeout", f"{frame.url[:300]} did not finish loading")
+        await frame.wait_for_load_state("load", timeout=0)
+
+    @singledispatchmethod
+    async def _output(self, _: Step) -> Any:
+        return None
+
+    @_output.register
+    async def _(self, _: Navigate) -> None:
+        await self._load()
+
+    @_output.register
+    async def _(self, step: Extract) -> Any:
+        value = step.model_dump(include={"selectors", "many", "fields"}, by_alias=True)
+
+        async def look() -> list[Any]:
+            return [await selectors.read(self._frame, value)]
+
+        (rows,) = await self._until(look)
+        if (size := len(orjson.dumps(rows))) > MAX_OUTPUT_BYTES:
+            raise StepFailed("invalid_output", f"{step.name} is {size:,} bytes; at most {MAX_OUTPUT_BYTES:,}")
+        if step.json_schema is not None and (broken := violations(step.json_schema, rows)):
+            detail = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in broken[:5])
+            raise StepFailed("invalid_output", f"{step.name} does not fit its schema: {detail}")
+        return rows
+
+    @_output.register
+    async def _(self, step: Screenshot) -> str:
+        if self._found is not None:
+            picture = await self._found.element.screenshot(type="png", timeout=0)
+        else:
+            picture = await self._computer.screenshot(full_page=step.full_page, quality=None)
+        return await self._save(f"{step.name}.png", picture, "image/png")
+
+
+def _missed(tried: list[dict[str, Any]]) -> StepFailed:
+    """Names the alternative that came nearest."""
+    found = [trial for trial in tried if trial["found"]]
+    said = "; ".join(f"{trial['selector'][:100]}: {trial['state']}" for trial in (found or tried)[:5])
+    if found:
+        return StepFailed("element_not_ready", f"The element is there but cannot be used: {said}", tried)
+    if all(trial["state"] == "not a valid selector" for trial in tried):
+        return StepFailed("invalid_selector", f"No selector is valid: {said}", tried)
+    return StepFailed("element_not_found", f"No selector matches anything: {said}", tried)
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Whether the text is like the pattern, in which `*` stands for anything; linear in the text."""
+    first, *middle, last = pattern.split("*")
+    if not text.startswith(first) or not text.endswith(last) or len(text) < len(first) + len(last):
+        return False
+    at = len(first)
+    for part in middle:
+        if (at := text.find(part, at, len(text) - len(last))) < 0:
+            return False
+        at += len(part)
+    return True
