@@ -25,7 +25,7 @@ CHUNK_BYTES = 256 * 1024
 ABANDONED_SECONDS = 24 * 3600
 SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"
 KEY = re.compile(rf"{SEGMENT}(/{SEGMENT}){{0,7}}")
-FULL = re.compile(r"kind: (StorageFull|QuotaExceeded|FileTooLarge)|os error (28|122|27)\b")
+FULL = re.compile("kind: (StorageFull|QuotaExceeded|FileTooLarge)")
 
 
 class TooLarge(Exception):

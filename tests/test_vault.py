@@ -1,9 +1,9 @@
 """Encryption at rest: what opens, what must not, and where keys come from."""
 
 import base64
+import fcntl
 import stat
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from infra.vault import BadKeys, Unsealable, Vault, load_vault
 
-PROJECT = Path(__file__).parent.parent
 OLD, NEW = b"o" * 32, b"n" * 32
 PLACE = {"table": "secrets", "column": "value", "row": "1", "user": "clerk|alice"}
 
@@ -120,23 +119,17 @@ def test_setting_keys_later_still_opens_what_the_key_file_sealed(tmp_path: Path)
     assert Vault([NEW]).unseal(later.seal(b"y", **PLACE), **PLACE) == b"y"
 
 
-def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
-    script = "import sys, pathlib, infra.vault as v; sys.stdin.readline(); v.load_vault(pathlib.Path(sys.argv[1]), ()); print(*pathlib.Path(sys.argv[1], 'vault.key').read_text().split())"
-    starters = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
-    for starter in starters:
-        assert starter.stdin
-        starter.stdin.write(b"\n")
-        starter.stdin.flush()
-    keys = {starter.communicate(timeout=60)[0].splitlines()[-1] for starter in starters}
-    assert keys == {(tmp_path / "vault.key").read_bytes().strip()}
+def test_a_process_waits_for_the_key_that_another_is_writing(tmp_path: Path) -> None:
+    with (tmp_path / "vault.key").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with ThreadPoolExecutor() as pool:
+            loading = pool.submit(load_vault, tmp_path, ())
+            with pytest.raises(TimeoutError):
+                loading.result(timeout=0.3)
+            other.write(as_setting(NEW))
+            other.flush()
+            fcntl.flock(other, fcntl.LOCK_UN)
+            assert loading.result(timeout=10).unseal(Vault([NEW]).seal(b"x", **PLACE), **PLACE) == b"x"
 
 
 def test_a_damaged_key_file_is_named_and_kept(tmp_path: Path) -> None:
