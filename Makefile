@@ -1,0 +1,49 @@
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+BIN := .venv/bin
+SOCKETS := --ws-per-message-deflate false --ws-max-size 65536
+
+.PHONY: run demo test check setup migrate migration format clean
+
+run: setup
+	@HOST=$(HOST) PORT=$(PORT) $(BIN)/uvicorn backend_websocket_server:app --host $(HOST) --port $(PORT) $(SOCKETS) --no-access-log
+
+demo: setup
+	@$(BIN)/python -m demo
+
+test: .venv/.tools chromium
+	$(BIN)/pytest
+
+check: .venv/.tools
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+
+setup: .venv/.packages chromium
+
+migrate: .venv/.packages
+	$(BIN)/alembic upgrade head
+
+migration: .venv/.tools
+	$(BIN)/alembic revision --autogenerate -m "$(m)"
+
+format: .venv/.tools
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: chromium
+chromium: .venv/.packages
+	@$(BIN)/python -m browser.chromium >/dev/null 2>&1 || $(BIN)/playwright install chromium || $(BIN)/python -m browser.chromium
+
+.venv/.packages: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.tools: requirements-dev.txt .venv/.packages
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
