@@ -8,20 +8,26 @@ import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, Concatenate, Literal, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from uuid import UUID
 
 import httpx
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from fastapi import Depends, Header, Request
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import RSAAlgorithm
+from pydantic import BaseModel
 from starlette.datastructures import Headers
+from starlette.responses import Response
 
+import db
 import identity
+from models import Base
 from settings import Settings
 
 log = structlog.get_logger()
@@ -42,6 +48,10 @@ JWKS_ABSENT = 256  # names of keys remembered as unknown to the issuer
 
 class NotSignedIn(Exception):
     """The credential is refused. Every refusal gets the same 401; the reason is for the log alone."""
+
+
+class BadIdempotencyKey(Exception):
+    """The `Idempotency-Key` of a request is not one."""
 
 
 class KeysUnavailable(Exception):
@@ -92,6 +102,7 @@ class Caller:
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{40,1024})")
 _BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _KID = re.compile(r"[\x20-\x7e]{1,128}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "b64", "crit", "zip", "enc", "p2c"})
@@ -593,8 +604,94 @@ def revoke_user(user_id: str) -> None:
     _revoke(user_id)
 
 
+def on_revoked(payload: bytes) -> None:
+    """Another process revoked this session or user: the bus's topic `revoked`."""
+    _revoke(payload.decode(errors="replace"))
+
+
 def _revoke(who: str) -> None:
     now = time.time()
     _revoked[who] = now
     for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
+
+
+# In a route -------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Base)
+P = ParamSpec("P")
+
+
+async def get_current_caller(request: Request) -> Caller:
+    """Who sent this request. Raises `NotSignedIn`, `KeysUnavailable`, `db.Unavailable`."""
+    caller = await verify(strict_bearer(request.headers))
+    await db.ensure_user(caller.user_id, email=caller.email, name=caller.name, image_url=caller.image_url)
+    return caller
+
+
+CurrentCaller = Annotated[Caller, Depends(get_current_caller)]
+
+
+async def get_current_user(caller: CurrentCaller) -> str:
+    """The id of the user who sent this request."""
+    return caller.user_id
+
+
+CurrentUser = Annotated[str, Depends(get_current_user)]
+
+
+async def _idempotency(request: Request) -> db.Idempotency | None:
+    keys = request.headers.getlist("idempotency-key")
+    if request.method != "POST" or not keys:
+        return None
+    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
+        raise BadIdempotencyKey("Idempotency-Key takes 1 to 255 printable ASCII characters, once.")
+    asked = f"{request.method} {request.scope['path']}\n".encode() + await request.body()
+    return db.Idempotency(keys[0], hashlib.sha256(asked).hexdigest())
+
+
+async def _transaction(
+    caller: CurrentCaller, key: Annotated[db.Idempotency | None, Depends(_idempotency)]
+) -> AsyncIterator[db.Tx]:
+    async with db.as_user(caller.user_id, caller.actor, key) as tx:
+        yield tx
+
+
+# Function scope: the commit happens before the reply leaves, so a failed one is never a success.
+Tx = Annotated[db.Tx, Depends(_transaction, scope="function")]
+
+
+def mine(model: type[M]) -> Callable[[db.Tx, UUID], Awaitable[M]]:
+    """A dependency: the caller's row that the path names, locked; another's is not found."""
+
+    async def load(tx: Tx, id: UUID) -> M:
+        return await tx.one(model, lock=True, id=id)
+
+    return load
+
+
+@dataclass(frozen=True, slots=True)
+class OnceOnly:
+    """Work outside the database for one caller, done once under the request's `Idempotency-Key`."""
+
+    user_id: str
+    key: db.Idempotency | None
+
+    async def __call__(
+        self, work: Callable[Concatenate[str, P], Awaitable[BaseModel]], *args: P.args, **kwargs: P.kwargs
+    ) -> Response:
+        """Await `work` for the caller and envelope its outcome."""
+        return await db.do_once(self.user_id, self.key, lambda: work(self.user_id, *args, **kwargs))
+
+
+async def _once(user: CurrentUser, key: Annotated[db.Idempotency | None, Depends(_idempotency)]) -> OnceOnly:
+    return OnceOnly(user, key)
+
+
+Once = Annotated[OnceOnly, Depends(_once)]
+LastEventId = Annotated[int | None, Header(ge=0, le=2**62, description="The `seq` to continue from.")]
+
+
+async def embedded_issuer() -> None:
+    """A dependency of the embedded issuer's routes. Raises `identity.IssuerOff` beside another issuer."""
+    identity.discovery()
