@@ -1,7 +1,7 @@
 """What every route shares: the application, problems, the checks at the edge, request ids and headers."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -19,10 +19,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import clerk_auth
 import db
+import identity
 import live
 import process
-from schemas import ProblemRead
+from schemas import AuthConfig, ProblemRead, PublicConfig
 from settings import settings
 
 log = structlog.get_logger()
@@ -185,7 +187,7 @@ def _holds_nul(value: Any) -> bool:
 class StrictRoute(APIRoute):
     """A route whose request is a StrictRequest."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -319,7 +321,7 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] = _lifespan,
     **about: Any,
 ) -> FastAPI:
-    """The application with the edge around it; `problems` is the only place where an exception gets a status."""
+    """The application with the edge around it; `problems` is where an exception gets its status."""
     app = FastAPIOffline(
         redoc_url=None,
         version=VERSION,
@@ -352,3 +354,16 @@ def _problem_reply(description: str) -> dict[str, Any]:
 
 
 PROBLEM_SCHEMA = f"#/components/schemas/{ProblemRead.__name__}"
+
+
+def public_config() -> PublicConfig:
+    """What `GET /api/config` tells."""
+    clerk = bool(clerk_auth.clerk_issuer(settings))
+    auth = AuthConfig(
+        mode="clerk" if clerk else "embedded",
+        publishable_key=settings.clerk_publishable_key or None,
+        registration=not clerk and identity.registration_open(),
+    )
+    return PublicConfig(
+        version=VERSION, auth=auth, max_upload_mb=settings.max_upload_mb, socket_protocol="cua.v1"
+    )

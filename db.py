@@ -345,17 +345,31 @@ def _latest_revision() -> str:
 
 async def migrate(dsn: str) -> None:
     """Bring the database to the newest revision; costs one query where it is there already."""
+    if await _revision(dsn) != _latest_revision():
+        await asyncio.to_thread(_upgrade, dsn)
+
+
+async def require_latest(dsn: str) -> None:
+    """Raise OutOfDate where the migrations have not run, and Unavailable where nothing answers."""
+    try:
+        revision = await _revision(dsn)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"cannot connect to the database: {error}") from error
+    if revision != _latest_revision():
+        raise OutOfDate(
+            f"The database is at revision {revision or 'none'}, this server needs {_latest_revision()}: "
+            "run `make migrate` (the Procfile's release step)."
+        )
+
+
+async def _revision(dsn: str) -> str | None:
     connection = await asyncpg.connect(dsn)
     try:
-        exists = await connection.fetchval("select to_regclass('alembic_version') is not null")
-        if (
-            exists
-            and await connection.fetchval("select version_num from alembic_version") == _latest_revision()
-        ):
-            return
+        if not await connection.fetchval("select to_regclass('alembic_version') is not null"):
+            return None
+        return cast("str | None", await connection.fetchval("select version_num from alembic_version"))
     finally:
         await connection.close()
-    await asyncio.to_thread(_upgrade, dsn)
 
 
 def _upgrade(dsn: str) -> None:
@@ -496,10 +510,12 @@ class LoggedEvent:
     text: str
 
 
-async def events(user_id: str, after: int, limit: int = 500) -> list[LoggedEvent]:
-    """The user's log beyond `after`, oldest first."""
-    statement = _read_statement(Event, EventRead, (), after=True, newest=False, extra=("kind", "run_id"))
-    rows = await _fetch(user_id, statement, {"after": after, "limit": limit})
+async def events(user_id: str, after: int, limit: int = 500, run_id: UUID | None = None) -> list[LoggedEvent]:
+    """The user's log beyond `after`, oldest first; of one run if it is named."""
+    names = ("run_id",) if run_id else ()
+    extra = ("kind", "run_id")
+    statement = _read_statement(Event, EventRead, names, after=True, newest=False, extra=extra)
+    rows = await _fetch(user_id, statement, {"after": after, "limit": limit, "where_run_id": run_id})
     return [LoggedEvent(seq, kind, run_id, text) for text, seq, kind, run_id in rows]
 
 

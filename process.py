@@ -47,7 +47,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         vault = load_vault(settings.data_dir, settings.secret_keys)
         storage = Storage(settings.data_dir / "files")
         if not clerk_auth.clerk_issuer(settings):
-            await identity.start(vault, bus.publish)
+            await identity.start(vault)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
         await clerk_auth.open()
