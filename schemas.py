@@ -20,8 +20,12 @@ T = TypeVar("T")
 
 
 class Wire(BaseModel):
-    """Unknown names are refused, so that a misspelt field is never silently dropped."""
+    """Unknown names are refused, so that a misspelt field is never silently dropped.
 
+    `logged_as` is the smaller shape that events carry, where there is one.
+    """
+
+    logged_as: ClassVar[type[BaseModel] | None] = None
     model_config = ConfigDict(extra="forbid", from_attributes=True, ser_json_inf_nan="null")
 
 
@@ -142,6 +146,10 @@ class Readiness(Wire):
     browser: bool
     worker: bool
 
+    @property
+    def all(self) -> bool:
+        return self.database and self.browser and self.worker
+
 
 class AuthConfig(Wire):
     mode: Literal["embedded", "clerk"]
@@ -174,6 +182,11 @@ class Registration(Wire):
 
 class RefreshRequest(Wire):
     refresh_token: str = Field(max_length=256)
+
+
+class PasswordChange(Wire):
+    old: str = Field(min_length=1, max_length=1024)
+    new: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
 
 
 class Tokens(Wire):
@@ -215,10 +228,6 @@ class Preferences(BaseModel):
     """Whatever a client wants to remember; replaced as a whole, at most 64 KiB."""
 
     model_config = ConfigDict(extra="allow")
-
-
-class PreferencesRead(Wire):
-    preferences: dict[str, Any]
 
 
 # Computers ----------------------------------------------------------------------------------------
@@ -336,6 +345,8 @@ class WorkflowRead(Wire):
 
 
 class WorkflowDetail(WorkflowRead):
+    logged_as: ClassVar = WorkflowRead
+
     definition: dict[str, Any]
 
 
@@ -392,6 +403,8 @@ class RunRead(Wire):
 
 
 class RunDetail(RunRead):
+    logged_as: ClassVar = RunRead
+
     definition: dict[str, Any]
 
 
@@ -467,3 +480,207 @@ class EventRead(Wire):
     at: Instant
     actor: str
     data: dict[str, Any]
+
+
+# Socket -------------------------------------------------------------------------------------------
+
+RequestId = (
+    Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,64}$")] | Annotated[int, Field(ge=0, lt=2**53)]
+)
+Kind = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*\.?$", max_length=100)]
+Uint32 = Annotated[int, Field(ge=1, lt=2**32)]
+Generation = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class AuthRequest(Wire):
+    """First message without an `Authorization` header, and later a newer token of the same user."""
+
+    type: Literal["auth"]
+    id: RequestId | None = None
+    token: str = Field(max_length=8192)
+
+
+class SubscribeRequest(Wire):
+    type: Literal["subscribe"]
+    id: RequestId
+    after: int | None = Field(None, ge=0, le=2**62, description="`seq` to continue from; null is live only.")
+    run_id: UUID | None = None
+    kinds: list[Kind] | None = Field(
+        None, min_length=1, max_length=32, description="Exact kinds, or beginnings that end in a dot."
+    )
+
+
+class UnsubscribeRequest(Wire):
+    type: Literal["unsubscribe"]
+    id: RequestId | None = None
+    subscription: Uint32
+
+
+class WatchRequest(Wire):
+    type: Literal["watch"]
+    id: RequestId
+    computer_id: UUID
+    max_fps: float = Field(15, ge=0.1, le=60)
+
+
+class UnwatchRequest(Wire):
+    type: Literal["unwatch"]
+    id: RequestId | None = None
+    stream: Uint32
+
+
+class AckRequest(Wire):
+    """Acknowledges this frame of the stream and all before it."""
+
+    type: Literal["ack"]
+    stream: Uint32
+    frame: int = Field(ge=0, lt=2**64)
+
+
+class ControlRequest(Wire):
+    type: Literal["control"]
+    id: RequestId
+    computer_id: UUID
+    action: Literal["take", "release"]
+
+
+class InputRequest(Wire):
+    type: Literal["input"]
+    id: RequestId | None = None
+    computer_id: UUID
+    generation: Generation
+    event: dict[str, Any] = Field(description="mouse, wheel, key, text, touch, navigate or tab.")
+
+
+SocketRequest = Annotated[
+    AuthRequest
+    | SubscribeRequest
+    | UnsubscribeRequest
+    | WatchRequest
+    | UnwatchRequest
+    | AckRequest
+    | ControlRequest
+    | InputRequest,
+    Field(discriminator="type"),
+]
+
+
+class SocketLimits(Wire):
+    """What one connection may do; beyond it come errors or the close codes of docs/socket.md."""
+
+    message_bytes: int
+    messages_per_second: int
+    subscriptions: int
+    streams: int
+    queued_bytes: int
+    queued_events: int
+    unacknowledged_frames: int
+
+
+class HelloMessage(Wire):
+    type: Literal["hello"] = "hello"
+    connection_id: UUID
+    ping_seconds: float = Field(description="Longest silence of the server while all is well.")
+    limits: SocketLimits
+    server_time: Instant
+
+
+class ReadyMessage(Wire):
+    type: Literal["ready"] = "ready"
+    id: RequestId | None = None
+    user_id: str
+    head: int = Field(description="Newest `seq` of the user's log.")
+    expires_at: Instant
+
+
+class AuthExpiringMessage(Wire):
+    type: Literal["auth_expiring"] = "auth_expiring"
+    expires_at: Instant
+
+
+class SubscribedMessage(Wire):
+    type: Literal["subscribed"] = "subscribed"
+    id: RequestId
+    subscription: int
+    from_: int = Field(serialization_alias="from", description="The events that follow begin after this.")
+    head: int
+    recovered: bool = Field(description="False: events after the asked position are gone; read state anew.")
+
+
+class EventsMessage(Wire):
+    type: Literal["events"] = "events"
+    subscription: int
+    events: list[EventRead]
+    upto: int = Field(description="Cursor to resume from, also where a filter left events out.")
+
+
+class PositionMessage(Wire):
+    """The server's sign of life; without subscriptions `subscription` and `upto` are null."""
+
+    type: Literal["position"] = "position"
+    subscription: int | None
+    upto: int | None
+    head: int
+
+
+class UnsubscribedMessage(Wire):
+    type: Literal["unsubscribed"] = "unsubscribed"
+    id: RequestId
+    subscription: int
+    upto: int
+
+
+class WatchingMessage(Wire):
+    type: Literal["watching"] = "watching"
+    id: RequestId
+    stream: int
+    width: int
+    height: int
+
+
+class ViewMessage(Wire):
+    """The stream follows the active tab; this is the tab from now on."""
+
+    type: Literal["view"] = "view"
+    stream: int
+    tab: str
+    url: str
+    title: str
+
+
+class UnwatchedMessage(Wire):
+    type: Literal["unwatched"] = "unwatched"
+    id: RequestId | None = None
+    stream: int
+    reason: str | None = None
+
+
+class ControlledMessage(ControlRead):
+    type: Literal["controlled"] = "controlled"
+    id: RequestId
+
+
+class ErrorMessage(Wire):
+    type: Literal["error"] = "error"
+    id: RequestId | None = None
+    code: str
+    detail: str
+    retryable: bool
+    retry_after_ms: int | None = None
+
+
+SocketMessage = Annotated[
+    HelloMessage
+    | ReadyMessage
+    | AuthExpiringMessage
+    | SubscribedMessage
+    | UnsubscribedMessage
+    | EventsMessage
+    | PositionMessage
+    | WatchingMessage
+    | ViewMessage
+    | UnwatchedMessage
+    | ControlledMessage
+    | ErrorMessage,
+    Field(discriminator="type"),
+]
