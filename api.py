@@ -103,7 +103,7 @@ def _request_id(request: Request) -> str:
 def _pointer_errors(error: Exception) -> list[dict[str, Any]] | None:
     """What an exception's `problems` (pointer and message each) say, as fields of the request."""
     return [
-        {"loc": [part for part in found.pointer.split("/") if part], "msg": found.message}
+        {"loc": found.pointer.split("/")[1:], "msg": found.message, "pointer": found.pointer}
         for found in getattr(error, "problems", ())
     ] or None
 

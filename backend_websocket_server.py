@@ -93,6 +93,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     files.RangeNotSatisfiable: Problem(416, "range_not_satisfiable", "The file has no such range"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
+    workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
@@ -303,8 +304,7 @@ async def list_workflows(user: CurrentUser, query: Annotated[NamedQuery, Query()
 
 @app.post("/api/workflows", response_model=Reply[WorkflowDetail], status_code=201)
 async def create_workflow(tx: Tx, body: WorkflowCreate) -> Response:
-    workflows.parse(body.definition, body.parameters)
-    return await tx.create(Workflow, WorkflowDetail, body)
+    return await tx.create(Workflow, WorkflowDetail, workflows.checked(body))
 
 
 @app.post("/api/workflows/validate", response_model=Reply[WorkflowVerdict], dependencies=signed_in)

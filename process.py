@@ -12,7 +12,7 @@ import db
 import identity
 from infra import postgres
 from infra.bus import Bus, make_bus
-from infra.storage import Storage
+from infra.storage import open_directory
 from infra.vault import load_vault
 from models import uuid7
 from runs import computers, engine
@@ -45,7 +45,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         )
         stack.push_async_callback(db.close_database)
         vault = load_vault(settings.data_dir, settings.secret_keys)
-        storage = Storage(settings.data_dir / "files")
+        storage = await open_directory(settings.data_dir / "files")
         if not clerk_auth.clerk_issuer(settings):
             await identity.start(vault)
             stack.push_async_callback(identity.stop)

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from browser.selectors import selector_problem
+from models import Workflow
 from runs.parameters import (
     Invalid,
     InvalidParams,
@@ -22,6 +23,14 @@ from runs.parameters import (
     violations,
 )
 from runs.placeholders import BadPlaceholder, PlaceholderMissing, fill, is_whole, masked, paths, written
+from schemas import (
+    WorkflowCheck,
+    WorkflowCreate,
+    WorkflowImport,
+    WorkflowProblem,
+    WorkflowUpdate,
+    WorkflowVerdict,
+)
 
 __all__ = [
     "STEPS",
@@ -30,9 +39,13 @@ __all__ = [
     "InvalidWorkflow",
     "PlaceholderMissing",
     "Problem",
+    "checked",
     "export_recorder",
     "fill",
+    "from_recording",
     "import_recorder",
+    "judge",
+    "next_version",
     "parse",
     "problems",
     "resolve_params",
@@ -527,3 +540,38 @@ def _foreign(step: dict[str, Any]) -> dict[str, Any]:
     base = {key: step[key] for key in BASE_FIELDS[1:] if key in step}
     parameters = {key: value for key, value in step.items() if key not in BASE_FIELDS}
     return {"type": "customStep", **base, "name": OWN_PREFIX + step["type"], "parameters": parameters}
+
+
+# On the wire --------------------------------------------------------------------------------------
+
+
+def judge(body: WorkflowCheck) -> WorkflowVerdict:
+    """What is wrong with a definition that nobody stores."""
+    found = [
+        WorkflowProblem(pointer=problem.pointer, message=problem.message)
+        for problem in problems(body.definition, body.parameters)
+    ]
+    return WorkflowVerdict(valid=not found, problems=found)
+
+
+def checked(body: WorkflowCreate) -> WorkflowCreate:
+    """The same, once it has been found right; raises InvalidWorkflow."""
+    parse(body.definition, body.parameters)
+    return body
+
+
+def from_recording(body: WorkflowImport) -> WorkflowCreate:
+    """A workflow from what DevTools exports, named after the recording; raises InvalidWorkflow."""
+    definition = import_recorder(body.recording)
+    flow = parse(definition, body.parameters)
+    name = body.name or flow.title.strip()[:200] or "Recording"
+    return WorkflowCreate(name=name, definition=definition, parameters=body.parameters)
+
+
+def next_version(workflow: Workflow, body: WorkflowUpdate) -> int:
+    """The version after this change, which must be right as a whole; raises InvalidWorkflow."""
+    if body.definition is None and body.parameters is None:
+        return workflow.version
+    definition = workflow.definition if body.definition is None else body.definition
+    parse(definition, workflow.parameters if body.parameters is None else body.parameters)
+    return workflow.version + 1
