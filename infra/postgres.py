@@ -38,7 +38,10 @@ NOTE_SECONDS = 5
 STOP_SECONDS = {signal.SIGINT: 10, signal.SIGQUIT: 5}
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 NOT_YET = (
-    OSError,
+    BlockingIOError,
+    ConnectionError,
+    FileNotFoundError,
+    TimeoutError,
     asyncpg.CannotConnectNowError,
     asyncpg.ConnectionDoesNotExistError,
     asyncpg.TooManyConnectionsError,
@@ -123,14 +126,15 @@ async def stop(server: Server) -> None:
             return
         last.close()
         for how, seconds in STOP_SECONDS.items():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                os.kill(int((home / "cluster/postmaster.pid").read_text().split()[0]), how)
-            if await _gone(home, seconds):
-                shutil.rmtree(_socket_dir(home), ignore_errors=True)
-                log.info("postgres_stopped", home=str(home))
-                break
-        else:
+            if _alive(home):
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    os.kill(int((home / "cluster/postmaster.pid").read_text().split()[0]), how)
+                await _until_gone(home, seconds)
+        if _alive(home):
             log.warning("postgres_does_not_stop", home=str(home))
+        else:
+            shutil.rmtree(_socket_dir(home), ignore_errors=True)
+            log.info("postgres_stopped", home=str(home))
 
 
 async def create_database(server: Server, name: str, template: str = "template1") -> str:
@@ -173,14 +177,17 @@ async def _wait_for(path: Path, mode: int) -> BinaryIO:
     return held
 
 
-async def _gone(home: Path, seconds: float) -> bool:
-    deadline = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < deadline:
-        if free := _lock(home / "server.lock", fcntl.LOCK_EX):
-            free.close()
-            return True
-        await asyncio.sleep(POLL_SECONDS)
-    return False
+def _alive(home: Path) -> bool:
+    if free := _lock(home / "server.lock", fcntl.LOCK_EX):
+        free.close()
+    return free is None
+
+
+async def _until_gone(home: Path, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while _alive(home):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
 
 
 # Connecting.

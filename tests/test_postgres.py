@@ -1,7 +1,6 @@
 """The private PostgreSQL: creation, sharing, crashes, adoption, and every refusal, with real servers."""
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -75,14 +74,6 @@ def postmaster(home: Path) -> int:
     return int((home / "cluster/postmaster.pid").read_text().split()[0])
 
 
-def is_up(home: Path) -> bool:
-    free = postgres._lock(home / "server.lock", fcntl.LOCK_EX)
-    if free is None:
-        return True
-    free.close()
-    return False
-
-
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that every account may enter; whatever still runs below it is ended."""
@@ -93,7 +84,7 @@ def place() -> Iterator[Path]:
         for home in place.rglob("postgres"):
             if not (home / "start.lock").exists():
                 continue
-            if is_up(home):
+            if postgres._alive(home):
                 os.kill(postmaster(home), signal.SIGQUIT)
             if home.is_symlink():
                 shutil.rmtree(home.resolve())
@@ -195,7 +186,7 @@ async def test_a_restart_keeps_what_was_written(data_dir: Path) -> None:
     async with running(data_dir) as server:
         await query(server.dsn, "create table t as select 42 as n")
         home = server.home
-    assert not is_up(home)
+    assert not postgres._alive(home)
     async with running(data_dir) as server:
         assert await query(server.dsn, "select n from t") == 42
 
@@ -220,7 +211,7 @@ async def test_starts_at_the_same_moment_make_one_database(data_dir: Path) -> No
     finally:
         for server in servers:
             await postgres.stop(server)
-    assert not is_up(servers[0].home)
+    assert not postgres._alive(servers[0].home)
 
 
 async def test_two_processes_share_it_and_the_last_one_out_stops_it(data_dir: Path) -> None:
@@ -231,14 +222,14 @@ async def test_two_processes_share_it_and_the_last_one_out_stops_it(data_dir: Pa
         await postgres.stop(server)
         assert await query(dsn, "select n from t") == 42
         await leave(process)
-    assert not is_up(server.home)
+    assert not postgres._alive(server.home)
 
 
 async def test_a_process_that_leaves_first_disturbs_nobody(data_dir: Path) -> None:
     async with second_process(data_dir) as (_, process), running(data_dir) as server:
         await leave(process)
         assert await query(server.dsn, "select 1") == 1
-    assert not is_up(server.home)
+    assert not postgres._alive(server.home)
 
 
 async def test_it_outlives_a_killed_process_and_is_adopted(data_dir: Path) -> None:
@@ -250,7 +241,7 @@ async def test_it_outlives_a_killed_process_and_is_adopted(data_dir: Path) -> No
     async with running(data_dir) as server:
         assert await query(server.dsn, "select pg_postmaster_start_time()") == begun
         assert await query(server.dsn, "select n from t") == 42
-    assert not is_up(server.home)
+    assert not postgres._alive(server.home)
 
 
 async def test_a_killed_postgres_recovers_what_was_committed(data_dir: Path) -> None:
@@ -264,13 +255,19 @@ async def test_a_killed_postgres_recovers_what_was_committed(data_dir: Path) -> 
     await postgres.stop(server)
 
 
-async def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(data_dir: Path) -> None:
-    async with running(data_dir) as server:
-        pid_file = server.home / "cluster/postmaster.pid"
-        lines = pid_file.read_text().splitlines()
+async def test_a_stranger_with_the_pid_of_a_dead_postgres_is_no_obstacle_and_comes_to_no_harm(
+    data_dir: Path,
+) -> None:
+    server = await postgres.start(data_dir)
+    pid_file = server.home / "cluster/postmaster.pid"
+    pid, *rest = pid_file.read_text().splitlines()
+    os.kill(int(pid), signal.SIGKILL)
+    await postgres._until_gone(server.home, 20)
     stranger = await asyncio.create_subprocess_exec("sleep", "60")
     try:
-        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+        pid_file.write_text("\n".join([str(stranger.pid), *rest]))
+        await postgres.stop(server)
+        pid_file.write_text("\n".join([str(stranger.pid), *rest]))
         async with running(data_dir) as server:
             assert await query(server.dsn, "select 1") == 1
         assert stranger.returncode is None
@@ -345,6 +342,17 @@ async def test_the_log_is_put_aside_when_it_has_grown(data_dir: Path) -> None:
     async with running(data_dir):
         assert (server.home / "postgres.log").stat().st_size < 10_000
         assert (server.home / "postgres.log.1").stat().st_size == 2 << 20
+
+
+async def test_a_postgres_that_will_not_stop_fast_is_stopped_at_once(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "STOP_SECONDS", {signal.SIGTERM: 0.2, signal.SIGQUIT: 5})
+    server = await postgres.start(data_dir)
+    lingering = await asyncpg.connect(server.dsn)
+    await postgres.stop(server)
+    assert not postgres._alive(server.home)
+    lingering.terminate()
 
 
 async def test_stopping_after_the_files_were_removed_is_quiet(data_dir: Path) -> None:
@@ -450,4 +458,4 @@ async def test_an_ordinary_user_has_a_database_of_their_own_and_no_other(place: 
     )
     assert done.returncode == 0, done.stderr
     assert (mine / "postgres/cluster").stat().st_uid == NOBODY
-    assert not is_up(mine / "postgres")
+    assert not postgres._alive(mine / "postgres")
