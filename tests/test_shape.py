@@ -95,7 +95,10 @@ def test_every_route_says_what_it_answers_and_what_it_does() -> None:
     for route in routes():
         assert route.summary or route.name
         returns = inspect.signature(route.endpoint).return_annotation
-        assert route.response_model is not None or "Response" in str(route.response_class), (route.name, returns)
+        assert route.response_model is not None or "Response" in str(route.response_class), (
+            route.name,
+            returns,
+        )
 
 
 def test_there_is_one_socket() -> None:
@@ -105,7 +108,7 @@ def test_there_is_one_socket() -> None:
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     place = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if place in ("demo",):
+    if place == "demo":
         return
     allowed = set(ORDER[: ORDER.index(place) + 1])
     for node in ast.walk(ast.parse(path.read_text())):
@@ -135,17 +138,25 @@ def _code(source: str) -> str:
 
 def test_only_these_modules_act_for_the_system() -> None:
     users = {
-        str(path.relative_to(ROOT)) for path in python_files() if re.search(r"\bas_system\(", path.read_text())
+        str(path.relative_to(ROOT))
+        for path in python_files()
+        if re.search(r"\bas_system\(", path.read_text())
     }
     assert users <= SYSTEM_USERS
 
 
 def test_the_settings_page_lists_every_setting() -> None:
-    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE))
+    documented = dict(
+        re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    )
     expected = {}
     for name, field in Settings.model_fields.items():
         default = field.default
-        shown = "" if default in ("", ()) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        shown = (
+            ""
+            if default in ("", ())
+            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
         expected[name.upper()] = f"{shown} | {field.description}"
     assert documented == expected
 

@@ -1,0 +1,114 @@
+"""Another user's things do not exist: every route of the app, so that a new one is covered or fails."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+import backend_websocket_server as module
+from tests import make
+from tests.conftest import Backend
+
+BODIES: dict[str, Any] = {
+    "update_computer": {"name": "stolen"},
+    "act_on_computer": {"action": "list_tabs"},
+    "update_workflow": {"name": "stolen"},
+    "update_file": {"name": "stolen"},
+}
+WITH_ID = [
+    (method, route.path, route.name)
+    for route in module.app.routes
+    if isinstance(route, APIRoute) and "{id}" in route.path
+    for method in sorted(route.methods)
+]
+LISTS = [
+    route.path
+    for route in module.app.routes
+    if isinstance(route, APIRoute) and route.name.startswith("list_") and "{id}" not in route.path
+]
+
+
+@pytest.fixture(scope="session")
+async def owner(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    async with await server.sign_up() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def thief(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    async with await server.sign_up() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def things(owner: httpx.AsyncClient) -> dict[str, str]:
+    """One thing of each kind, by the path it is found under."""
+    session = (await owner.get("/api/auth/sessions")).json()["data"][0]
+    made = {
+        "/api/auth/sessions": session,
+        "/api/files": await make.file(owner),
+        "/api/computers": await make.computer(owner),
+        "/api/workflows": await make.workflow(owner),
+        "/api/runs": await make.run(owner),
+    }
+    return {path: thing["id"] for path, thing in made.items()}
+
+
+async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[str, Any]:
+    """What its owner sees of each thing, without what moves by itself."""
+    seen: dict[str, Any] = {}
+    for path in things:
+        rows = (await client.get(path)).json()["data"]
+        seen[path] = [
+            {name: row.get(name) for name in ("id", "name", "title", "control", "control_state", "version")}
+            for row in rows
+        ]
+    return seen
+
+
+@pytest.mark.parametrize(("method", "path", "name"), WITH_ID, ids=lambda value: str(value))
+async def test_anothers_id_is_not_found_and_nothing_changes(
+    method: str,
+    path: str,
+    name: str,
+    owner: httpx.AsyncClient,
+    thief: httpx.AsyncClient,
+    things: dict[str, str],
+) -> None:
+    before = await everything(owner, things)
+    owned = next(prefix for prefix in things if path.startswith(prefix))
+    body = BODIES.get(name)
+    foreign = await thief.request(method, path.replace("{id}", things[owned]), json=body)
+    missing = await thief.request(method, path.replace("{id}", str(uuid4())), json=body)
+    assert foreign.status_code == 404, foreign.text
+    assert foreign.json() | {"request_id": ""} == missing.json() | {"request_id": ""}
+    assert await everything(owner, things) == before
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_lists_show_nothing_of_another(
+    path: str, owner: httpx.AsyncClient, thief: httpx.AsyncClient, things: dict[str, str]
+) -> None:
+    mine = {row["id"] for row in (await owner.get(path)).json()["data"]}
+    theirs = {row["id"] for row in (await thief.get(path)).json()["data"]}
+    assert mine
+    assert not mine & theirs
+
+
+@pytest.mark.parametrize(
+    "reference", [{"workflow_id": "/api/workflows"}, {"computer_id": "/api/computers", "definition": ""}]
+)
+async def test_anothers_thing_cannot_be_referred_to(
+    reference: dict[str, str], thief: httpx.AsyncClient, things: dict[str, str]
+) -> None:
+    body: dict[str, Any] = {name: things.get(value, make.FLOW) for name, value in reference.items()}
+    reply = await thief.post("/api/runs", json=body)
+    assert reply.status_code == 404, reply.text
+
+
+async def test_no_route_takes_a_user_from_anywhere_but_the_credential() -> None:
+    schema = module.app.openapi()
+    assert "user_id" not in str(schema)
