@@ -98,6 +98,7 @@ class ProblemError(Wire):
 
     loc: list[str | int]
     msg: str
+    pointer: str | None = Field(None, description="JSON pointer into the workflow or its params.")
 
 
 class ProblemRead(Wire):
@@ -228,6 +229,12 @@ class Preferences(BaseModel):
     """Whatever a client wants to remember; replaced as a whole, at most 64 KiB."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        if len(self.model_dump_json()) > 64 * 1024:
+            raise ValueError("preferences take at most 64 KiB")
+        return self
 
 
 # Computers ----------------------------------------------------------------------------------------
