@@ -56,11 +56,10 @@ async def _server() -> AsyncIterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("CLERK_")},
-        **{"DATA_DIR": str(data), "PORT": str(port), "HOST": "127.0.0.1", "ALLOW_PRIVATE_NETWORK": "1"},
-        **{"DATABASE_URL": "", "REDIS_URL": "", "WORKER": "on", "REGISTRATION": "open", "PUBLIC_URL": ""},
-    }
+    ours = {"DATA_DIR": str(data), "PORT": str(port), "HOST": "127.0.0.1", "ALLOW_PRIVATE_NETWORK": "1"}
+    unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "REGISTRATION", "WORKER"), "")
+    clerk = {name: "" for name in os.environ if name.startswith("CLERK_")}
+    environment = os.environ | unset | clerk | ours
     command = ("-m", "uvicorn", "backend_websocket_server:app", "--port", str(port), "--no-access-log")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command, "--ws-per-message-deflate", "false", "--log-level", "warning"),
@@ -141,9 +140,8 @@ async def _report(client: httpx.AsyncClient, run_id: str, watched: Watched, seco
     run = (await client.get(f"/api/runs/{run_id}")).json()["data"]
     steps = (await client.get(f"/api/runs/{run_id}/steps", params={"limit": 200})).json()["data"]
     for step in steps:
-        print(
-            f"{step['number']:>4}  {step['type']:<18} {step['duration_ms']:>6} ms  {step['status']:<10} {step['title']}"
-        )
+        took = f"{step['number']:>4}  {step['type']:<18} {step['duration_ms']:>6} ms"
+        print(f"{took}  {step['status']:<10} {step['title']}")
     print(f"\nStatus     {run['status']} in {seconds:.1f} s")
     require(run["status"] == "succeeded", f"the run ended as {run['status']}: {run['error']}")
     print(
@@ -162,7 +160,7 @@ async def _report(client: httpx.AsyncClient, run_id: str, watched: Watched, seco
 
 async def _keep_screenshots(client: httpx.AsyncClient, run_id: str) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    query = {"run_id": run_id, "kind": "screenshot", "limit": 200, "order": "asc"}
+    query: dict[str, str | int] = {"run_id": run_id, "kind": "screenshot", "limit": 200, "order": "asc"}
     files = (await client.get("/api/files", params=query)).json()["data"]
     require(files, "no screenshot was kept")
     for file in files:
