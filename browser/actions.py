@@ -608,7 +608,7 @@ class FileUpload(_Action):
                 return Result()
             async with tab.page.expect_file_chooser(timeout=self.timeout_ms) as opened:
                 await element.click(timeout=self.timeout_ms)
-            chooser = await opened.value
+            chooser, computer.file_chooser = await opened.value, None
         await chooser.set_files(copies, timeout=self.timeout_ms)
         return Result()
 

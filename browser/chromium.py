@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -56,6 +57,12 @@ FLAGS = (
     f"--gaia-url={NOWHERE}",
     f"--component-updater=url-source={NOWHERE}",
     f"--variations-server-url={NOWHERE}",
+    f"--autofill-server-url={NOWHERE}",
+    f"--optimization-guide-service-get-hints-url={NOWHERE}",
+    f"--optimization-guide-service-get-models-url={NOWHERE}",
+    f"--gcm-checkin-url={NOWHERE}",
+    f"--gcm-registration-url={NOWHERE}",
+    "--gcm-mcs-endpoint=127.0.0.1:9",
     "--disable-quic",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -483,9 +490,9 @@ class Computer:
         if tab is None or tab.dialogs <= DIALOGS_REPORTED:
             told = {"type": dialog.type, "message": dialog.message[:1024], "answer": answer}
             self.report("dialog", {"tab": tab.id if tab else None, **told})
-        await self._call(dialog.accept() if answer == "accept" else dialog.dismiss())
         if tab is not None and tab.dialogs > DIALOGS_REPORTED:
-            await self._call(tab.cdp.send("Runtime.terminateExecution"))
+            self._spawn(self._call(tab.cdp.send("Runtime.terminateExecution")))
+        await self._call(dialog.accept() if answer == "accept" else dialog.dismiss())
 
     def _on_file_chooser(self, tab: Tab, chooser: FileChooser) -> None:
         self.file_chooser = chooser
@@ -574,6 +581,7 @@ class _Process:
         self.ended = False
         self.browser: Browser | None = None
         self.pid = 0
+        self._handle = -1
         self.home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
         self._owned = os.open(self.home, os.O_RDONLY)
         fcntl.flock(self._owned, fcntl.LOCK_EX)
@@ -619,6 +627,12 @@ class _Process:
         self.pid = int(pid_file.read_text())
         return self.browser
 
+    def watch(self, died: Callable[[], object]) -> None:
+        """Call when the process ends, even if the driver that would tell of it has died with it."""
+        if hasattr(os, "pidfd_open"):
+            self._handle = os.pidfd_open(self.pid)
+            asyncio.get_running_loop().add_reader(self._handle, died)
+
     async def leave(self, computer: "Computer") -> None:
         """Dispose of a computer that ended; the last one takes the process with it."""
         async with self.changing:
@@ -627,12 +641,20 @@ class _Process:
             if not self.computers:
                 await self.close()
 
+    def end(self) -> None:
+        """From now on no computer is opened here, and the death of the process is no news."""
+        if not self.ended:
+            self.ended = True
+            self._forget()
+            if self._handle >= 0:
+                asyncio.get_running_loop().remove_reader(self._handle)
+                os.close(self._handle)
+
     async def close(self) -> None:
         """End the process, by force when it does not answer, and remove its directory."""
-        self.ended = True
+        self.end()
         if self._owned < 0:
             return
-        self._forget()
         answered = False
         if self.browser is not None:
             with contextlib.suppress(PlaywrightError, TimeoutError):
@@ -746,19 +768,25 @@ class Browsers:
         try:
             browser = await process.launch(self._playwright, program, sandbox=self._sandbox)
         except PlaywrightError as problem:
-            if not self._sandbox or not _lacks_sandbox(str(problem)):
-                raise
-            log.warning("chromium_without_sandbox", error=first_line(problem))
-            self._sandbox = False
-            browser = await process.launch(self._playwright, program, sandbox=False)
+            if _driver_died(problem):
+                log.error("browser_driver_died")
+                await self._playwright.stop()
+                self._playwright = await async_playwright().start()
+            elif self._sandbox and _lacks_sandbox(str(problem)):
+                log.warning("chromium_without_sandbox", error=_launch_error(problem))
+                self._sandbox = False
+            else:
+                raise OpenFailed(f"Chromium did not start: {_launch_error(problem)}") from problem
+            browser = await process.launch(self._playwright, program, sandbox=self._sandbox)
         browser.on("disconnected", lambda _: self._on_disconnected(process))
+        process.watch(partial(self._on_disconnected, process))
         return browser
 
     def _on_disconnected(self, process: _Process) -> None:
         """The process died, or we ended it."""
         if process.ended:
             return
-        process.ended = True
+        process.end()
         log.warning("chromium_died", user_id=process.user_id, pid=process.pid)
         process.kill()
         for computer in process.computers:
@@ -819,6 +847,18 @@ def safe_name(name: str) -> str:
 
 def _drops(sandbox: bool) -> bool:
     return sandbox and os.geteuid() == 0
+
+
+def _driver_died(problem: PlaywrightError) -> bool:
+    """Whether a launch failed because there is no driver; Chromium's own failures bring its log."""
+    return "has been closed" in str(problem) and "Browser logs" not in str(problem)
+
+
+def _launch_error(problem: PlaywrightError) -> str:
+    """The line of Chromium's log that tells why it ended, or else what the driver says."""
+    lines = str(problem).splitlines()
+    telling = (line for line in lines if re.search(r"FATAL|sandbox|error while loading|denied|setpriv", line))
+    return next(telling, lines[0] if lines else "").strip()[:500]
 
 
 def _lacks_sandbox(message: str) -> bool:
