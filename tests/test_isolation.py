@@ -22,7 +22,7 @@ WITH_ID = [
     (method, route.path, route.name)
     for route in module.app.routes
     if isinstance(route, APIRoute) and "{id}" in route.path
-    for method in sorted(route.methods)
+    for method in sorted(route.methods or ())
 ]
 LISTS = [
     route.path

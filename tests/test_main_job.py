@@ -1,0 +1,177 @@
+"""The main job against a whole server: watched live, private, and durable through its death."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from demo.shop import FLOW, PARAMETERS, Shop
+from tests import make
+from tests.conftest import Backend
+
+ENDED = {"run.succeeded", "run.failed", "run.cancelled"}
+HEADER = 32
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with Shop() as serving:
+        yield serving
+
+
+async def open_socket(server: Backend, client: httpx.AsyncClient) -> ClientConnection:
+    headers = {"Authorization": client.headers["Authorization"]}
+    return await connect(server.socket_url, subprotocols=["cua.v1"], additional_headers=headers)  # type: ignore[list-item]
+
+
+async def until_ended(link: ClientConnection, run_id: str, after: int = 0) -> list[dict[str, Any]]:
+    """Every event beyond `after`, up to the end of the run."""
+    await link.send(json.dumps({"type": "subscribe", "id": 1, "after": after}))
+    events: list[dict[str, Any]] = []
+    async with asyncio.timeout(60):
+        async for message in link:
+            body = json.loads(message)
+            events += body.get("events", [])
+            if any(event["kind"] in ENDED and event["run_id"] == run_id for event in body.get("events", [])):
+                return events
+    raise AssertionError("the socket closed before the run had ended")
+
+
+async def start_shopping(client: httpx.AsyncClient, shop: Shop) -> str:
+    body = {"recording": json.loads(FLOW.read_text()), "parameters": PARAMETERS}
+    workflow = (await client.post("/api/workflows/import", json=body)).json()["data"]
+    run = await make.run(client, workflow_id=workflow["id"], params={"shop": shop.url})
+    return str(run["id"])
+
+
+async def until(
+    client: httpx.AsyncClient, run_id: str, *statuses: str, seconds: float = 30
+) -> dict[str, Any]:
+    """The run, once its status is one of these."""
+    async with asyncio.timeout(seconds):
+        while True:
+            run: dict[str, Any] = (await client.get(f"/api/runs/{run_id}")).json()["data"]
+            if run["status"] in statuses:
+                return run
+            await asyncio.sleep(0.05)
+
+
+async def test_every_socket_of_the_user_gets_the_same_and_nobody_else_anything(
+    server: Backend, alice: httpx.AsyncClient, bob: httpx.AsyncClient, shop: Shop
+) -> None:
+    one, two, other = [await open_socket(server, client) for client in (alice, alice, bob)]
+    async with one, two, other:
+        await other.send(json.dumps({"type": "subscribe", "id": 1, "after": 0}))
+        run_id = await start_shopping(alice, shop)
+        left, right = await asyncio.gather(until_ended(one, run_id), until_ended(two, run_id))
+        strange = []
+        try:
+            async with asyncio.timeout(0.5):
+                async for message in other:
+                    strange += json.loads(message).get("events", [])
+        except TimeoutError:
+            pass
+    run = (await alice.get(f"/api/runs/{run_id}")).json()["data"]
+    assert run["status"] == "succeeded", run["error"]
+    assert left == right
+    assert [event["seq"] for event in left] == list(range(1, len(left) + 1))
+    assert all(event["resource"]["type"] not in ("run", "step", "computer", "file") for event in strange)
+    middle = left[len(left) // 2]["seq"]
+    async with await open_socket(server, alice) as late:
+        assert await until_ended(late, run_id, middle) == left[middle:]
+    stream = await alice.get("/api/events", params={"limit": 200})
+    assert stream.json()["data"] == left[:200]
+
+
+async def test_frames_come_while_it_works_and_the_last_one_to_a_late_viewer(
+    server: Backend, alice: httpx.AsyncClient, bob: httpx.AsyncClient
+) -> None:
+    computer = await make.computer(alice)
+    async with await open_socket(server, alice) as link, await open_socket(server, bob) as stranger:
+        watch = {"type": "watch", "id": 7, "computer_id": computer["id"], "max_fps": 30}
+        await stranger.send(json.dumps(watch))
+        await link.send(json.dumps(watch))
+        frame = None
+        async with asyncio.timeout(20):
+            async for message in link:
+                if isinstance(message, bytes):
+                    frame = message
+                    break
+            async for message in stranger:
+                body = json.loads(message)
+                if body["type"] == "error":
+                    assert (body["id"], body["code"]) == (7, "not_found")
+                    break
+    assert frame is not None
+    assert (frame[0], frame[1]) == (1, 1)
+    assert frame[HEADER : HEADER + 2] == b"\xff\xd8"
+    width, height = int.from_bytes(frame[28:30]), int.from_bytes(frame[30:32])
+    assert (width, height) == (1280, 720)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "pause"])
+async def test_cancel_and_pause_act_within_a_second_on_a_running_step(
+    alice: httpx.AsyncClient, verb: str
+) -> None:
+    run = await make.run(alice)
+    await until(alice, run["id"], "running")
+    await until_steps(alice, run["id"], 1)
+    began = time.monotonic()
+    assert (await alice.post(f"/api/runs/{run['id']}/{verb}")).status_code == 200
+    wanted = {"cancel": "cancelled", "pause": "paused"}[verb]
+    await until(alice, run["id"], wanted, seconds=5)
+    assert time.monotonic() - began < 1
+    if verb == "pause":
+        assert (await alice.post(f"/api/runs/{run['id']}/resume")).status_code == 200
+        await until(alice, run["id"], "running", seconds=5)
+        assert (await alice.post(f"/api/runs/{run['id']}/cancel")).status_code == 200
+        await until(alice, run["id"], "cancelled", seconds=5)
+    for late in ("cancel", "pause", "resume"):
+        reply = await alice.post(f"/api/runs/{run['id']}/{late}")
+        assert (reply.status_code, reply.json()["code"]) == (409, "wrong_state")
+
+
+async def test_a_killed_server_loses_nothing_and_the_run_ends(own_server: Backend, shop: Shop) -> None:
+    async with await own_server.sign_up() as client:
+        waiting = {
+            "title": "Wait in the middle",
+            "steps": [
+                {"type": "navigate", "url": f"{shop.url}/"},
+                {"type": "waitForExpression", "expression": "performance.now() > 4000", "timeout": 30000},
+                {"type": "extract", "name": "page", "fields": {"heading": {"selectors": ["h1"]}}},
+            ],
+        }
+        run = await make.run(client, definition=waiting)
+        await until(client, run["id"], "running")
+        await until_steps(client, run["id"], 2)
+        before = (await client.get("/api/events", params={"limit": 200})).json()["data"]
+        await own_server.kill()
+        died = time.monotonic()
+        await own_server.start()
+        after = (await client.get("/api/events", params={"limit": 200})).json()["data"]
+        assert after[: len(before)] == before
+        async with asyncio.timeout(20):
+            while (await client.get(f"/api/runs/{run['id']}")).json()["data"]["attempt"] < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert time.monotonic() - died < 20
+        ended = await until(client, run["id"], "succeeded", "failed", seconds=40)
+        assert ended["status"] == "succeeded", ended["error"]
+        events = (await client.get("/api/events", params={"limit": 200})).json()["data"]
+        assert events[: len(before)] == before
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert [event["kind"] for event in events].count("run.succeeded") == 1
+        finished = [event for event in events if event["kind"] == "run.step.finished"]
+        done = [event["data"]["pointer"] for event in finished if event["data"]["status"] == "succeeded"]
+        assert sorted(done) == sorted(set(done)) == [f"/steps/{n}" for n in range(3)]
+
+
+async def test_a_warm_start_is_ready_in_three_seconds(own_server: Backend) -> None:
+    assert await own_server.stop() == 0
+    began = time.monotonic()
+    await own_server.start()
+    assert time.monotonic() - began < 3
