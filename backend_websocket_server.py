@@ -87,17 +87,18 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     ),
     engine.WrongState: Problem(409, "wrong_state", "Its state does not allow that"),
     chromium.ComputerClosed: Problem(409, "computer_closed", "The computer is closed"),
+    computers.ComputerBusy: Problem(409, "computer_busy", "The computer is in use"),
+    computers.NotReady: Problem(503, "computer_not_ready", "The computer is not open yet", None, 5),
     computers.StaleControl: Problem(409, "stale_control", "Somebody else has control"),
     db.KeyBusy: Problem(409, "may_have_landed", "The first request is not answered yet"),
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
-    files.RangeNotSatisfiable: Problem(416, "range_not_satisfiable", "The file has no such range"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
-    computers.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
+    chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had", None, 5),
     identity.SignInBusy: Problem(503, "sign_in_busy", "Too many people sign in at once", None, 2),
     computers.NeedsRedis: Problem(503, "needs_redis", "The computer is in another process", None, 30),
@@ -257,9 +258,10 @@ async def update_computer(tx: Tx, id: UUID, body: ComputerUpdate) -> Response:
 
 
 @app.delete("/api/computers/{id}", response_model=Reply[None])
-async def delete_computer(tx: Tx, computer: Annotated[Computer, Depends(mine(Computer))]) -> Response:
-    """Closes its browser; a run on it fails."""
-    return await computers.delete(tx, computer)
+async def delete_computer(user: CurrentUser, id: UUID) -> Response:
+    """Closes its browser for good; a run on it fails."""
+    await computers.close(user, id)
+    return envelope("null")
 
 
 @app.post("/api/computers/{id}/actions", response_model=Reply[ActionRead])

@@ -49,6 +49,13 @@ async def start_shopping(client: httpx.AsyncClient, shop: Shop) -> str:
     return str(run["id"])
 
 
+async def until_steps(client: httpx.AsyncClient, run_id: str, count: int) -> None:
+    """Return once the run has begun so many steps."""
+    async with asyncio.timeout(20):
+        while len((await client.get(f"/api/runs/{run_id}/steps")).json()["data"]) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def until(
     client: httpx.AsyncClient, run_id: str, *statuses: str, seconds: float = 30
 ) -> dict[str, Any]:
