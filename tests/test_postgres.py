@@ -90,11 +90,6 @@ def place() -> Iterator[Path]:
                 shutil.rmtree(home.resolve())
 
 
-@pytest.fixture
-def data_dir(place: Path) -> Path:
-    return place / "data"
-
-
 @asynccontextmanager
 async def running(data_dir: Path) -> AsyncIterator[Server]:
     server = await postgres.start(data_dir)
@@ -143,8 +138,25 @@ async def leave(process: asyncio.subprocess.Process) -> None:
     assert process.returncode == 0
 
 
-async def test_a_fresh_start_gives_a_plain_role_that_owns_its_database(data_dir: Path) -> None:
-    async with running(data_dir) as server:
+@pytest.fixture(scope="module")
+async def made(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """A data directory whose database was made and stopped, to be copied."""
+    data = tmp_path_factory.mktemp("made") / "data"
+    await postgres.stop(await postgres.start(data))
+    yield data
+    shutil.rmtree((data / "postgres").resolve())
+
+
+@pytest.fixture
+def data_dir(place: Path, made: Path) -> Path:
+    """A data directory with a database of its own that does not run."""
+    (place / "data").mkdir()
+    subprocess.run(["cp", "-a", f"{made}/postgres/.", place / "data/postgres"], check=True, timeout=60)
+    return place / "data"
+
+
+async def test_a_fresh_start_gives_a_plain_role_that_owns_its_database(place: Path) -> None:
+    async with running(place / "data") as server:
         connection = await asyncpg.connect(server.dsn)
         role = await connection.fetchrow("select * from pg_roles where rolname = current_user")
         assert role
@@ -160,8 +172,8 @@ async def test_a_fresh_start_gives_a_plain_role_that_owns_its_database(data_dir:
         await connection.close()
 
 
-async def test_only_we_can_reach_its_files_and_its_socket(data_dir: Path) -> None:
-    async with running(data_dir) as server:
+async def test_only_we_can_reach_its_files_and_its_socket(place: Path) -> None:
+    async with running(place / "data") as server:
         for name in ("passwords.json", "postgres.log", "start.lock", "users.lock", "server.lock"):
             assert stat.S_IMODE((server.home / name).stat().st_mode) == 0o600, name
         for name in ("cluster", "run", "run/.s.PGSQL.5432"):
@@ -203,8 +215,8 @@ async def test_sqlalchemy_takes_the_same_address_whatever_the_environment_says(
         await engine.dispose()
 
 
-async def test_starts_at_the_same_moment_make_one_database(data_dir: Path) -> None:
-    servers = await asyncio.gather(*(postgres.start(data_dir) for _ in range(3)))
+async def test_starts_at_the_same_moment_make_one_database(place: Path) -> None:
+    servers = await asyncio.gather(*(postgres.start(place / "data") for _ in range(3)))
     try:
         begun = {await query(server.dsn, "select pg_postmaster_start_time()") for server in servers}
         assert len(begun) == 1
@@ -276,11 +288,11 @@ async def test_a_stranger_with_the_pid_of_a_dead_postgres_is_no_obstacle_and_com
         await stranger.wait()
 
 
-async def test_a_half_made_cluster_is_made_anew(data_dir: Path) -> None:
-    (data_dir / "postgres").mkdir(parents=True)
-    (data_dir / "postgres/cluster.partial").mkdir()
-    (data_dir / "postgres/cluster.partial/PG_VERSION").write_text("18")
-    async with running(data_dir) as server:
+async def test_a_half_made_cluster_is_made_anew(place: Path) -> None:
+    (place / "data/postgres").mkdir(parents=True)
+    (place / "data/postgres/cluster.partial").mkdir()
+    (place / "data/postgres/cluster.partial/PG_VERSION").write_text("18")
+    async with running(place / "data") as server:
         assert await query(server.dsn, "select 1") == 1
 
 
@@ -379,14 +391,12 @@ async def test_further_databases_belong_to_the_role_and_copy_a_template(data_dir
 
 
 @pytest.mark.skipif(not DEBIAN_15.exists(), reason="PostgreSQL 15 is not installed")
-async def test_programs_of_postgresql_15_serve_as_well(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_programs_of_postgresql_15_serve_as_well(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "settings", settings.model_copy(update={"postgres_bin": str(DEBIAN_15)}))
-    async with running(data_dir) as server:
+    async with running(place / "data") as server:
         await query(server.dsn, "create table t as select 42 as n")
         assert str(await query(server.dsn, "show server_version")).startswith("15.")
-    async with running(data_dir) as server:
+    async with running(place / "data") as server:
         assert await query(server.dsn, "select n || lower('É') from t") == "42é"
 
 
