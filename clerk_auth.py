@@ -564,9 +564,11 @@ async def verify(token: str) -> Caller:
     """The caller a token speaks for, kept until it expires; raises `NotSignedIn` or `KeysUnavailable`."""
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
-        caller = _verified.get(digest) or await _verify(token)
-        if caller.expires_at + CLOCK_SKEW <= time.time():
-            _verified.pop(digest, None)
+        caller = _verified.get(digest)
+        if caller is None:
+            caller = await _verify(token)
+        elif caller.expires_at + CLOCK_SKEW <= time.time():
+            del _verified[digest]
             raise NotSignedIn("expired")
         if caller.session_id in _revoked or _revoked.get(caller.user_id, 0) >= caller.issued_at:
             raise NotSignedIn("revoked")

@@ -65,6 +65,10 @@ def key_set(server: KeyServer) -> KeySet:
     return keys
 
 
+def loading(keys: KeySet) -> bool:
+    return keys._loading is not None
+
+
 def age(server: KeyServer, seconds: float) -> None:
     """Move everything that the key set remembers into the past."""
     keys = key_set(server)
@@ -167,8 +171,9 @@ async def test_what_clerk_may_add_or_leave_out_is_accepted(clerk: KeyServer, cha
     assert (await verify(clerk.token(**changes))).user_id == USER
 
 
-@pytest.mark.parametrize("change", [("exp", -4), ("iat", 4), ("nbf", 4)], ids=str)
+@pytest.mark.parametrize("change", [("exp", -2), ("iat", 4), ("nbf", 4)], ids=str)
 async def test_clocks_may_differ_by_a_moment(clerk: KeyServer, change: tuple[str, int]) -> None:
+    await verify(clerk.token())
     now = int(time.time())
     instants = {"iat": now - 60, "nbf": now - 60, "exp": now + 60} | {change[0]: now + change[1]}
     assert (await verify(clerk.token(**instants))).user_id == USER
@@ -388,6 +393,8 @@ ATTACKS: dict[str, Make] = {
     "not JSON": payload(b"{,}"),
     "bad UTF-8": payload(b'{"iss":"\xff"}'),
     "deep nesting": payload(b"[" * 3000),
+    "deep nesting in the header": lambda s: sign(b"[" * 3000, claims(s.issuer)),
+    "NaN in a claim of no interest": raw_body("custom", "NaN"),
     "deep nesting of names": payload(b'{"a":' * 900 + b"1"),
     "a long number": payload(b'{"exp":' + b"9" * 5000 + b"}"),
     "header in UTF-16": encoded("utf-16", "utf-8"),
@@ -596,6 +603,16 @@ def elliptic() -> Iterator[tuple[ec.EllipticCurvePrivateKey, str]]:
     del clerk_auth._verifiers[issuer]
 
 
+async def test_a_token_that_names_another_algorithm_than_its_key_is_refused() -> None:
+    key, issuer = ec.generate_private_key(ec.SECP256R1()), "https://elliptic.example.com"
+    both, pattern = frozenset({"RS256", "ES256"}), clerk_auth._CLERK_SUBJECT
+    verifier = Verifier(issuer, FixedKeys(jwk(key)), both, pattern, clerk_auth._CLERK_SESSION)
+    true, false = (sign(header(alg=alg), claims(issuer), key) for alg in ("ES256", "RS256"))
+    assert (await verifier.verify(clerk_auth.read_token(true), claims(issuer))).user_id == USER
+    with pytest.raises(NotSignedIn):
+        await verifier.verify(clerk_auth.read_token(false), claims(issuer))
+
+
 def with_signature(token: str, signature: bytes) -> str:
     return f"{token.rpartition('.')[0]}.{base64url(signature)}"
 
@@ -649,12 +666,13 @@ async def test_a_mirrored_es256_signature_does_not_escape_revocation(
 
 
 async def test_a_verified_token_is_good_until_it_expires_and_not_longer(clerk: KeyServer) -> None:
+    await verify(clerk.token())
     now = int(time.time())
-    token = clerk.token(iat=now - 60, nbf=now - 60, exp=now - 3)
+    token = clerk.token(iat=now - 60, nbf=now - 60, exp=now - 2)
     await verify(token)
     digest = hashlib.sha256(token.encode()).digest()
     assert digest in clerk_auth._verified
-    await until(lambda: time.time() > now + 2)
+    await until(lambda: time.time() > now + 3)
     await refused(token)
     assert digest not in clerk_auth._verified
 
@@ -677,7 +695,14 @@ async def test_a_revoked_session_is_refused_at_once_and_others_are_not(clerk: Ke
     assert (await verify(other)).session_id == "sess_other"
 
 
+async def test_a_session_revoked_by_another_process_is_refused(clerk: KeyServer) -> None:
+    await verify(clerk.token())
+    clerk_auth.on_revoked(SESSION.encode())
+    await refused(clerk.token())
+
+
 async def test_a_revoked_user_needs_a_token_issued_later(clerk: KeyServer) -> None:
+    await verify(clerk.token())
     now = int(time.time())
     token, later = clerk.token(iat=now), clerk.token(iat=now + 4)
     other = clerk.token(sub="user_other")
@@ -737,6 +762,12 @@ async def test_unfit_keys_are_not_used_and_harm_no_others(
     assert (await verify(clerk.token())).user_id == USER
 
 
+async def test_clerks_tokens_have_one_algorithm_whatever_is_published(clerk: KeyServer) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    clerk.keys.append(jwk(key, "k"))
+    await refused(clerk.token(key, head={"kid": "k", "alg": "ES256"}))
+
+
 async def test_a_published_private_key_raises_the_alarm(clerk: KeyServer) -> None:
     clerk.keys.append(jwk(OTHER_KEY, "leaked", d="AQAB"))
     with structlog.testing.capture_logs() as logs:
@@ -778,8 +809,8 @@ async def test_fresh_keys_are_not_fetched_again_and_old_ones_in_the_background(c
     assert len(clerk.requests) == 1
     clerk.answer = hang
     age(clerk, 50)
-    async with asyncio.timeout(2):
-        await verify(clerk.token(jti="2"))
+    await verify(clerk.token(jti="2"))
+    assert loading(key_set(clerk))
     await until(lambda: len(clerk.requests) == 2)
 
 
@@ -896,6 +927,7 @@ BAD_ANSWERS: dict[str, Answer] = {
     "no keys": content(published([])),
     "keys of null": content(published(None)),
     "a key that is no object": content(published([jwk(), 1])),
+    "seventeen keys": content(published([jwk(kid=f"k{number}") for number in range(17)])),
     "a thousand keys": content(published([jwk(kid=f"k{number}") for number in range(1000)])),
     "only a nameless key": content(published([{k: v for k, v in jwk().items() if k != "kid"}])),
     "only a double key": content(published([jwk(), jwk()])),
@@ -958,8 +990,8 @@ async def test_nobody_waits_for_an_issuer_that_failed_while_its_keys_serve(clerk
     await verify(clerk.token(jti="1"))
     clerk.answer = hang
     age(clerk, 32)
-    async with asyncio.timeout(2):
-        await verify(clerk.token(jti="2"))
+    await verify(clerk.token(jti="2"))
+    assert loading(key_set(clerk))
     await until(lambda: len(clerk.requests) == 3)
 
 
@@ -1016,13 +1048,15 @@ async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.Monkey
         await clerk_auth.close()
 
 
-async def test_opening_loads_the_keys_and_waits_for_nothing(clerk: KeyServer) -> None:
+async def test_opening_loads_the_keys_without_waiting_and_closing_stops_that(clerk: KeyServer) -> None:
     clerk.answer = hang
-    async with asyncio.timeout(2):
-        await clerk_auth.open()
+    keys = key_set(clerk)
+    await clerk_auth.open()
+    assert loading(keys)
     await until(lambda: len(clerk.requests) == 1)
-    async with asyncio.timeout(2):
-        await clerk_auth.close()
+    await clerk_auth.close()
+    assert not loading(keys)
+    assert keys._failures == 0
 
 
 # Settings -------------------------------------------------------------------------------------
