@@ -1,0 +1,740 @@
+"""A computer's row and its Chromium: opened by the process that owns it, leased, controlled and closed."""
+
+import asyncio
+import base64
+import mimetypes
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+import structlog
+from starlette.responses import Response
+
+import db
+from browser import actions, chromium
+from browser.actions import Action, InputEvent
+from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers
+from browser.screencast import Frame, Watch
+from infra.bus import Bus
+from infra.egress import Gate, Policy, check_url, open_gate
+from infra.storage import Storage, StorageUnavailable, TooLarge
+from infra.vault import Vault
+from models import Computer, ComputerState, ControlState, Quota, Run
+from runs import files
+from schemas import ActionRead, ComputerCreate, ComputerRead, ComputerSettings, ControlRead, TabRead
+from settings import settings
+
+log = structlog.get_logger()
+
+READY_SECONDS = 10.0
+CLAIM_SECONDS = 1.0
+TICK_SECONDS = 0.5
+WATCHED_KINDS = ("navigated", "dialog", "file_chooser", "download", "crashed", "closed")
+MAX_REPORTS = 256
+ELSEWHERE = "The computer is open in another process; set REDIS_URL to reach it from here"
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+DATABASE_AWAY = (
+    db.Unavailable,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+)
+"""What a statement raises while PostgreSQL is away, restarts or asks to try again."""
+
+
+class NeedsRedis(Exception):
+    """The computer is open in another process, which only Redis lets this one reach."""
+
+
+class NotReady(Exception):
+    """The computer still waits for a free browser."""
+
+
+class ComputerBusy(Exception):
+    """A run is using the computer."""
+
+
+class StaleControl(Exception):
+    """Control was taken by somebody else, given back, or has expired."""
+
+
+class Driver(Protocol):
+    """The run that uses a computer; `halted` while it does nothing to it."""
+
+    run_id: UUID
+    halted: bool
+
+    def control_changed(self, *, expired: bool) -> None:
+        """Control was asked for, given back, or has expired."""
+
+
+def clean(value: Any) -> Any:
+    """`value` without what JSON can hold but the database cannot: NUL and lone surrogates."""
+    if isinstance(value, str):
+        return NOT_TEXT.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    return value
+
+
+@dataclass(eq=False)
+class Held:
+    """A computer that this process owns, and who steers it; `browser` is missing while it opens."""
+
+    user_id: str
+    id: UUID
+    epoch: int
+    for_run: bool
+    generation: int = 0
+    browser: chromium.Computer | None = None
+    gate: Gate | None = None
+    driver: Driver | None = None
+    state: ControlState = ControlState.released
+    holder: str | None = None
+    expires_at: datetime | None = None
+    written_until: datetime | None = None
+    used: float = 0.0
+    navigations: int = 0
+    crashed: bool = False
+    lost: bool = False
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def computer(self) -> chromium.Computer:
+        """The open browser; raises ComputerClosed."""
+        if self.browser is None or self.browser.closed.is_set():
+            raise ComputerClosed("The computer is closed")
+        return self.browser
+
+    @property
+    def run_id(self) -> UUID | None:
+        return self.driver.run_id if self.driver else None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a person steers it or waits to."""
+        return self.state is not ControlState.released
+
+    @property
+    def fence(self) -> dict[str, object]:
+        return {"id": self.id, "lease_owner": _service().worker_id, "lease_epoch": self.epoch}
+
+    def control(self) -> ControlRead:
+        return ControlRead(
+            state=self.state, holder=self.holder, generation=self.generation, expires_at=self.expires_at
+        )
+
+    def touch(self) -> None:
+        self.used = asyncio.get_running_loop().time()
+
+    def report(self, kind: str, data: dict[str, Any]) -> None:
+        """What the browser calls: keep the news in order until they are written, repeated ones once."""
+        self.navigations += kind == "navigated"
+        self.crashed |= kind == "crashed"
+        if kind not in WATCHED_KINDS:
+            return
+        if kind == "navigated" and self.reports and self.reports[-1][0] == kind:
+            self.reports.pop()
+        if len(self.reports) < MAX_REPORTS or kind == "closed":
+            self.reports.append((kind, clean(data)))
+        else:
+            log.warning("computer_report_dropped", computer_id=str(self.id), kind=kind)
+        self.reported.set()
+        if kind == "closed" and self.driver is not None:
+            self.driver.control_changed(expired=False)
+
+
+class _Service:
+    """The computers of this process."""
+
+    def __init__(self, worker_id: UUID, bus: Bus, *, opens: bool) -> None:
+        self.worker_id, self.bus, self.opens = worker_id, bus, opens
+        self.browsers = Browsers()
+        self.held: dict[UUID, Held] = {}
+        self.wake = asyncio.Event()
+        self.loops: list[asyncio.Task[None]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def opening(self) -> int:
+        """Computers of people that are about to open; a run counts its own."""
+        return sum(not (held.opened.is_set() or held.for_run) for held in self.held.values())
+
+    def spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("computer_task_failed", exc_info=error)
+
+
+_open: _Service | None = None
+
+
+def _service() -> _Service:
+    if _open is None:
+        raise db.Unavailable("this process is starting or stopping")
+    return _open
+
+
+async def start(worker_id: UUID, bus: Bus, storage: Storage, vault: Vault, *, opens: bool = True) -> None:  # noqa: ARG001
+    """Open the file store and, where this process `opens` computers, claim those that wait."""
+    global _open  # noqa: PLW0603 - one service a process
+    files.start(storage, bus)
+    service = _Service(worker_id, bus, opens=opens)
+    if opens:
+        await service.browsers.start()
+        bus.subscribe("computers", lambda _payload: service.wake.set())
+        service.loops = [asyncio.create_task(_claim(service)), asyncio.create_task(_tick(service))]
+    _open = service
+
+
+async def stop() -> None:
+    """Close every computer of this process and say so in its row."""
+    global _open  # noqa: PLW0603
+    service = _service()
+    for loop in service.loops:
+        loop.cancel()
+    await asyncio.gather(*service.loops, return_exceptions=True)
+    closing = [asyncio.create_task(close_held(held, "shutdown")) for held in service.held.values()]
+    if closing:
+        await asyncio.wait(closing, timeout=READY_SECONDS)
+    if service.opens:
+        await service.browsers.close()
+    for task in list(service.tasks):
+        task.cancel()
+    await asyncio.gather(*service.tasks, return_exceptions=True)
+    await files.stop()
+    _open = None
+
+
+def bus() -> Bus:
+    """The bus of this process."""
+    return _service().bus
+
+
+def browser_found() -> bool:
+    """Whether this machine has a Chromium."""
+    try:
+        chromium.find_chromium()
+    except ChromiumMissing:
+        return False
+    return True
+
+
+def room(promised: int = 0) -> bool:
+    """Whether another browser fits into this process beside those that are open, opening and `promised`."""
+    service = _service()
+    return service.browsers.open_computers + service.opening + promised < service.browsers.capacity()
+
+
+@contextmanager
+def woken(topic: str) -> Iterator[asyncio.Event]:
+    """An event that every message on `topic` sets."""
+    event = asyncio.Event()
+    unsubscribe = bus().subscribe(topic, lambda _payload: event.set())
+    try:
+        yield event
+    finally:
+        unsubscribe()
+
+
+async def wait_for(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait until the event is set, then clear it; False when time is over first."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    event.clear()
+    return True
+
+
+# Opening ------------------------------------------------------------------------------------------
+
+
+async def create(tx: db.Tx, body: ComputerCreate) -> Response:
+    """Ask for a computer; a worker opens it. Raises TooManyComputers."""
+    await tx.find(Quota, lock=True)
+    alive = [await tx.find(Computer, state=state, for_run=False) for state in ("opening", "open")]
+    if sum(map(len, alive)) >= settings.max_computers_per_user:
+        raise TooManyComputers(
+            f"You have {settings.max_computers_per_user} open computers, the most there can be; close one"
+        )
+    tx.hint("computers")
+    return await tx.create(Computer, ComputerRead, body)
+
+
+async def _claim(service: _Service) -> None:
+    while True:
+        try:
+            while (claimed := await _claim_one(service)) is not None:
+                service.held[claimed[0].id] = claimed[0]
+                service.spawn(_open_claimed(*claimed))
+        except DATABASE_AWAY as error:
+            log.warning("computers_not_claimed", error=repr(error))
+        await wait_for(service.wake, CLAIM_SECONDS)
+
+
+async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
+    """Lease a computer that waits to be opened; those whose owner went silent are closed on the way."""
+    lease = timedelta(seconds=settings.lease_seconds)
+    while True:
+        async with db.as_system() as tx:
+            rows = await tx.call("claim_computer", service.worker_id, lease, room())
+            if not rows:
+                return None
+            tx.act_for(rows[0]["user_id"])
+            row = await tx.one(Computer, id=rows[0]["id"])
+            held = Held(row.user_id, row.id, row.lease_epoch, row.for_run, row.control_generation)
+            if row.state == ComputerState.opening and not row.for_run:
+                return held, row
+            await _write_closed(tx, held, "worker_died")
+
+
+async def _open_claimed(held: Held, row: Computer) -> None:
+    wanted = ComputerSettings.model_validate(row.settings)
+    try:
+        await _open_browser(held, wanted, wanted.allowed_domains, None)
+    except TooManyComputers:
+        await _give_back(held)
+    except ChromiumMissing as error:
+        await _write_failed(held, "chromium_missing", str(error))
+    except OpenFailed as error:
+        await _write_failed(held, "open_failed", str(error))
+
+
+async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | None) -> Held:
+    """A computer of the run's own, with the tabs, cookies and storage of its checkpoint.
+
+    Raises TooManyComputers, ChromiumMissing, OpenFailed.
+    """
+    service = _service()
+    wanted = ComputerSettings(allowed_domains=run.allowed_domains)
+    async with db.as_user(run.user_id) as tx:
+        row = await tx.add(
+            Computer,
+            name=run.title[:200],
+            settings=wanted.model_dump(mode="json"),
+            for_run=True,
+            lease_owner=service.worker_id,
+            lease_epoch=1,
+            lease_expires_at=run.lease_expires_at,
+        )
+        tx.announce("computer.created", row, ComputerRead, run_id=run.id)
+    held = Held(run.user_id, row.id, row.lease_epoch, for_run=True, driver=driver)
+    service.held[held.id] = held
+    try:
+        await _open_browser(held, wanted, run.allowed_domains, checkpoint)
+    except BaseException as error:
+        await asyncio.shield(_write_failed(held, "open_failed", str(error)))
+        raise
+    return held
+
+
+async def _open_browser(
+    held: Held, wanted: ComputerSettings, domains: list[str], state: dict[str, Any] | None
+) -> None:
+    policy = Policy(tuple(domains), settings.allow_private_network)
+    held.gate = await open_gate(
+        policy, lambda host, why: log.info("host_refused", computer_id=str(held.id), host=host, why=why)
+    )
+    options = chromium.Options(
+        downloads=settings.data_dir / "downloads",
+        max_download_bytes=settings.max_upload_mb * 2**20,
+        viewport=(wanted.viewport.width, wanted.viewport.height),
+        locale=wanted.locale,
+        time_zone=wanted.time_zone,
+        user_agent=wanted.user_agent,
+        proxy_url=held.gate.url,
+        storage_state=state,
+        check_url=partial(check_url, policy=policy),
+    )
+    browser = await _service().browsers.open(held.user_id, held.id, options, held.report)
+    try:
+        async with db.as_user(held.user_id) as tx:
+            rows = await tx.change(Computer, held.fence, state=ComputerState.open)
+            if not rows:
+                raise OpenFailed("The computer was given to another worker while it opened")
+            tx.announce("computer.opened", rows[0], ComputerRead, run_id=held.run_id)
+    except BaseException:
+        await asyncio.shield(browser.close("lost"))
+        raise
+    held.browser = browser
+    held.touch()
+    held.opened.set()
+    _service().spawn(_write_reports(held))
+
+
+async def _give_back(held: Held) -> None:
+    """Let the row wait for a worker with more room."""
+    await _forget(held)
+    async with db.as_user(held.user_id) as tx:
+        await tx.change(Computer, held.fence, lease_owner=None, lease_expires_at=None)
+
+
+async def _write_failed(held: Held, reason: str, detail: str) -> None:
+    log.warning("computer_not_opened", computer_id=str(held.id), reason=reason, detail=detail)
+    await _forget(held)
+    async with db.as_user(held.user_id) as tx:
+        await _write_closed(tx, held, reason)
+
+
+async def _write_closed(tx: db.Tx, held: Held, reason: str) -> None:
+    rows = await tx.change(
+        Computer,
+        held.fence,
+        state=ComputerState.closed,
+        closed_reason=reason,
+        control_state=ControlState.released,
+        control_holder=None,
+        control_expires_at=None,
+        lease_owner=None,
+        lease_expires_at=None,
+    )
+    if rows:
+        tx.announce("computer.closed", rows[0], ComputerRead, run_id=held.run_id)
+
+
+async def _forget(held: Held) -> None:
+    _service().held.pop(held.id, None)
+    held.opened.set()
+    if held.gate is not None:
+        await held.gate.close()
+    held.gone.set()
+
+
+async def find_held(user_id: str, id: UUID) -> Held | None:
+    """The computer if this process owns it and it is open; one that opens is waited for."""
+    held = _service().held.get(id)
+    if held is None or held.user_id != user_id:
+        return None
+    await held.opened.wait()
+    return held if held.browser is not None and not held.browser.closed.is_set() else None
+
+
+# News of the browser ------------------------------------------------------------------------------
+
+
+async def _write_reports(held: Held) -> None:
+    """Write what the browser reports, in order, until it has closed."""
+    while not held.gone.is_set():
+        await held.reported.wait()
+        held.reported.clear()
+        news, held.reports = held.reports, []
+        told = [(kind, await _told(held, kind, data)) for kind, data in news]
+        while not held.lost:
+            try:
+                await _write_news(held, told)
+                break
+            except DATABASE_AWAY as error:
+                log.warning("computer_news_wait", computer_id=str(held.id), error=repr(error))
+                await asyncio.sleep(CLAIM_SECONDS)
+        if any(kind == "closed" for kind, _ in news):
+            await _forget(held)
+
+
+async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    """A report as its event's data; the file of a download is saved on the way."""
+    if kind != "download" or data["path"] is None:
+        return {name: value for name, value in data.items() if name != "path"}
+    path = Path(data.pop("path"))
+    try:
+        file = await files.save(
+            held.user_id,
+            kind="download",
+            name=data["name"],
+            content_type=mimetypes.guess_type(data["name"])[0] or "application/octet-stream",
+            data=path,
+            limit=settings.max_upload_mb * 2**20,
+            run_id=held.run_id,
+            computer_id=held.id,
+        )
+    except (StorageUnavailable, TooLarge, *DATABASE_AWAY) as error:
+        return data | {"state": "failed", "detail": str(error)}
+    finally:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+    return data | {"file_id": str(file.id)}
+
+
+async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> None:
+    active = next((tab for tab in held.browser.tabs() if tab["active"]), None) if held.browser else None
+    shown = clean({"url": active["url"], "title": active["title"]}) if active else {}
+    async with db.as_user(held.user_id) as tx:
+        held.lost = not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown)
+        for kind, data in news if not held.lost else ():
+            if kind == "closed":
+                await _write_closed(tx, held, data["reason"])
+            else:
+                tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
+
+
+async def close_held(held: Held, reason: str) -> None:
+    """Close a computer of this process and return when its row says so."""
+    await held.opened.wait()
+    if held.browser is not None:
+        await held.browser.close(reason)
+        await held.gone.wait()
+
+
+async def close(user_id: str, id: UUID, reason: str = "user") -> None:
+    """Close a computer, whatever uses it; one that is closed stays so. Raises NoResultFound, NeedsRedis."""
+    async with db.as_user(user_id, "user") as tx:
+        row = await tx.one(Computer, lock=True, id=id)
+        if row.state == ComputerState.opening and row.lease_owner is None:
+            rows = await tx.change(Computer, {"id": id}, state=ComputerState.closed, closed_reason=reason)
+            tx.announce("computer.closed", rows[0], ComputerRead)
+            return
+    if row.state == ComputerState.closed:
+        return
+    if (held := _service().held.get(id)) is None:
+        raise NeedsRedis(ELSEWHERE)
+    await close_held(held, reason)
+
+
+# Leases -------------------------------------------------------------------------------------------
+
+
+def leased() -> list[UUID]:
+    """The computers whose leases the heartbeat keeps."""
+    return list(_service().held)
+
+
+def kept(asked: list[UUID], epochs: dict[UUID, int]) -> None:
+    """What the heartbeat kept of the leases it asked for; a computer that was lost is closed."""
+    service = _service()
+    for computer_id in asked:
+        held = service.held.get(computer_id)
+        if held is not None and epochs.get(computer_id) != held.epoch:
+            _lose(held)
+
+
+def fence() -> None:
+    """Close every computer: the leases may have passed to other workers."""
+    for held in list(_service().held.values()):
+        _lose(held)
+
+
+def _lose(held: Held) -> None:
+    closing = held.browser is not None and held.browser.closed.is_set()
+    if held.browser is not None and not closing and not held.lost:
+        log.warning("computer_lost", computer_id=str(held.id))
+        held.lost = True
+        _service().spawn(held.browser.close("lost"))
+
+
+async def _tick(service: _Service) -> None:
+    """Let control expire and close computers that nobody uses."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        for held in list(service.held.values()):
+            if held.browser is None or held.browser.closed.is_set():
+                continue
+            if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
+                service.spawn(_expire(held))
+            idle = asyncio.get_running_loop().time() - held.used > settings.computer_idle_seconds
+            if idle and held.driver is None and not held.wanted and not held.browser.screencast.casting:
+                service.spawn(held.browser.close("idle"))
+
+
+# What routes and sockets use ----------------------------------------------------------------------
+
+
+async def _usable(user_id: str, id: UUID) -> Held:
+    """The caller's computer in this process; one that still opens is waited for.
+
+    Raises NoResultFound, ComputerClosed, NotReady, NeedsRedis.
+    """
+    service, loop = _service(), asyncio.get_running_loop()
+    deadline = loop.time() + READY_SECONDS
+    with woken(f"user:{user_id}") as changed:
+        while True:
+            held = service.held.get(id)
+            if held is not None and held.user_id == user_id and held.browser is not None:
+                held.computer  # noqa: B018 - raises when it has closed
+                held.touch()
+                return held
+            async with db.as_user(user_id) as tx:
+                row = await tx.one(Computer, id=id)
+            if row.state == ComputerState.closed:
+                raise ComputerClosed(f"The computer is closed ({row.closed_reason})")
+            if row.state == ComputerState.open and row.lease_owner != service.worker_id:
+                raise NeedsRedis(
+                    "The computer is open in another process; set REDIS_URL to reach it from here"
+                )
+            if loop.time() > deadline:
+                raise NotReady("The computer still waits for a free browser; try again later")
+            await wait_for(changed, TICK_SECONDS)
+
+
+async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
+    """Do one action. Raises ActionFailed, ComputerBusy, and what `tabs` raises."""
+    held = await _usable(user_id, id)
+    if held.driver is not None and not held.driver.halted:
+        raise ComputerBusy("A run is using this computer; pause the run or take control first")
+    result = await actions.perform(held.computer, action)
+    image = base64.b64encode(result.image).decode() if result.image else None
+    return ActionRead(output=clean(result.output), image=image)
+
+
+async def screenshot(user_id: str, id: UUID) -> bytes:
+    """A JPEG of the active tab. Raises TimeoutError when its page hangs, and what `tabs` raises."""
+    return await (await _usable(user_id, id)).computer.screenshot()
+
+
+async def tabs(user_id: str, id: UUID) -> list[TabRead]:
+    """The computer's tabs. Raises NoResultFound, ComputerClosed, NotReady, NeedsRedis."""
+    held = await _usable(user_id, id)
+    return [TabRead.model_validate(clean(tab)) for tab in held.computer.tabs()]
+
+
+async def watch(
+    user_id: str,
+    id: UUID,
+    on_frame: Callable[[Frame], None],
+    on_view: Callable[[dict[str, Any]], None] | None = None,
+    max_fps: float = 15,
+) -> Watch:
+    """Live pictures until `Watch.close`; the callbacks must not block. Raises what `tabs` raises."""
+    return (await _usable(user_id, id)).computer.screencast.watch(on_frame, on_view, max_fps)
+
+
+# Control ------------------------------------------------------------------------------------------
+
+
+async def take_control(user_id: str, id: UUID, holder: str) -> ControlRead:
+    """Let `holder` steer: at once, or `pending` until the run on it has halted. Raises what `tabs` raises."""
+    held = await _usable(user_id, id)
+    async with held.changing:
+        actions.release_all(held.computer)
+        halted = held.driver is None or held.driver.halted
+        state = ControlState.granted if halted else ControlState.pending
+        await _write_control(held, state, holder, held.generation + 1)
+        if held.driver is not None:
+            held.driver.control_changed(expired=False)
+        return held.control()
+
+
+async def release_control(user_id: str, id: UUID, generation: int | None = None) -> ControlRead:
+    """Give control back; a `generation` that is no longer current raises StaleControl."""
+    held = await _usable(user_id, id)
+    if generation is not None and generation != held.generation:
+        raise StaleControl("Control has passed on since; there is nothing of yours to give back")
+    await _release(held, expired=False)
+    return held.control()
+
+
+async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent) -> None:
+    """Pass on a person's input, which renews control. Raises StaleControl, ActionFailed, ComputerClosed."""
+    held = await _usable(user_id, id)
+    if generation != held.generation or held.state is not ControlState.granted:
+        raise StaleControl("You do not steer this computer now; take control first")
+    await actions.dispatch(held.computer, event)
+    async with held.changing:
+        if held.state is ControlState.granted and generation == held.generation:
+            held.expires_at = _control_end()
+            told = held.written_until or held.expires_at
+            if (held.expires_at - told).total_seconds() > settings.control_seconds / 4:
+                await _write_control(held, held.state, held.holder, generation, event=False)
+
+
+def release_keys(user_id: str, id: UUID) -> None:
+    """Let go of the keys and buttons that a person holds, as when the person's socket breaks."""
+    held = _service().held.get(id)
+    if held is not None and held.user_id == user_id and held.browser is not None:
+        actions.release_all(held.browser)
+
+
+async def grant(held: Held) -> None:
+    """Let the person who waits steer: what uses the computer has halted."""
+    while held.state is ControlState.pending:
+        try:
+            async with held.changing:
+                if held.state is ControlState.pending:
+                    await _write_control(held, ControlState.granted, held.holder, held.generation)
+        except ComputerClosed:
+            return
+        except DATABASE_AWAY as error:
+            log.warning("control_waits", computer_id=str(held.id), error=repr(error))
+            await asyncio.sleep(TICK_SECONDS)
+
+
+async def leave(held: Held, reason: str) -> None:
+    """The run no longer uses it: its own computer is closed, another one stays open for its user."""
+    if held.for_run:
+        await close_held(held, reason)
+    held.driver = None
+    if held.browser is not None and not held.browser.closed.is_set():
+        held.touch()
+        await grant(held)
+
+
+async def _expire(held: Held) -> None:
+    if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
+        await _release(held, expired=True)
+
+
+async def _release(held: Held, *, expired: bool) -> None:
+    async with held.changing:
+        if not held.wanted:
+            return
+        actions.release_all(held.computer)
+        await _write_control(
+            held, ControlState.released, None, held.generation, actor="system" if expired else "user"
+        )
+        held.touch()
+        if held.driver is not None:
+            held.driver.control_changed(expired=expired)
+
+
+def _control_end() -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=settings.control_seconds)
+
+
+async def _write_control(
+    held: Held,
+    state: ControlState,
+    holder: str | None,
+    generation: int,
+    *,
+    event: bool = True,
+    actor: str = "user",
+) -> None:
+    """Change control in the row, with its event, then here."""
+    expires_at = None if state is ControlState.released else _control_end()
+    control = ControlRead(state=state, holder=holder, generation=generation, expires_at=expires_at)
+    async with db.as_user(held.user_id, actor) as tx:
+        rows = await tx.change(
+            Computer,
+            held.fence,
+            control_state=state,
+            control_holder=holder,
+            control_generation=generation,
+            control_expires_at=expires_at,
+        )
+        if not rows:
+            raise ComputerClosed("The computer is closed")
+        if event and state is not ControlState.pending:
+            kind = "control.taken" if state is ControlState.granted else "control.released"
+            tx.emit(kind, ("computer", held.id), control.model_dump_json(), run_id=held.run_id)
+    held.state, held.holder, held.generation = state, holder, generation
+    held.expires_at = held.written_until = expires_at
