@@ -222,7 +222,7 @@
 
   const pointsOf = (element, offset) => {
     const box = element.getBoundingClientRect();
-    if (offset) return [offset];
+    if (offset && offset.x >= 0 && offset.y >= 0 && offset.x <= box.width && offset.y <= box.height) return [offset];
     const middles = [box, ...element.getClientRects()].map((rect) => ({
       x: rect.left + rect.width / 2 - box.left,
       y: rect.top + rect.height / 2 - box.top,
@@ -269,8 +269,7 @@
       if (points.length && !hit) return { at: points[0] };
       for (const at of points) {
         const top = hitAt(after.left + at.x, after.top + at.y);
-        const outside = at.x < 0 || at.y < 0 || at.x > after.width || at.y > after.height;
-        if (top && (outside || isSameTarget(element, top))) return { at };
+        if (top && isSameTarget(element, top)) return { at };
         verdict = { state: top ? `covered by ${describe(top)}` : "outside the viewport" };
       }
     }
@@ -376,10 +375,17 @@
     return {};
   };
 
-  // What has been typed counts as changed now, so that leaving the field does not report it again.
+  // What has been typed counts as changed now, and leaving the field later does not report it again.
   const typed = (element) => {
-    if ("value" in element) setNatively(element, "value", element.value);
     element.dispatchEvent(new Event("change", { bubbles: true }));
+    const { value } = element;
+    const root = element.getRootNode() === document ? window : element.getRootNode();
+    const onceOnly = (event) => {
+      if (event.target !== element || !event.isTrusted) return;
+      root.removeEventListener("change", onceOnly, true);
+      if (element.value === value) event.stopImmediatePropagation();
+    };
+    root.addEventListener("change", onceOnly, true);
   };
 
   // Reading -----------------------------------------------------------------------------------------

@@ -119,6 +119,30 @@ async def find(
         await handle.dispose()
 
 
+async def place(frame: Frame, found: Found) -> tuple[float, float] | None:
+    """Where the pointer goes in CSS pixels of the page's viewport; None if the element has left the page."""
+    corner = await found.element.evaluate(
+        """(element) => {
+            const { x, y } = element.getBoundingClientRect();
+            return element.isConnected ? [x, y] : null;
+        }"""
+    )
+    if corner is None:
+        return None
+    x, y = corner[0] + found.x, corner[1] + found.y
+    while frame.parent_frame is not None:
+        owner = await frame.frame_element()
+        left, top = await owner.evaluate(
+            """(owner) => {
+                const box = owner.getBoundingClientRect(), style = getComputedStyle(owner);
+                return [box.x + owner.clientLeft + parseFloat(style.paddingLeft),
+                        box.y + owner.clientTop + parseFloat(style.paddingTop)];
+            }"""
+        )
+        x, y, frame = x + left, y + top, frame.parent_frame
+    return x, y
+
+
 async def count(
     frame: Frame,
     selectors: Selectors,

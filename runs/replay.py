@@ -93,6 +93,7 @@ class Attempt:
         self._late = StepFailed("timeout", "The page does not answer")
         self._navigated = asyncio.Event()
         self._landed_at: Frame | None = None
+        self._landed_on = ""
         self._crashed = False
         self._listening = ExitStack()
 
@@ -176,6 +177,7 @@ class Attempt:
     def _on_navigated(self, frame: Frame) -> None:
         if frame in (self._frame, self._page.main_frame):
             self._landed_at = frame
+            self._landed_on = frame.url
             self._navigated.set()
 
     async def _until(self, look: Callable[[], Awaitable[T | None]]) -> T:
@@ -281,9 +283,14 @@ class Attempt:
         expression = step.expression.strip().rstrip(";")
 
         async def look() -> bool | None:
-            if await self._frame.evaluate(f"(async () => !!(await (\n{expression}\n)))()"):
-                return True
-            self._late = StepFailed("expression_failed", "The expression never became true")
+            try:
+                if await self._frame.evaluate(f"(async () => !!(await (\n{expression}\n)))()"):
+                    return True
+                self._late = StepFailed("expression_failed", "The expression never became true")
+            except PlaywrightError as error:
+                if (failure := self._failure(error)).code != "page_error":
+                    raise
+                self._late = StepFailed("expression_failed", failure.detail)
             return None
 
         self._late = StepFailed("expression_failed", "The expression does not end; the page may be hanging")
@@ -353,9 +360,9 @@ class Attempt:
 
     async def _point(self) -> tuple[float, float]:
         """Where the pointer goes, in CSS pixels of the page's viewport."""
-        if (box := await self._element.element.bounding_box()) is None:
+        if (place := await selectors.place(self._frame, self._element)) is None:
             raise StepFailed("element_detached", "The element left the page before it could be used")
-        return box["x"] + self._element.x, box["y"] + self._element.y
+        return place
 
     @property
     def _element(self) -> selectors.Found:
@@ -455,6 +462,8 @@ class Attempt:
     async def _await_navigation(self) -> None:
         self._late = StepFailed("navigation_missing", "The navigation that the step asserts did not happen")
         await self._navigated.wait()
+        if self._landed_on.startswith("chrome-error:"):
+            raise StepFailed("unreachable", "The page that followed could not be opened")
         for event in self._step.asserted_events:
             await self._until(lambda event=event: self._agrees(event.url, event.title))  # type: ignore[misc]
         await self._load()
@@ -471,8 +480,6 @@ class Attempt:
 
     async def _load(self) -> None:
         frame = self._landed_at or self._frame
-        if frame.url.startswith("chrome-error:"):
-            raise StepFailed("unreachable", "The page that followed could not be opened")
         self._late = StepFailed("timeout", f"{frame.url[:300]} did not finish loading")
         await frame.wait_for_load_state("load", timeout=0)
 

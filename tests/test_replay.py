@@ -262,6 +262,7 @@ async def test_an_element_far_away_is_scrolled_to_even_in_a_box_and_a_frame(run:
         f"<div style='height:4000px'></div><iframe src='{inner}'></iframe><script>onmessage = e => {{ window.hit = e.data }}</script>"
     )
     await run.play({"type": "click", "selectors": ["aria/deep"], "frame": [0]})
+    await run.play({"type": "waitForExpression", "expression": "window.hit"})
     assert await run.js("hit") == "hit"
 
 
@@ -290,7 +291,7 @@ async def test_a_missing_frame_and_a_missing_tab_are_named(run: Runner) -> None:
 
 async def test_a_popup_is_driven_by_its_address_and_closed_while_main_goes_on(run: Runner) -> None:
     popup = run.serve("<button onclick='opener.hit = 7'>in popup</button>")
-    main = await run.open(f"<button onclick=\"open('{popup}')\">open</button>")
+    main = await run.open(f"<button onclick=\"window.open('{popup}')\">open</button>")
     await run.play(
         {"type": "click", "selectors": ["text/open"]},
         {"type": "click", "selectors": ["text/in popup"], "target": popup},
@@ -305,7 +306,7 @@ async def test_a_popup_is_driven_by_its_address_and_closed_while_main_goes_on(ru
 
 async def test_a_click_that_closes_its_own_tab_is_no_failure(run: Runner) -> None:
     popup = run.serve("<button onclick='close()'>bye</button>")
-    await run.open(f"<button onclick=\"open('{popup}')\">open</button>")
+    await run.open(f"<button onclick=\"window.open('{popup}')\">open</button>")
     await run.play(
         {"type": "click", "selectors": ["text/open"]},
         {"type": "click", "selectors": ["text/bye"], "target": popup},
@@ -334,7 +335,7 @@ for (const type of ['pointerdown','pointerup','click','dblclick','auxclick','con
             {"type": "click", "button": "secondary"},
             ["pointerdown:mouse:2", "pointerup:mouse:2", "contextmenu:mouse:2"],
         ),
-        ({"type": "click", "button": "back"}, ["pointerdown:mouse:3", "pointerup:mouse:3"]),
+        ({"type": "click", "button": "forward"}, ["pointerdown:mouse:4", "pointerup:mouse:4"]),
         ({"type": "click", "deviceType": "pen"}, ["pointerdown:pen:0", "pointerup:pen:0", "click:pen:0"]),
         (
             {"type": "click", "deviceType": "touch"},
