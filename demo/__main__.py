@@ -87,12 +87,13 @@ async def _until_ready(process: asyncio.subprocess.Process, url: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _sign_up(url: str) -> httpx.AsyncClient:
-    client = httpx.AsyncClient(base_url=url, timeout=90)
+@asynccontextmanager
+async def _sign_up(url: str) -> AsyncIterator[httpx.AsyncClient]:
     account = {"email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
-    reply = (await client.post("/api/auth/register", json=account)).raise_for_status()
-    client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"
-    return client
+    async with httpx.AsyncClient(base_url=url, timeout=90) as client:
+        reply = (await client.post("/api/auth/register", json=account)).raise_for_status()
+        client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"
+        yield client
 
 
 async def _watch(client: httpx.AsyncClient, watched: Watched) -> None:
@@ -159,20 +160,21 @@ async def _report(client: httpx.AsyncClient, run_id: str, watched: Watched, seco
 
 
 async def _keep_screenshots(client: httpx.AsyncClient, run_id: str) -> None:
-    OUTPUT.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir(parents=True)
     query: dict[str, str | int] = {"run_id": run_id, "kind": "screenshot", "limit": 200, "order": "asc"}
     files = (await client.get("/api/files", params=query)).json()["data"]
     require(files, "no screenshot was kept")
     for file in files:
         content = (await client.get(f"/api/files/{file['id']}/content")).raise_for_status().content
         require(len(content) == file["size"], "a screenshot came back shorter than it was kept")
-        path = OUTPUT / f"{file['id']}{Path(file['name']).suffix}"
+        path = OUTPUT / file["name"]
         path.write_bytes(content)
-        print(f"Screenshot {path.relative_to(ROOT)}  {file['name']}")
+        print(f"Screenshot {path.relative_to(ROOT)}, {len(content) / 1024:.0f} KiB")
 
 
 async def _show_isolation(url: str, run_id: str) -> None:
-    async with await _sign_up(url) as stranger:
+    async with _sign_up(url) as stranger:
         for path in (f"/api/runs/{run_id}", f"/api/runs/{run_id}/steps"):
             require((await stranger.get(path)).status_code == 404, f"a stranger could read {path}")
         require(not (await stranger.get("/api/files")).json()["data"], "a stranger sees files")
@@ -182,7 +184,7 @@ async def _show_isolation(url: str, run_id: str) -> None:
 async def main() -> int:
     """Do the job; 0 when every promise of the run held."""
     started = time.monotonic()
-    async with asyncio.timeout(PATIENCE), Shop() as shop, _server() as url, await _sign_up(url) as client:
+    async with asyncio.timeout(PATIENCE), Shop() as shop, _server() as url, _sign_up(url) as client:
         print(f"Server     {url}, ready in {time.monotonic() - started:.1f} s")
         watched = Watched()
         watching = asyncio.create_task(_watch(client, watched))

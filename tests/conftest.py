@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -160,14 +161,15 @@ class Backend:
         async with asyncio.timeout(30):
             return await self.process.wait()
 
-    async def sign_up(self) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def sign_up(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client of a new user."""
-        client = httpx.AsyncClient(base_url=self.url, timeout=30)
         body = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery"}
-        reply = await client.post("/api/auth/register", json=body)
-        assert reply.status_code == 201, reply.text
-        client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"
-        return client
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+            reply = await client.post("/api/auth/register", json=body)
+            assert reply.status_code == 201, reply.text
+            client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"
+            yield client
 
 
 @pytest.fixture(scope="session")
@@ -192,12 +194,12 @@ async def own_server() -> AsyncIterator[Backend]:
 @pytest.fixture
 async def alice(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
     """A signed-in client."""
-    async with await server.sign_up() as client:
+    async with server.sign_up() as client:
         yield client
 
 
 @pytest.fixture
 async def bob(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
     """Another signed-in client."""
-    async with await server.sign_up() as client:
+    async with server.sign_up() as client:
         yield client

@@ -33,13 +33,13 @@ LISTS = [
 
 @pytest.fixture(scope="session")
 async def owner(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with await server.sign_up() as client:
+    async with server.sign_up() as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 async def thief(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with await server.sign_up() as client:
+    async with server.sign_up() as client:
         yield client
 
 

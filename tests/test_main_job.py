@@ -144,7 +144,7 @@ async def test_cancel_and_pause_act_within_a_second_on_a_running_step(
 
 
 async def test_a_killed_server_loses_nothing_and_the_run_ends(own_server: Backend, shop: Shop) -> None:
-    async with await own_server.sign_up() as client:
+    async with own_server.sign_up() as client:
         waiting = {
             "title": "Wait in the middle",
             "steps": [
