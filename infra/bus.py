@@ -167,13 +167,13 @@ class _Outbox:
 
     async def take(self) -> tuple[list[tuple[str, bytes]], bool] | None:
         """Wait for messages; returns them all and whether some were lost before, or None at the end."""
-        await self._wake.wait()
-        if self._closed and not self._messages:
-            return None
+        while not (self._messages or self._lossy):
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
         taken = [(topic, payload) for (topic, _), payload in self._messages.items()], self._lossy
         self._messages, self._size, self._lossy = {}, 0, False
-        if not self._closed:
-            self._wake.clear()
         return taken
 
 
