@@ -5,12 +5,18 @@ or the database where the ring no longer reaches. A slow client therefore costs 
 """
 
 import asyncio
+import signal
+import struct
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_SNDBUF, SOL_SOCKET
+from types import FrameType
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -19,6 +25,7 @@ import asyncpg
 import orjson
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy.exc import NoResultFound
 from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,14 +34,24 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 import clerk_auth
 import db
+from browser.actions import ActionFailed, InputEvent
+from browser.chromium import ComputerClosed
+from browser.screencast import Frame, Watch
 from clerk_auth import Caller
 from infra.bus import Bus
+from models import Computer, ControlState
+from runs import computers
 from schemas import (
     AckRequest,
     AuthExpiringMessage,
     AuthRequest,
+    ComputerSettings,
+    ControlledMessage,
+    ControlRead,
+    ControlRequest,
     ErrorMessage,
     HelloMessage,
+    InputRequest,
     PositionMessage,
     ReadyMessage,
     RequestId,
@@ -44,6 +61,11 @@ from schemas import (
     SubscribeRequest,
     UnsubscribedMessage,
     UnsubscribeRequest,
+    UnwatchedMessage,
+    UnwatchRequest,
+    ViewMessage,
+    WatchingMessage,
+    WatchRequest,
 )
 from settings import settings
 
@@ -57,6 +79,7 @@ UNAUTHENTICATED = 500  # connections of this process
 SUBSCRIPTIONS = 64
 STREAMS = 16
 REQUESTS = 32  # requests of one connection under way
+INPUTS = 256  # input events of one connection that wait
 UNACKNOWLEDGED = 2  # frames of one stream
 
 QUEUED_BYTES = 2**20
@@ -209,8 +232,8 @@ class _Peer:
 class _Follower(Protocol):
     """A connection that follows a user's log."""
 
-    def wake(self) -> None:
-        """There are more events."""
+    def notice(self, events: list[db.LoggedEvent]) -> None:
+        """These were added to the ring."""
 
     def end(self, ending: Ending) -> None:
         """Close the connection."""
@@ -284,7 +307,7 @@ class _Log:
             dropped += 1
         del self._ring[:dropped]
         for follower in self.followers:
-            follower.wake()
+            follower.notice(events)
 
     def lose_position(self) -> None:
         """The database no longer holds what follows our head: everyone begins anew."""
@@ -307,7 +330,10 @@ class _Hub:
         self.loads = asyncio.Semaphore(max(1, settings.database_pool // 4))
         self.stopping = False
         self._logs: dict[str, _Log] = {}
-        self._unsubscribe = (bus.on_gap(self._look), bus.subscribe("revoked", self._revoked))
+        self._subscribed = ExitStack()
+        self._subscribed.callback(bus.on_gap(self._look))
+        self._subscribed.callback(bus.subscribe("revoked", self._revoked))
+        self._subscribed.callback(_before_signals(self.end_all))
         self._clocks = [asyncio.create_task(self._tick()), asyncio.create_task(self._poll())]
 
     async def join(self, user_id: str, follower: _Follower) -> _Log:
@@ -339,23 +365,28 @@ class _Hub:
             del self._logs[forgotten.user_id]
         forgotten.close()
 
+    def end_all(self) -> None:
+        """Begin to close every connection with 4009, those to come too."""
+        self.stopping = True
+        for connection in self._connections():
+            connection.end(STOPPING)
+
     async def stop(self) -> None:
         """Close every connection with 4009 and wait until they are gone."""
-        self.stopping = True
-        connections: list[_Session | _EventStream] = [*self.sessions, *self.streams]
-        for connection in connections:
-            connection.end(STOPPING)
+        self.end_all()
         try:
             async with asyncio.timeout(2 * WRITE_SECONDS):
-                for connection in connections:
+                for connection in self._connections():
                     await connection.gone.wait()
         except TimeoutError:
-            log.warning("connections_left_open", count=len(self.sessions) + len(self.streams))
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
+            log.warning("connections_left_open", count=len(self._connections()))
+        self._subscribed.close()
         for clock in self._clocks:
             clock.cancel()
         await asyncio.gather(*self._clocks, return_exceptions=True)
+
+    def _connections(self) -> "list[_Session | _EventStream]":
+        return [*self.sessions, *self.streams]
 
     def _look(self) -> None:
         for followed in self._logs.values():
@@ -392,6 +423,31 @@ class _Hub:
                 if head < known[user_id] <= followed.head:
                     followed.lose_position()
                 followed.look()
+
+
+def _before_signals(act: Callable[[], None]) -> Callable[[], None]:
+    """Call `act` before a signal stops the server, until the returned function is called.
+
+    uvicorn closes sockets with 1012 and waits for streams to end before it tells the application anything.
+    """
+    undo = ExitStack()
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if callable(before):
+
+                def handle(
+                    number: int,
+                    frame: FrameType | None,
+                    then: Callable[[int, FrameType | None], Any] = before,
+                ) -> None:
+                    loop.call_soon_threadsafe(act)
+                    then(number, frame)
+
+                signal.signal(number, handle)
+                undo.callback(signal.signal, number, before)
+    return undo.close
 
 
 # Subscriptions ------------------------------------------------------------------------------------
@@ -471,6 +527,17 @@ async def _position(user_id: str, after: int | None, followed: _Log | None = Non
 # One socket ---------------------------------------------------------------------------------------
 
 _REQUEST: TypeAdapter[Any] = TypeAdapter(SocketRequest)
+_INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
+_REFUSALS: dict[type[Exception], tuple[str, bool]] = {
+    NoResultFound: ("not_found", False),
+    ComputerClosed: ("computer_closed", False),
+    computers.NeedsRedis: ("needs_redis", False),
+    computers.NotReady: ("not_ready", True),
+    computers.StaleControl: ("stale_control", False),
+}
+_FRAME_HEADER = struct.Struct(">BBHIQQHHHH")
+_JPEG = 1
+_COMPUTER_KINDS = frozenset({"computer.closed", "control.taken", "control.released"})
 _NO_SUCH_TYPE = (
     "union_tag_invalid",
     "union_tag_not_found",
@@ -494,6 +561,33 @@ class _Allowance:
         return self._left >= 0
 
 
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """The live view of one computer: the newest frame not yet sent, and those sent that still travel."""
+
+    computer_id: UUID
+    watch: Watch | None = None
+    frame: Frame | None = None
+    view: dict[str, Any] | None = None
+    travelling: deque[int] = field(default_factory=deque)
+
+    @property
+    def sendable(self) -> bool:
+        return self.watch is not None and self.frame is not None and len(self.travelling) < UNACKNOWLEDGED
+
+    def close(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
+
+@dataclass(slots=True)
+class _Hold:
+    """Control that this connection asked for, as it was last told."""
+
+    request_id: RequestId
+    control: ControlRead
+
+
 class _Session:
     """One socket from its acceptance to its close: a reader, a writer, and a task for each request."""
 
@@ -511,6 +605,10 @@ class _Session:
         self._news = asyncio.Event()
         self._control: deque[str] = deque()
         self._subscriptions: dict[int, _Subscription] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._holds: dict[UUID, _Hold] = {}
+        self._steered: set[UUID] = set()
+        self._inputs: asyncio.Queue[InputRequest] = asyncio.Queue(INPUTS)
         self._last_number = 0
         self._sending_since: float | None = None
 
@@ -527,6 +625,7 @@ class _Session:
                 self._say(_hello(self.id))
                 self._spawn(self._write())
                 self._spawn(self._receive())
+                self._spawn(self._steer())
             ending = refusal or await self._ended
             await self._drop()
             if ending is not None:
@@ -543,8 +642,12 @@ class _Session:
         if not self._ended.done():
             self._ended.set_result(ending)
 
-    def wake(self) -> None:
+    def notice(self, events: list[db.LoggedEvent]) -> None:
         self._news.set()
+        if self._streams or self._holds:
+            for event in events:
+                if event.kind in _COMPUTER_KINDS:
+                    self._notice_computer(event.kind, orjson.loads(event.text))
 
     def tick(self, now: float) -> None:
         """Once a second: deadlines, signs of life, and whether the client keeps up."""
@@ -580,6 +683,13 @@ class _Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+        if self.caller is not None:
+            for computer_id in self._steered:
+                computers.release_keys(self.caller.user_id, computer_id)
+        self._steered.clear()
         if self._log is not None:
             self._hub.leave(self._log, self)
             self._log = None
@@ -653,6 +763,8 @@ class _Session:
             return {"type": "websocket.send", "text": self._control.popleft()}
         if (text := self._next_events()) is not None:
             return {"type": "websocket.send", "text": text}
+        if (frame := self._next_frame()) is not None:
+            return {"type": "websocket.send", "bytes": frame}
         return None
 
     def _next_events(self) -> str | None:
@@ -666,6 +778,21 @@ class _Session:
             if subscription.behind and not subscription.loading:
                 subscription.loading = True
                 self._spawn(self._load(subscription))
+        return None
+
+    def _next_frame(self) -> bytes | None:
+        for number, stream in self._streams.items():
+            frame = stream.frame
+            if frame is not None and stream.sendable:
+                stream.frame = None
+                stream.travelling.append(frame.number)
+                self._streams[number] = self._streams.pop(number)  # the others' turn is next
+                return (
+                    _FRAME_HEADER.pack(
+                        1, _JPEG, 0, number, frame.number, frame.capture_us, *frame.image, *frame.css
+                    )
+                    + frame.jpeg
+                )
         return None
 
     async def _load(self, subscription: _Subscription) -> None:
@@ -708,35 +835,61 @@ class _Session:
         if len(text) > MESSAGE_BYTES or (not text.isascii() and len(text.encode()) > MESSAGE_BYTES):
             raise Ended(TOO_BIG)
         try:
-            return _REQUEST.validate_json(text)
+            return _REQUEST.validate_json(text, strict=True)
         except ValidationError as problem:
-            errors = problem.errors(include_url=False, include_input=False, include_context=False)
-            if self.caller is None or errors[0]["type"] in _NO_SUCH_TYPE:
-                raise Ended(_bad_message(errors[0]["msg"])) from None
-            where = ".".join(str(part) for part in errors[0]["loc"][1:])
-            self._refuse(_request_id(text), Refused("invalid", f"{where}: {errors[0]['msg']}"))
+            if self.caller is None or problem.errors()[0]["type"] in _NO_SUCH_TYPE:
+                raise Ended(_bad_message(_first_error(problem))) from None
+            self._refuse(_request_id(text), Refused("invalid", _first_error(problem)))
             return None
 
     def _begin(self, request: Any) -> None:
         """Start what is asked for; nothing here waits, so that the reader always reads."""
         if isinstance(request, AckRequest):
+            self._acknowledge(request)
             return
-        if self._requests >= REQUESTS:
+        if isinstance(request, InputRequest) and not self._inputs.full():
+            self._inputs.put_nowait(request)
+            return
+        if isinstance(request, InputRequest) or self._requests >= REQUESTS:
             refused = Refused("busy", f"At most {REQUESTS} requests at a time.", retryable=True)
             self._refuse(request.id, refused)
             return
         self._requests += 1
         self._spawn(self._answer(request))
 
+    async def _steer(self) -> None:
+        """Input is passed on in the order in which it came."""
+        while True:
+            request = await self._inputs.get()
+            self._requests += 1
+            await self._answer(request)
+
+    async def _do(self, request: Any) -> None:
+        match request:
+            case SubscribeRequest():
+                await self._subscribe(request)
+            case UnsubscribeRequest():
+                self._unsubscribe(request)
+            case WatchRequest():
+                await self._watch(request)
+            case UnwatchRequest():
+                self._unwatch(request)
+            case ControlRequest():
+                await self._take_or_release(request)
+            case InputRequest():
+                await self._pass_on(request)
+
     async def _answer(self, request: Any) -> None:
         try:
-            match request:
-                case SubscribeRequest():
-                    await self._subscribe(request)
-                case UnsubscribeRequest():
-                    self._unsubscribe(request)
+            await self._do(request)
         except Refused as refused:
             self._refuse(request.id, refused)
+        except ActionFailed as failed:
+            self._refuse(request.id, Refused(failed.code, failed.detail))
+        except tuple(_REFUSALS) as problem:
+            code, retryable = _REFUSALS[type(problem)]
+            detail = str(problem) or "No such computer, or not yours."
+            self._refuse(request.id, Refused(code, detail, retryable=retryable))
         except AWAY as error:
             log.warning("request_without_database", connection=str(self.id), error=repr(error))
             self._refuse(request.id, Refused("unavailable", "Try again in a moment.", retryable=True))
@@ -802,6 +955,114 @@ class _Session:
         self._say(
             UnsubscribedMessage(id=request.id, subscription=request.subscription, upto=subscription.upto)
         )
+
+    # Computers
+
+    @property
+    def _user_id(self) -> str:
+        if self.caller is None:
+            raise Ended(REFUSED)
+        return self.caller.user_id
+
+    async def _watch(self, request: WatchRequest) -> None:
+        if len(self._streams) >= STREAMS:
+            raise Refused("too_many", f"At most {STREAMS} streams per connection.")
+        async with db.as_user(self._user_id) as tx:
+            row = await tx.one(Computer, id=request.computer_id)
+        size = ComputerSettings.model_validate(row.settings).viewport
+        self._last_number += 1
+        number, stream = self._last_number, _Stream(request.computer_id)
+        self._streams[number] = stream
+        try:
+            watch = await computers.watch(
+                self._user_id,
+                request.computer_id,
+                partial(self._show, stream),
+                partial(self._show_view, number, stream),
+                request.max_fps,
+            )
+        except BaseException:
+            self._streams.pop(number, None)
+            raise
+        if number not in self._streams:
+            watch.close()
+            raise Refused("computer_closed", "The computer has closed.")
+        self._say(WatchingMessage(id=request.id, stream=number, width=size.width, height=size.height))
+        stream.watch = watch
+        if stream.view is not None:
+            self._show_view(number, stream, stream.view)
+
+    def _show(self, stream: _Stream, frame: Frame) -> None:
+        stream.frame = frame
+        if stream.sendable:
+            self._news.set()
+
+    def _show_view(self, number: int, stream: _Stream, view: dict[str, Any]) -> None:
+        stream.view = view
+        if stream.watch is not None:
+            shown = {name: str(value)[:2048] for name, value in computers.clean(view).items()}
+            self._say(ViewMessage(stream=number, **shown))
+
+    def _acknowledge(self, request: AckRequest) -> None:
+        stream = self._streams.get(request.stream)
+        if stream is not None:
+            while stream.travelling and stream.travelling[0] <= request.frame:
+                stream.travelling.popleft()
+            self._news.set()
+
+    def _unwatch(self, request: UnwatchRequest) -> None:
+        stream = self._streams.pop(request.stream, None)
+        if stream is None:
+            raise Refused("not_found", "No such stream.")
+        stream.close()
+        self._say(UnwatchedMessage(id=request.id, stream=request.stream))
+
+    async def _take_or_release(self, request: ControlRequest) -> None:
+        if request.action == "take":
+            control = await computers.take_control(self._user_id, request.computer_id, str(self.id))
+            self._holds[request.computer_id] = _Hold(request.id, control)
+            self._steered.add(request.computer_id)
+        else:
+            hold = self._holds.pop(request.computer_id, None)
+            generation = hold.control.generation if hold else None
+            control = await computers.release_control(self._user_id, request.computer_id, generation)
+        self._say(ControlledMessage(id=request.id, **control.model_dump()))
+
+    async def _pass_on(self, request: InputRequest) -> None:
+        try:
+            event = _INPUT.validate_python(request.event)
+        except ValidationError as problem:
+            raise Refused("invalid", _first_error(problem)) from None
+        self._steered.add(request.computer_id)
+        await computers.send_input(self._user_id, request.computer_id, request.generation, event)
+
+    def _notice_computer(self, kind: str, event: dict[str, Any]) -> None:
+        """Tell what became of the streams and of the control that this connection has."""
+        computer_id = UUID(event["resource"]["id"])
+        if kind == "computer.closed":
+            for number, stream in list(self._streams.items()):
+                if stream.computer_id == computer_id:
+                    stream.close()
+                    del self._streams[number]
+                    if stream.watch is not None:
+                        self._say(UnwatchedMessage(stream=number, reason="computer_closed"))
+            self._holds.pop(computer_id, None)
+        elif (hold := self._holds.get(computer_id)) is not None:
+            control = ControlRead.model_validate(event["data"])
+            known = hold.control
+            same = (control.generation, control.state) == (known.generation, known.state)
+            if control.generation < known.generation or same:
+                return
+            hold.control = control
+            if control.generation > known.generation or control.state is ControlState.released:
+                del self._holds[computer_id]
+            self._say(ControlledMessage(id=hold.request_id, **control.model_dump()))
+
+
+def _first_error(problem: ValidationError) -> str:
+    error = problem.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in error["loc"][1:])
+    return f"{where}: {error['msg']}" if where else error["msg"]
 
 
 def _request_id(text: str) -> RequestId | None:
@@ -911,7 +1172,7 @@ class _EventStream(StreamingResponse):
             peer.left = True
             self.gone.set()
 
-    def wake(self) -> None:
+    def notice(self, events: list[db.LoggedEvent]) -> None:  # noqa: ARG002
         self._news.set()
 
     def end(self, ending: Ending) -> None:

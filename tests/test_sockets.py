@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import random
+import socket as sockets
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -21,6 +25,8 @@ import clerk_auth
 import db
 import live
 from infra.bus import LocalBus
+from models import Event, Stream, uuid7
+from schemas import EventRead, HelloMessage, ReadyMessage
 from settings import Settings
 from tests import clerk
 
@@ -42,7 +48,10 @@ def make_app() -> FastAPI:
     async def stream(
         user_id: str, after: int | None = None, run_id: UUID | None = None, kind: str | None = None
     ) -> Response:
-        return await live.event_stream(user_id, after, run_id, [kind] if kind else None)
+        try:
+            return await live.event_stream(user_id, after, run_id, [kind] if kind else None)
+        except live.TooManyConnections:
+            return Response(status_code=429)
 
     return app
 
@@ -55,7 +64,7 @@ async def serving(bus: LocalBus) -> AsyncIterator[int]:
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(SECONDS):
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
@@ -66,9 +75,14 @@ async def serving(bus: LocalBus) -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def port(database: str, bus: LocalBus) -> AsyncIterator[int]:
+def signed() -> None:
+    """Tokens of `token` are valid."""
     public = clerk.KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     clerk_auth.configure(Settings(clerk_issuer=ISSUER, clerk_jwt_key=public))
+
+
+@pytest.fixture
+async def port(database: str, bus: LocalBus, signed: None) -> AsyncIterator[int]:
     async with serving(bus) as port:
         yield port
 
@@ -150,7 +164,7 @@ async def emit(
 
 async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -164,3 +178,571 @@ async def test_two_sockets_get_the_identical_sequence(port: int, user: str) -> N
         for count in (1, 3, 600, 2):
             await emit(user, count)
         assert await one.seqs_until(606) == await two.seqs_until(606) == list(range(1, 607))
+
+
+async def test_a_reconnect_gets_exactly_the_rest(port: int, user: str) -> None:
+    await emit(user, 5)
+    async with client(port, user) as one:
+        answer = await one.subscribe(after=2)
+        assert answer | {"id": "s"} == {
+            "type": "subscribed", "id": "s", "subscription": 1, "from": 2, "head": 5, "recovered": True,
+        }  # fmt: skip
+        assert await one.seqs_until(5) == [3, 4, 5]
+        await emit(user)
+        assert await one.seqs_until(6) == [6]
+    await emit(user, 3)
+    async with client(port, user) as two:
+        await two.subscribe(after=6)
+        assert await two.seqs_until(9) == [7, 8, 9]
+
+
+async def test_live_only_begins_after_everything_that_was_committed_before(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        for seq in range(1, 20):
+            await emit(user)
+            assert (await one.subscribe())["from"] == seq
+            await one.send(type="unsubscribe", id="u", subscription=seq)
+            assert (await one.expect("unsubscribed"))["upto"] == seq
+
+
+async def test_an_event_arrives_as_it_is_listed(port: int, user: str) -> None:
+    run_id = uuid7()
+    async with client(port, user) as one:
+        await one.subscribe()
+        await emit(user, run_id=run_id, size=2)
+        (event,) = (await one.expect("events"))["events"]
+    assert EventRead.model_validate(event).run_id == run_id
+    assert {**event, "id": "", "at": ""} == {
+        "seq": 1, "id": "", "kind": "test.made", "run_id": str(run_id), "resource": {"type": "test", "id": "0"},
+        "at": "", "actor": "system", "data": {"text": "xx"},
+    }  # fmt: skip
+
+
+async def test_another_user_gets_nothing(port: int, user: str, other_user: str) -> None:
+    async with client(port, user) as mine, client(port, other_user) as theirs:
+        await mine.subscribe(after=0)
+        await theirs.subscribe(after=0)
+        await emit(user, 10)
+        assert await mine.seqs_until(10) == list(range(1, 11))
+        await emit(other_user, kind="test.theirs")
+        message = await theirs.receive()
+        assert [(event["seq"], event["kind"]) for event in message["events"]] == [(1, "test.theirs")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_reconnects_under_concurrent_writers_see_each_event_exactly_once(
+    port: int, user: str, seed: int
+) -> None:
+    dice = random.Random(seed)
+
+    async def write() -> None:
+        for _ in range(30):
+            await emit(user, dice.randint(1, 8), size=dice.choice([0, 100, 9000]))
+            await asyncio.sleep(dice.random() * 0.01)
+
+    writers = [asyncio.create_task(write()) for _ in range(3)]
+    seen: list[int] = []
+    for _ in range(20):
+        async with client(port, user) as one:
+            answer = await one.subscribe(after=len(seen))
+            assert answer["recovered"]
+            for _ in range(dice.randint(0, 4)):
+                if all(writer.done() for writer in writers):
+                    break
+                message = await one.expect("events")
+                seen += [event["seq"] for event in message["events"]]
+                assert message["upto"] == seen[-1]
+            one.connection.transport.abort()
+    await asyncio.gather(*writers)
+    head = (await db.log_bounds(user))[1]
+    async with client(port, user) as one:
+        await one.subscribe(after=len(seen))
+        if len(seen) < head:
+            seen += await one.seqs_until(head)
+    assert seen == list(range(1, head + 1))
+
+
+async def test_a_long_log_is_replayed_whole_while_it_grows(port: int, user: str) -> None:
+    await emit(user, 6000)
+    async with client(port, user) as one:
+        await one.subscribe(after=0)
+        for _ in range(50):
+            await emit(user, 10)
+        assert await one.seqs_until(6500) == list(range(1, 6501))
+
+
+async def test_a_burst_of_large_events_reaches_those_who_read(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        await one.subscribe()
+        reading = asyncio.create_task(one.seqs_until(200))
+        await emit(user, 200, size=30_000)
+        assert await reading == list(range(1, 201))
+
+
+async def test_filters_leave_out_the_rest_and_upto_moves_past_it(port: int, user: str) -> None:
+    runs = [uuid7(), uuid7()]
+    for number in range(600):
+        await emit(
+            user, run_id=runs[number % 2], kind=["run.started", "run.step.started", "test.made"][number % 3]
+        )
+    async with client(port, user) as one:
+        await one.subscribe(after=0, run_id=str(runs[1]), kinds=["run.step.", "test.made"])
+        wanted = [n + 1 for n in range(600) if n % 2 == 1 and n % 3 > 0]
+        assert await one.seqs_until(wanted[-1]) == wanted
+        await emit(user, 1500, kind="run.started", run_id=runs[1])
+        await emit(user, kind="test.made", run_id=runs[1])
+        message = await one.expect("events")
+        assert ([event["seq"] for event in message["events"]], message["upto"]) == ([2101], 2101)
+        await one.send(type="subscribe", id=7, after=2100, kinds=["test."])
+        assert (await one.expect("subscribed"))["id"] == 7
+        assert await one.seqs_until(2101) == [2101]
+
+
+async def test_a_run_is_replayed_without_reading_the_rest_of_the_log(port: int, user: str) -> None:
+    run_id = uuid7()
+    await emit(user, 3, run_id=run_id)
+    await emit(user, 5000)
+    await emit(user, 250, run_id=run_id)
+    async with client(port, user) as one:
+        await one.subscribe(after=0, run_id=str(run_id))
+        assert await one.seqs_until(5253) == [1, 2, 3, *range(5004, 5254)]
+        await emit(user, run_id=run_id)
+        assert await one.seqs_until(5254) == [5254]
+
+
+async def test_a_pruned_position_is_told_and_continues_with_what_is_kept(port: int, user: str) -> None:
+    await emit(user, 5)
+    async with db.as_user(user) as tx:
+        for seq in (1, 2, 3):
+            await tx.remove(Event, seq=seq)
+    async with client(port, user) as one:
+        answer = await one.subscribe(after=1)
+        assert (answer["recovered"], answer["from"]) == (False, 3)
+        assert await one.seqs_until(5) == [4, 5]
+        assert (await one.subscribe(after=3))["recovered"]
+
+
+async def test_a_position_from_the_future_is_told(port: int, user: str) -> None:
+    await emit(user, 2)
+    async with client(port, user) as one:
+        answer = await one.subscribe(after=99)
+        assert (answer["recovered"], answer["from"], answer["head"]) == (False, 2, 2)
+        await emit(user)
+        assert await one.seqs_until(3) == [3]
+
+
+async def test_lost_hints_cost_a_second(database: str, bus: LocalBus, user: str, signed: None) -> None:
+    deaf = LocalBus()
+    await deaf.start()
+    async with serving(deaf) as port, client(port, user) as one:
+        await one.subscribe()
+        await emit(user, 3)
+        assert await one.seqs_until(3) == [1, 2, 3]
+
+
+async def test_a_gap_of_the_bus_has_the_log_read(
+    database: str, user: str, signed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "TICK_SECONDS", 600)
+    deaf = LocalBus()
+    await deaf.start()
+    async with serving(deaf) as port, client(port, user) as one:
+        await one.subscribe()
+        await emit(user)
+        deaf._gap()
+        assert await one.seqs_until(1) == [1]
+
+
+async def test_a_log_that_went_back_closes_with_4010(port: int, user: str) -> None:
+    await emit(user, 5)
+    async with client(port, user) as one:
+        await one.subscribe()
+        async with db.as_user(user) as tx:
+            await tx.change(Stream, {}, last_seq=1)
+        code, messages = await one.closed()
+        assert (code, messages[-1]["code"], messages[-1]["retryable"]) == (4010, "position_lost", True)
+
+
+async def test_positions_are_signs_of_life(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(live, "POSITION_SECONDS", 0.1)
+    async with client(port, user) as one:
+        assert await one.expect("position") == {
+            "type": "position",
+            "subscription": None,
+            "upto": None,
+            "head": 0,
+        }
+        await one.subscribe(kinds=["other."])
+        await emit(user, 4)
+        while (position := await one.expect("position"))["head"] < 4:
+            pass
+        assert position == {"type": "position", "subscription": 1, "upto": 4, "head": 4}
+
+
+# Slow clients -------------------------------------------------------------------------------------
+
+
+async def connect_slowly(port: int, user_id: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A socket with a small window, subscribed to everything, whose client reads nothing any more."""
+    raw = sockets.socket()
+    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=1024)
+    writer.write(
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Authorization: Bearer " + token(user_id).encode() + b"\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    text = json.dumps({"type": "subscribe", "id": 1, "after": 0}).encode()
+    writer.write(struct.pack("!BBI", 0x81, 0x80 | len(text), 0) + text)
+    return reader, writer
+
+
+async def test_a_slow_consumer_is_closed_with_4008_and_a_fast_one_is_unharmed(port: int, user: str) -> None:
+    async with client(port, user) as fast:
+        await fast.subscribe()
+        reader, writer = await connect_slowly(port, user)
+        await until(lambda: sum(s._subscriptions != {} for s in live._running().sessions) == 2)
+        reading = asyncio.create_task(fast.seqs_until(400))
+        for _ in range(40):
+            await emit(user, 10, size=30_000)
+        assert await reading == list(range(1, 401))
+        await until(
+            lambda: (
+                len(live._running().sessions) == 1 or any(s._ended.done() for s in live._running().sessions)
+            )
+        )
+        received = b""
+        async with asyncio.timeout(SECONDS):
+            while not received.endswith(struct.pack("!H", 4008) + b"slow_consumer"):
+                received = received[-100:] + await reader.read(2**16)
+        writer.close()
+        await emit(user)
+        assert await fast.seqs_until(401) == [401]
+
+
+async def test_a_stalled_peer_is_cut(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WRITE_SECONDS", 2)
+    _, writer = await connect_slowly(port, user)
+    hub = live._running()
+    await until(lambda: any(session._subscriptions for session in hub.sessions))
+    for _ in range(40):
+        await emit(user, 10, size=30_000)
+    await until(lambda: not hub.sessions and not hub.peers)
+    writer.close()
+
+
+# Endings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "nonsense", "[]", "7", "null", '{"type": "steal"}', '{"id": 1}', '{"type": 7}', '{"type": "ack"',
+     '{"type":"auth","token":"\\ud800"}', "[" * 5000, b"\x00\x01", b""],
+)  # fmt: skip
+@pytest.mark.parametrize("signed_in", [True, False])
+async def test_what_is_not_a_message_closes_with_4400(
+    port: int, user: str, message: str | bytes, signed_in: bool
+) -> None:
+    async with client(port, user if signed_in else None) as one:
+        await one.connection.send(message)
+        code, messages = await one.closed()
+    assert (code, messages[-1]["code"], messages[-1]["retryable"]) == (4400, "bad_message", False)
+
+
+async def test_nothing_is_done_before_auth(port: int, user: str) -> None:
+    async with client(port) as one:
+        await one.send(type="subscribe", id=1, after=0)
+        assert (await one.closed())[0] == 4400
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "subscribe", "id": "a", "after": -1},
+        {"type": "subscribe", "id": "a", "after": 2**70},
+        {"type": "subscribe", "id": "a", "after": "0"},
+        {"type": "subscribe", "id": "a", "run_id": "x"},
+        {"type": "subscribe", "id": "a", "kinds": ["a'; drop table events"]},
+        {"type": "subscribe", "id": "a", "kinds": ["\x00"]},
+        {"type": "subscribe", "id": "a", "kinds": []},
+        {"type": "subscribe", "id": "a", "unknown": 1},
+        {"type": "watch", "id": "a", "computer_id": str(uuid4()), "max_fps": 1e9},
+        {"type": "control", "id": "a", "computer_id": str(uuid4()), "action": "keep"},
+        {"type": "input", "id": "a", "computer_id": str(uuid4()), "generation": 1, "event": {"type": "mouse", "x": "\x00"}},
+        {"type": "unwatch", "id": "a", "stream": 5},
+        {"type": "unsubscribe", "id": "a", "subscription": 5},
+        {"type": "unsubscribe", "id": "a", "subscription": -5},
+    ],
+)  # fmt: skip
+async def test_a_request_with_wrong_fields_is_an_error_and_the_connection_goes_on(
+    port: int, user: str, wrong: dict[str, Any]
+) -> None:
+    async with client(port, user) as one:
+        await one.send(**wrong)
+        error = await one.receive()
+        assert (error["type"], error["id"], error["retryable"]) == ("error", "a", False)
+        assert error["code"] in ("invalid", "not_found")
+        await one.subscribe()
+
+
+async def test_an_id_that_is_none_is_not_echoed(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        for wrong in ("a\x00", "x" * 65, {"a": 1}, -1, 1.5, True, None):
+            await one.send(type="subscribe", id=wrong)
+            assert (await one.receive())["id"] is None
+
+
+async def test_a_message_over_64_kib_is_closed_with_1009(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        await one.send(type="input", text="x" * 70_000)
+        assert (await one.closed())[0] == 1009
+    async with client(port, user) as one:
+        await one.send(type="subscribe", id=1, kinds=["x" * 60_000])
+        assert (await one.receive())["code"] == "invalid"
+
+
+async def test_a_flood_is_closed_with_4013(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        for _ in range(3 * live.MESSAGES_PER_SECOND):
+            await one.send(type="ack", stream=1, frame=1)
+        code, messages = await one.closed()
+    assert (code, messages[-1]["code"], messages[-1]["retry_after_ms"]) == (4013, "rate_limited", 1000)
+
+
+@pytest.mark.parametrize("bad", ["", "x", "é" * 50, "a.b." + "c" * 50, "x" * 8192])
+async def test_a_wrong_token_is_closed_with_4401(port: int, bad: str) -> None:
+    async with client(port) as one:
+        await one.send(type="auth", token=bad)
+        code, messages = await one.closed()
+    assert (code, messages[-1]["code"]) == (4401, "unauthorized")
+
+
+async def test_the_authorization_header_signs_in(port: int, user: str) -> None:
+    headers = {"Authorization": f"Bearer {token(user)}"}
+    async with client(port, additional_headers=headers) as one:
+        assert (await one.expect("ready"))["user_id"] == user
+    async with client(port, additional_headers={"Authorization": "Basic x"}) as one:
+        assert (await one.closed())[0] == 4401
+
+
+async def test_hello_comes_first_and_messages_may_follow_auth_at_once(port: int, user: str) -> None:
+    await emit(user, 2)
+    async with client(port) as one:
+        await one.send(type="auth", id="a", token=token(user))
+        await one.send(type="subscribe", id="s", after=1)
+        hello = HelloMessage.model_validate(await one.receive())
+        assert (hello.ping_seconds, hello.limits.message_bytes) == (25, 65536)
+        ready = ReadyMessage.model_validate(await one.receive())
+        assert (ready.id, ready.user_id, ready.head) == ("a", user, 2)
+        assert (await one.receive())["type"] == "subscribed"
+        assert await one.seqs_until(2) == [2]
+        assert one.connection.subprotocol == "cua.v1"
+
+
+async def test_compression_is_off_however_the_server_was_started(port: int, user: str) -> None:
+    async with client(port, user, compression="deflate") as one:
+        assert one.connection.response is not None
+        assert "Sec-WebSocket-Extensions" not in one.connection.response.headers
+        await one.subscribe(after=0)
+
+
+async def test_silence_is_closed_with_4408(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "AUTH_SECONDS", 0.2)
+    async with client(port) as one:
+        assert (await one.closed())[0] == 4408
+
+
+async def test_strangers_are_few(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "UNAUTHENTICATED", 2)
+    async with client(port, user), client(port), client(port) as stranger:
+        async with client(port) as one:
+            assert (await one.closed())[0] == 4013
+        await stranger.send(type="auth", token=token(user))
+        await stranger.expect("ready")
+        async with client(port, user):
+            pass
+
+
+async def test_a_user_has_at_most_twenty_connections(port: int, user: str, other_user: str) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(live.CONNECTIONS_PER_USER):
+            await stack.enter_async_context(client(port, user))
+        async with client(port) as one:
+            await one.send(type="auth", token=token(user))
+            code, messages = await one.closed()
+        assert (code, messages[-1]["retryable"]) == (4429, False)
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"http://127.0.0.1:{port}/stream/{user}")).status_code == 429
+        async with client(port, other_user):
+            pass
+    await until(lambda: not live._running().sessions)
+    async with client(port, user):
+        pass
+
+
+async def test_origins_are_checked(port: int, user: str) -> None:
+    for origin in (
+        "https://evil.example",
+        "null",
+        f"http://127.0.0.1:{port}.evil.example",
+        "http://127.0.0.1",
+    ):
+        async with client(port, origin=origin) as one:
+            code, messages = await one.closed()
+            assert (code, [message["type"] for message in messages]) == (4403, ["error"])
+    async with client(port, user, origin=f"http://127.0.0.1:{port}"):
+        pass
+    proxied = {"X-Forwarded-Host": "app.example.com"}
+    async with client(port, user, origin="https://app.example.com", additional_headers=proxied):
+        pass
+
+
+async def test_a_newer_token_keeps_the_connection_and_an_old_one_ends_it(
+    port: int, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(live, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(live, "WARNING_SECONDS", 1.0)
+    async with client(port) as one:
+        await one.send(type="auth", token=token(user, lifetime=2))
+        await one.expect("ready")
+        await one.subscribe()
+        await one.expect("auth_expiring")
+        await one.send(type="auth", id="r", token=token(user, lifetime=4))
+        assert (await one.expect("ready"))["id"] == "r"
+        began = time.monotonic()
+        await one.expect("auth_expiring")
+        await emit(user)
+        assert await one.seqs_until(1) == [1]
+        code, messages = await one.closed()
+        assert (code, messages[-1]["code"]) == (4401, "expired")
+        assert time.monotonic() - began > 2
+
+
+async def test_a_refresh_belongs_to_the_same_user(port: int, user: str, other_user: str) -> None:
+    async with client(port, user) as one:
+        await one.send(type="auth", token=token(other_user))
+        assert (await one.closed())[0] == 4403
+
+
+async def test_a_wrong_refresh_ends_the_connection(port: int, user: str) -> None:
+    async with client(port, user) as one:
+        await one.send(type="auth", token=token(user)[:-4])
+        assert (await one.closed())[0] == 4401
+
+
+async def test_revocation_closes_at_once(port: int, bus: LocalBus, user: str, other_user: str) -> None:
+    async with client(port) as session, client(port, user) as rest, client(port, other_user) as other:
+        await session.send(type="auth", token=token(user, session="sess_ended"))
+        await session.expect("ready")
+        bus.publish("revoked", b"sess_ended")
+        code, messages = await session.closed()
+        assert (code, messages[-1]["code"]) == (4403, "forbidden")
+        bus.publish("revoked", f"user:{user}".encode())
+        assert (await rest.closed())[0] == 4403
+        await other.subscribe()
+
+
+async def test_stopping_closes_with_4009(database: str, bus: LocalBus, user: str, signed: None) -> None:
+    async with serving(bus) as port, client(port, user) as one, client(port) as stranger:
+        await live.stop()
+        assert (await one.closed())[0] == (await stranger.closed())[0] == 4009
+        async with client(port) as late:
+            assert (await late.closed())[0] == 4009
+
+
+async def test_nothing_stays_of_those_who_left(port: int, user: str) -> None:
+    for _ in range(5):
+        async with client(port, user) as one:
+            await one.subscribe(after=0)
+    hub = live._running()
+    await until(lambda: not (hub.sessions or hub.strangers or hub.peers or hub._logs))
+
+
+# Server-sent events -------------------------------------------------------------------------------
+
+
+async def read_stream(port: int, user_id: str, count: int, **params: Any) -> list[dict[str, str]]:
+    """The first blocks of a stream, comments left out."""
+    blocks: list[dict[str, str]] = []
+    block: dict[str, str] = {}
+    async with (
+        asyncio.timeout(SECONDS),
+        httpx.AsyncClient(timeout=SECONDS) as http,
+        http.stream("GET", f"http://127.0.0.1:{port}/stream/{user_id}", params=params) as reply,
+    ):
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        async for line in reply.aiter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                block |= {name: value} if name else {}
+                continue
+            if block:
+                blocks.append(block)
+            block = {}
+            if len(blocks) == count:
+                break
+    return blocks
+
+
+async def test_a_stream_carries_the_same_events(port: int, user: str, other_user: str) -> None:
+    await emit(user, 3)
+    await emit(other_user, 9)
+    reading = asyncio.create_task(read_stream(port, user, 4, after=1))
+    await until(lambda: live._running().streams)
+    await emit(user, 2)
+    blocks = await reading
+    assert [(block["id"], block["event"]) for block in blocks] == [
+        (str(n), "test.made") for n in (2, 3, 4, 5)
+    ]
+    assert [json.loads(block["data"])["seq"] for block in blocks] == [2, 3, 4, 5]
+    await until(lambda: not live._running().streams)
+
+
+async def test_a_stream_filters_and_silence_moves_its_position(
+    port: int, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.2)
+    run_id = uuid7()
+    await emit(user, 2)
+    await emit(user, run_id=run_id)
+    await emit(user, 2, run_id=run_id, kind="run.started")
+    await emit(user, 3)
+    blocks = await read_stream(port, user, 3, after=0, run_id=str(run_id), kind="run.")
+    assert [block["id"] for block in blocks] == ["4", "5", "8"]
+    assert blocks[-1].keys() == {"id"}
+
+
+async def test_a_stream_that_cannot_resume_says_so(port: int, user: str) -> None:
+    await emit(user, 2)
+    assert await read_stream(port, user, 1, after=50) == [{"event": "reset", "data": '{"from":2,"head":2}'}]
+
+
+async def test_streams_end_when_the_server_stops(
+    database: str, bus: LocalBus, user: str, signed: None
+) -> None:
+    async with serving(bus) as port:
+        reading = asyncio.create_task(read_stream(port, user, 99))
+        await until(lambda: live._running().streams)
+        await live.stop()
+        assert await reading == []
+
+
+async def test_a_stalled_stream_is_cut(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WRITE_SECONDS", 2)
+    raw = sockets.socket()
+    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    _, writer = await asyncio.open_connection(sock=raw, limit=1024)
+    writer.write(f"GET /stream/{user}?after=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    hub = live._running()
+    await until(lambda: hub.streams)
+    for _ in range(40):
+        await emit(user, 10, size=30_000)
+    await until(lambda: not hub.streams and not hub.peers)
+    writer.close()
