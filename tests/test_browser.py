@@ -80,6 +80,10 @@ async def eventually(
     return value
 
 
+def contents(path: str | Path) -> bytes:
+    return Path(path).read_bytes()
+
+
 def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
@@ -291,8 +295,8 @@ async def test_no_host_but_the_page_s_own_is_contacted(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o777)
-        log = Path(name) / "net.json"
+        os.chmod(name, 0o777)  # noqa: PTH101 - Chromium, another user, writes there
+        log = f"{name}/net.json"
         monkeypatch.setattr(chromium, "FLAGS", (*chromium.FLAGS, f"--log-net-log={log}"))
         own = Browsers()
         await own.start()
@@ -303,7 +307,7 @@ async def test_no_host_but_the_page_s_own_is_contacted(
         await do(computer, "click", target={"selector": "button"})
         await asyncio.sleep(3)  # a window of observation: vendor traffic starts by itself within it
         await own.close()
-        entries = json.loads(log.read_text())["events"]
+        entries = json.loads(contents(log))["events"]
     urls = {entry["params"]["url"] for entry in entries if "url" in entry.get("params", {})}
     hosts = {str(entry["params"]["host"]) for entry in entries if "host" in entry.get("params", {})}
     ours = (
@@ -467,9 +471,11 @@ async def test_alerts_without_end_do_not_block_the_computer(
     computer: Computer, told: Told, site: Site
 ) -> None:
     await do(computer, "navigate", url=site.url("/alerts"))
-    await do(computer, "click", target={"selector": "button"}, timeout_ms=8000)
+    await fails("tab_closed", computer, "click", target={"selector": "button"})
+    await until(lambda: told.of("crashed"))
+    assert len(told.of("dialog")) <= 2 + chromium.MAX_DIALOGS
     assert await script(computer, "1 + 1") == 2
-    assert len(told.of("dialog")) == chromium.DIALOGS_REPORTED
+    assert computer.active.id == "t2"
 
 
 async def test_a_page_that_asks_to_stay_is_left(computer: Computer, site: Site) -> None:
@@ -530,9 +536,8 @@ async def test_a_download_is_kept_under_a_safe_path_with_its_own_name(
     data = (await until(lambda: told.of("download")))[0]
     assert (data["size"], data["url"], data["state"]) == (1000, site.url("/small"), "completed")
     assert "/" not in data["name"]
-    path = Path(data["path"])
-    assert path.parent == tmp_path / "downloads"
-    assert path.read_bytes() == b"x" * 1000
+    assert data["path"].startswith(f"{tmp_path}/downloads/")
+    assert contents(data["path"]) == b"x" * 1000
 
 
 @pytest.mark.parametrize("path", ["/large", "/endless"])
@@ -685,7 +690,7 @@ async def test_without_an_owner_s_files_nothing_can_be_uploaded(form: Computer) 
 async def test_an_element_that_cannot_be_clicked_says_why(
     form: Computer, selector: str, code: str, words: str
 ) -> None:
-    assert words in await fails(code, form, "click", target={"selector": selector}, timeout_ms=400)
+    assert words in await fails(code, form, "click", target={"selector": selector}, timeout_ms=900)
 
 
 async def test_a_ref_of_nothing_is_not_found(form: Computer) -> None:
@@ -898,7 +903,8 @@ async def test_a_slow_viewer_gets_few_frames_and_always_the_last(computer: Compu
     quick_watch = computer.screencast.watch(quick.append, None, max_fps=60)
     before = len(seen)
     await do(computer, "wait", duration_ms=1000)
-    assert len(quick) > 3 * (len(seen) - before)
+    assert len(seen) - before <= 6
+    assert len(quick) > len(seen) - before
     assert [frame.number for frame in quick] == sorted({frame.number for frame in quick})
     slow_watch.close()
     quick_watch.close()

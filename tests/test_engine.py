@@ -1,25 +1,41 @@
 """Runs on a real Chromium: claimed, driven, steered, taken over, ended."""
 
 import asyncio
+import os
+import signal
+import sys
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
+from pydantic import TypeAdapter
+from sqlalchemy.exc import NoResultFound
 
 import db
+from browser.actions import Action, InputEvent
+from browser.chromium import ComputerClosed
 from infra.bus import LocalBus
 from infra.storage import open_directory
 from infra.vault import Vault, load_vault
-from models import Computer, Control, File, Run, RunStatus, Step, uuid7
+from models import Computer, Control, File, Quota, Run, RunStatus, Step, Workflow, uuid7
 from runs import computers, engine
-from schemas import RunCreate
+from runs.drive import LONG_AGO
+from runs.workflows import InvalidParams, InvalidWorkflow
+from schemas import ComputerCreate, RunCreate
 from settings import settings
 from tests import pages
+from tests.conftest import ROOT
 from tests.pages import Site
 
 Steps = list[dict[str, Any]]
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
+LEASE = timedelta(seconds=15)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +72,14 @@ async def start(user: str, steps: Steps, **more: Any) -> UUID:
     return run_id
 
 
+async def open_computer(user: str) -> UUID:
+    async with db.as_user(user, "user") as tx:
+        reply = await computers.create(tx, ComputerCreate())
+    computer_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    await computers.tabs(user, computer_id)
+    return computer_id
+
+
 async def read(user: str, run_id: UUID) -> Run:
     async with db.as_user(user) as tx:
         return await tx.one(Run, id=run_id)
@@ -73,21 +97,30 @@ async def ended(user: str, run_id: UUID, seconds: float = 30) -> Run:
     return run
 
 
-async def until(user: str, run_id: UUID, seconds: float = 20, **values: object) -> Run:
-    """The run once it has these values."""
+async def look(seconds: float) -> AsyncIterator[None]:
+    """Time to look again, every 20 ms; TimeoutError after so many seconds."""
     async with asyncio.timeout(seconds):
         while True:
-            run = await read(user, run_id)
-            if all(getattr(run, name) == value for name, value in values.items()):
-                return run
-            assert not RunStatus(run.status).ended, (run.status, run.error)
+            yield
             await asyncio.sleep(0.02)
 
 
-async def step_begun(user: str, run_id: UUID, number: int) -> None:
-    async with asyncio.timeout(20):
-        while not any(step.number == number for step in await steps_of(user, run_id)):
-            await asyncio.sleep(0.02)
+async def until(user: str, run_id: UUID, seconds: float = 20, **values: object) -> Run:
+    """The run once it has these values."""
+    async for _ in look(seconds):
+        run = await read(user, run_id)
+        if all(getattr(run, name) == value for name, value in values.items()):
+            break
+        assert not RunStatus(run.status).ended, (run.status, run.error)
+    return run
+
+
+async def step_begun(user: str, run_id: UUID, number: int, *, acted: bool = False) -> None:
+    async for _ in look(20):
+        if any(
+            step.number == number and (step.acted_at or not acted) for step in await steps_of(user, run_id)
+        ):
+            break
 
 
 async def ask(user: str, run_id: UUID, control: Control) -> None:
@@ -106,7 +139,7 @@ TITLE = {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["
 
 
 async def test_a_run_does_its_steps_and_keeps_what_they_brought(user: str, site: Site, worker: UUID) -> None:
-    flow = [
+    flow: Steps = [
         {"type": "setViewport", "width": 800, "height": 600},
         {"type": "navigate", "url": site.url("/login")},
         {"type": "change", "selectors": ["[name=user]"], "value": "ada"},
@@ -135,9 +168,590 @@ async def test_a_run_does_its_steps_and_keeps_what_they_brought(user: str, site:
     assert told[:2] == ["run.queued", "run.started"]
     assert told.count("run.step.started") == told.count("run.step.finished") == 6
     assert told.index("run.succeeded") > max(n for n, kind in enumerate(told) if kind == "run.step.finished")
-    async with asyncio.timeout(10):
-        while opened.state != "closed":
-            await asyncio.sleep(0.05)
-            async with db.as_user(user) as tx:
-                opened = await tx.one(Computer, id=run.computer_id)
+    async for _ in look(10):
+        async with db.as_user(user) as tx:
+            opened = await tx.one(Computer, id=run.computer_id)
+        if opened.state == "closed":
+            break
     assert (opened.for_run, opened.closed_reason) == (True, "run_ended")
+
+
+# Wishes -------------------------------------------------------------------------------------------
+
+
+async def test_cancelling_a_waiting_step_ends_the_run_within_a_second(user: str, worker: UUID) -> None:
+    run_id = await start(user, [FOREVER])
+    await step_begun(user, run_id, 1)
+    asked = time.monotonic()
+    await ask(user, run_id, Control.cancel)
+    run = await ended(user, run_id)
+    assert time.monotonic() - asked < 1.5
+    assert (run.status, run.reason, run.result) == ("cancelled", None, None)
+    assert [step.status for step in await steps_of(user, run_id)] == ["interrupted"]
+    assert (await kinds(user, run_id))[-1] in ("run.cancelled", "computer.closed")
+
+
+async def test_pausing_a_waiting_step_stops_it_within_a_second_and_resuming_goes_on(
+    user: str, worker: UUID
+) -> None:
+    wait = {"type": "waitForExpression", "expression": "window.go", "timeout": 20_000}
+    run_id = await start(user, [wait, TITLE | {"fields": {"go": {"selectors": ["body"]}}}])
+    await step_begun(user, run_id, 1)
+    asked = time.monotonic()
+    await ask(user, run_id, Control.pause)
+    paused = await until(user, run_id, status="paused")
+    assert time.monotonic() - asked < 1.5
+    assert (paused.reason, paused.control) == ("requested", "pause")
+    held = await computers.find_held(user, paused.computer_id)
+    assert held is not None
+    await held.computer.page.evaluate("window.go = true")
+    assert (await read(user, run_id)).status == "paused"
+    await ask(user, run_id, Control.run)
+    run = await ended(user, run_id)
+    assert (run.status, run.step_count) == ("succeeded", 2)
+    told = [kind for kind in await kinds(user, run_id) if kind in ("run.paused", "run.resumed")]
+    assert told == ["run.paused", "run.resumed"]
+
+
+@pytest.mark.parametrize("control", [Control.pause, Control.cancel])
+async def test_a_hanging_page_cannot_delay_a_wish(
+    user: str, site: Site, worker: UUID, control: Control
+) -> None:
+    flow: Steps = [
+        {"type": "navigate", "url": site.url("/hang")},
+        {"type": "click", "selectors": ["button"], "timeout": 60_000},
+        {"type": "waitForElement", "selectors": ["#never"], "timeout": 60_000},
+    ]
+    run_id = await start(user, flow)
+    await step_begun(user, run_id, 2, acted=True)
+    asked = time.monotonic()
+    await ask(user, run_id, control)
+    if control is Control.pause:
+        await until(user, run_id, status="paused")
+        assert time.monotonic() - asked < 2
+        asked = time.monotonic()
+        await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+    assert time.monotonic() - asked < 2
+    assert (await read(user, run_id)).status == "cancelled"
+
+
+async def test_the_time_limit_leaves_pauses_out(user: str, worker: UUID) -> None:
+    run_id = await start(user, [FOREVER], timeout_seconds=3)
+    await step_begun(user, run_id, 1)
+    await ask(user, run_id, Control.pause)
+    await until(user, run_id, status="paused")
+    await asyncio.sleep(3.2)
+    assert (await read(user, run_id)).status == "paused"
+    await ask(user, run_id, Control.run)
+    run = await ended(user, run_id)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert (run.error["code"], run.error["step"], run.error["pointer"]) == ("timeout", 1, "/steps/0")
+    assert 2900 <= run.active_ms < 6000
+    assert [step.status for step in await steps_of(user, run_id)] == ["failed"]
+
+
+async def test_a_queued_run_is_paused_resumed_and_cancelled_at_once(user: str, worker: UUID) -> None:
+    later = "2100-01-01T00:00:00Z"
+    run_id = await start(user, [FOREVER], run_after=later)
+    await ask(user, run_id, Control.pause)
+    assert (await read(user, run_id)).status == "paused"
+    await ask(user, run_id, Control.run)
+    assert (await read(user, run_id)).status == "queued"
+    with pytest.raises(engine.WrongState):
+        await ask(user, run_id, Control.run)
+    await ask(user, run_id, Control.cancel)
+    assert (await read(user, run_id)).status == "cancelled"
+    for control in Control:
+        with pytest.raises(engine.WrongState, match="has ended"):
+            await ask(user, run_id, control)
+    assert await kinds(user, run_id) == ["run.queued", "run.paused", "run.queued", "run.cancelled"]
+
+
+async def test_a_run_that_waits_long_gives_its_browser_back_and_goes_on_later(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "park_seconds", 1)
+    flow: Steps = [
+        {"type": "navigate", "url": site.url("/store")},
+        {"type": "waitForExpression", "expression": "localStorage.go", "timeout": 20_000},
+        {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["title"]}}},
+    ]
+    run_id = await start(user, flow)
+    await step_begun(user, run_id, 2)
+    await ask(user, run_id, Control.pause)
+    paused = await until(user, run_id, status="paused")
+    held = await computers.find_held(user, paused.computer_id)
+    assert held is not None
+    await held.computer.page.evaluate("localStorage.go = 1")
+    parked = await until(user, run_id, status="paused", lease_owner=None)
+    assert parked.checkpoint is not None
+    assert b"localhost" not in parked.checkpoint
+    await ask(user, run_id, Control.run)
+    run = await ended(user, run_id)
+    assert (run.status, run.step_count, run.attempt) == ("succeeded", 3, 1), run.error
+    assert run.computer_id != paused.computer_id
+    assert [step.attempt for step in await steps_of(user, run_id)] == [1, 2, 1]
+    told = await kinds(user, run_id)
+    assert told.count("run.step.finished") == 3
+    assert [kind for kind in told if kind in ("run.paused", "run.queued", "run.resumed")] == [
+        "run.queued",
+        "run.paused",
+        "run.queued",
+        "run.resumed",
+    ]
+
+
+# Control ------------------------------------------------------------------------------------------
+
+
+async def test_a_person_takes_a_running_computer_over_and_gives_it_back(
+    user: str, site: Site, worker: UUID
+) -> None:
+    flow: Steps = [
+        {"type": "navigate", "url": site.url("/")},
+        {"type": "waitForExpression", "expression": "document.querySelector('#name').value == 'hi'"},
+    ]
+    flow[1]["timeout"] = 30_000
+    run_id = await start(user, flow)
+    await step_begun(user, run_id, 2)
+    computer_id = (await read(user, run_id)).computer_id
+    assert computer_id is not None
+    with pytest.raises(computers.ComputerBusy):
+        await computers.act(user, computer_id, ACTION.validate_python({"action": "reload"}))
+    asked = time.monotonic()
+    taken = await computers.take_control(user, computer_id, "ada")
+    assert (taken.state, taken.holder) == ("pending", "ada")
+    paused = await until(user, run_id, status="paused", reason="control")
+    async for _ in look(5):
+        if "control.taken" in await kinds(user, run_id):
+            break
+    assert time.monotonic() - asked < 2
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    await held.computer.page.focus("#name")
+    event = INPUT.validate_python({"type": "text", "text": "hi"})
+    with pytest.raises(computers.StaleControl):
+        await computers.send_input(user, computer_id, taken.generation + 1, event)
+    await computers.send_input(user, computer_id, taken.generation, event)
+    assert paused.control == "run"
+    released = await computers.release_control(user, computer_id, taken.generation)
+    assert (released.state, released.holder) == ("released", None)
+    assert (await ended(user, run_id)).status == "succeeded"
+    with pytest.raises((computers.StaleControl, ComputerClosed)):
+        await computers.send_input(user, computer_id, taken.generation, event)
+
+
+async def test_a_run_paused_for_two_reasons_goes_on_when_both_are_gone(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    await ask(user, run_id, Control.pause)
+    computer_id = (await until(user, run_id, status="paused")).computer_id
+    assert computer_id is not None
+    assert (await computers.take_control(user, computer_id, "ada")).state == "granted"
+    await until(user, run_id, reason="control")
+    await computers.release_control(user, computer_id)
+    await until(user, run_id, status="paused", reason="requested")
+    await ask(user, run_id, Control.run)
+    await until(user, run_id, status="running")
+    await ask(user, run_id, Control.cancel)
+    assert (await ended(user, run_id)).status == "cancelled"
+
+
+async def test_control_that_expires_leaves_the_run_waiting_for_its_user(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "control_seconds", 1)
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    computer_id = (await read(user, run_id)).computer_id
+    assert computer_id is not None
+    await computers.take_control(user, computer_id, "ada")
+    waiting = await until(user, run_id, status="waiting_user", control="pause")
+    assert waiting.reason == "control_expired"
+    await ask(user, run_id, Control.run)
+    await until(user, run_id, status="running")
+    await ask(user, run_id, Control.cancel)
+    assert (await ended(user, run_id)).status == "cancelled"
+    told = await kinds(user, run_id)
+    assert [kind for kind in told if kind.startswith("control.") or kind == "run.waiting"] == [
+        "control.taken",
+        "control.released",
+        "run.waiting",
+    ]
+
+
+# Failures -----------------------------------------------------------------------------------------
+
+
+async def test_a_missing_element_fails_the_step_and_the_run_with_what_was_tried(
+    user: str, site: Site, worker: UUID
+) -> None:
+    flow: Steps = [
+        {"type": "navigate", "url": site.url("/")},
+        {"type": "click", "selectors": ["#nowhere", "text/Nowhere"], "timeout": 500},
+    ]
+    run = await ended(user, await start(user, flow))
+    assert (run.status, run.step_count) == ("failed", 1)
+    assert run.error is not None
+    assert (run.error["code"], run.error["step"], run.error["pointer"]) == (
+        "element_not_found",
+        2,
+        "/steps/1",
+    )
+    assert len(run.error["tried"]) == 2
+    last = (await steps_of(user, run.id))[-1]
+    assert (last.status, str(last.screenshot_id)) == ("failed", run.error["screenshot_id"])
+
+
+async def test_an_unreachable_page_fails_the_run_with_a_sentence(user: str, worker: UUID) -> None:
+    run = await ended(user, await start(user, [{"type": "navigate", "url": "http://127.0.0.1:1/"}]))
+    assert run.error is not None
+    assert run.error["code"] == "unreachable"
+    assert "could not be opened" in run.error["detail"]
+
+
+async def test_a_host_outside_the_allowed_domains_is_not_reached(user: str, site: Site, worker: UUID) -> None:
+    flow: Steps = [{"type": "navigate", "url": site.url("/second")}, TITLE]
+    asked = len(site.asked)
+    run = await ended(user, await start(user, flow, allowed_domains=["example.com"]))
+    assert run.status == "failed" or (run.result or {})["outputs"]["page"] != {"title": "Second"}
+    assert len(site.asked) == asked
+
+
+@pytest.mark.parametrize("how", ["page", "process"])
+async def test_a_crash_fails_the_step_that_it_hit(user: str, site: Site, worker: UUID, how: str) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    held = await computers.find_held(user, (await read(user, run_id)).computer_id or uuid4())
+    assert held is not None
+    if how == "page":
+        crash = asyncio.ensure_future(held.computer.active.cdp.send("Page.crash"))
+    else:
+        held.computer._process.kill()
+    run = await ended(user, run_id)
+    if how == "page":
+        await asyncio.gather(crash, return_exceptions=True)
+    assert run.error is not None
+    assert (run.status, run.error["code"], run.error["step"]) == ("failed", "page_crashed", 2)
+
+
+async def test_a_missing_chromium_fails_the_run_with_the_remedy(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "chromium_path", "/nowhere/chromium")
+    run = await ended(user, await start(user, [FOREVER]))
+    assert run.error is not None
+    assert run.error["code"] == "chromium_missing"
+    assert "CHROMIUM_PATH" in run.error["detail"]
+
+
+async def test_a_run_on_an_open_computer_uses_it_and_leaves_it_open(
+    user: str, site: Site, worker: UUID
+) -> None:
+    computer_id = await open_computer(user)
+    await computers.act(
+        user, computer_id, ACTION.validate_python({"action": "navigate", "url": site.url("/second")})
+    )
+    first = await start(user, [TITLE], computer_id=str(computer_id))
+    second = await start(user, [TITLE], computer_id=str(computer_id))
+    for run_id in (first, second):
+        run = await ended(user, run_id)
+        assert (run.status, run.computer_id) == ("succeeded", computer_id)
+        assert run.result == {"outputs": {"page": {"title": "Second"}}}
+    assert len(await computers.tabs(user, computer_id)) == 1
+    with pytest.raises(engine.WrongState):
+        await start(user, [TITLE], computer_id=str(computer_id), allowed_domains=["example.com"])
+    await computers.close(user, computer_id)
+    with pytest.raises(ComputerClosed):
+        await start(user, [TITLE], computer_id=str(computer_id))
+
+
+async def test_closing_the_computer_fails_the_run_on_it(user: str, worker: UUID) -> None:
+    computer_id = await open_computer(user)
+    run_id = await start(user, [FOREVER], computer_id=str(computer_id))
+    await step_begun(user, run_id, 1)
+    await computers.close(user, computer_id)
+    run = await ended(user, run_id)
+    assert run.error is not None
+    assert run.error["code"] == "computer_closed"
+
+
+async def test_only_a_run_that_has_ended_is_deleted_and_its_files_go_with_it(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/second")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    async with db.as_user(user) as tx:
+        with pytest.raises(engine.WrongState):
+            await engine.delete_run(tx, await tx.one(Run, id=run_id))
+        kept = await tx.find(File, run_id=run_id)
+    paths = [settings.data_dir / "files" / file.storage_key for file in kept]
+    assert paths
+    assert all(path.exists() for path in paths)
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+    async for _ in look(10):
+        if "computer.closed" in await kinds(user, run_id):
+            break
+    async with db.as_user(user) as tx:
+        await engine.delete_run(tx, await tx.one(Run, id=run_id))
+    async for _ in look(5):
+        if not any(path.exists() for path in paths):
+            break
+    assert await steps_of(user, run_id) == []
+
+
+async def test_bad_workflows_and_params_are_refused_before_anything_is_queued(
+    user: str, database: str
+) -> None:
+    with pytest.raises(InvalidWorkflow):
+        await start(user, [{"type": "clik"}])
+    with pytest.raises(InvalidParams):
+        await start(user, [FOREVER], params={"unknown": 1})
+    with pytest.raises(NoResultFound):
+        async with db.as_user(user) as tx:
+            await engine.enqueue(tx, RunCreate(workflow_id=uuid4()))
+    async with db.as_user(user) as tx:
+        assert await tx.find(Run) == []
+
+
+async def test_params_with_defaults_reach_the_steps(user: str, site: Site, worker: UUID) -> None:
+    parameters = {"properties": {"path": {"type": "string", "default": "/second"}}}
+    definition = {"title": "P", "steps": [{"type": "navigate", "url": site.url("{{ params.path }}")}, TITLE]}
+    async with db.as_user(user) as tx:
+        workflow = await tx.add(Workflow, name="P", definition=definition, parameters=parameters)
+        reply = await engine.enqueue(tx, RunCreate(workflow_id=workflow.id))
+    run = await ended(user, UUID(orjson.loads(bytes(reply.body))["data"]["id"]))
+    assert (run.params, run.workflow_id) == ({"path": "/second"}, workflow.id)
+    assert run.result == {"outputs": {"page": {"title": "Second"}}}
+
+
+# Queue, leases, takeover --------------------------------------------------------------------------
+
+
+async def claim(worker_id: UUID, per_user: int = 2, *, room: bool = True) -> tuple[str, UUID] | None:
+    async with db.as_system() as tx:
+        rows = await tx.call("claim_run", worker_id, LEASE, per_user, room)
+    return (rows[0]["user_id"], rows[0]["id"]) if rows else None
+
+
+@pytest.fixture
+async def idle(worker: UUID, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """This process claims nothing for the time of the test."""
+    monkeypatch.setitem(settings.__dict__, "max_runs", 0)
+    yield
+
+
+@pytest.fixture
+async def queue(idle: None) -> AsyncIterator[list[str]]:
+    """Ten users: the first has forty runs, the others five each; all are removed in the end."""
+    users = [f"user_{uuid4().hex}" for _ in range(10)]
+    for number, user_id in enumerate(users):
+        await db.ensure_user(user_id)
+        async with db.as_user(user_id) as tx:
+            for _ in range(5 if number else 40):
+                await tx.add(Run, title="Q", definition={}, timeout_seconds=60)
+            await tx.change(Quota, {}, ready_at=LONG_AGO)
+    yield users
+    for user_id in users:
+        async with db.as_user(user_id) as tx:
+            await tx.remove(Run)
+
+
+async def test_claiming_is_fair_between_users(queue: list[str]) -> None:
+    owner = uuid7()
+    claimed = [await claim(owner, per_user=5) for _ in range(50)]
+    turns = [row[0] for row in claimed if row is not None]
+    assert len(turns) == 50
+    for number in range(0, 50, 10):
+        assert sorted(turns[number : number + 10]) == sorted(queue)
+    assert await claim(owner, per_user=5) is None
+
+
+async def test_concurrent_claimers_take_exactly_what_each_user_may_have(queue: list[str]) -> None:
+    async def keep_claiming(owner: UUID) -> list[tuple[str, UUID]]:
+        taken, misses = [], 0
+        while misses < 5:
+            row = await claim(owner)
+            misses = 0 if row else misses + 1
+            taken += [row] if row else []
+        return taken
+
+    groups = await asyncio.gather(*(keep_claiming(uuid7()) for _ in range(6)))
+    taken = [row for group in groups for row in group]
+    assert len({run_id for _, run_id in taken}) == len(taken)
+    assert {user_id: sum(owner == user_id for owner, _ in taken) for user_id in queue} == dict.fromkeys(
+        queue, 2
+    )
+
+
+async def test_priority_goes_first_and_without_room_nothing_is_claimed(user: str, idle: None) -> None:
+    async with db.as_user(user) as tx:
+        ids = [
+            (await tx.add(Run, title="Q", definition={}, timeout_seconds=60, priority=priority)).id
+            for priority in (0, 5, 5, -1)
+        ]
+        await tx.change(Quota, {}, ready_at=LONG_AGO)
+    owner = uuid7()
+    assert await claim(owner, room=False) is None
+    claimed = [await claim(owner, per_user=9) for _ in range(5)]
+    assert claimed == [(user, ids[1]), (user, ids[2]), (user, ids[0]), (user, ids[3]), None]
+    async with db.as_user(user) as tx:
+        await tx.remove(Run)
+
+
+async def test_a_run_that_another_worker_took_is_written_no_more(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await start(user, [FOREVER | {"timeout": 2_000}])
+    await step_begun(user, run_id, 1)
+    monkeypatch.setitem(settings.__dict__, "max_runs", 0)
+    async with db.as_user(user) as tx:
+        await tx.change(Run, {"id": run_id}, lease_expires_at=LONG_AGO)
+    other = uuid7()
+    assert await claim(other) == (user, run_id)
+    assert engine._engine is not None
+    async for _ in look(10):
+        if run_id not in engine._engine.drives:
+            break
+    run = await read(user, run_id)
+    assert (run.status, run.lease_owner, run.lease_epoch) == ("running", other, 2)
+    assert [step.status for step in await steps_of(user, run_id)] == ["started"]
+    assert "run.failed" not in await kinds(user, run_id)
+    async with db.as_user(user) as tx:
+        await tx.remove(Run)
+
+
+async def test_a_fenced_worker_stops_everything_and_the_run_is_taken_up_again(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/second")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    assert engine._engine is not None
+    engine._engine.fence()
+    async for _ in look(10):
+        if run_id not in engine._engine.drives:
+            break
+    async with db.as_user(user) as tx:
+        await tx.change(Run, {"id": run_id}, lease_expires_at=LONG_AGO)
+    await until(user, run_id, lease_epoch=2)
+    await ask(user, run_id, Control.cancel)
+    assert (await ended(user, run_id)).status == "cancelled"
+
+
+async def test_a_run_whose_workers_keep_dying_is_given_up(user: str, worker: UUID) -> None:
+    async with db.as_user(user) as tx:
+        run = await tx.add(
+            Run,
+            title="Q",
+            definition={"title": "Q", "steps": [FOREVER]},
+            timeout_seconds=60,
+            status="running",
+            attempt=5,
+            lease_owner=uuid7(),
+            lease_expires_at=LONG_AGO,
+        )
+    failed = await ended(user, run.id)
+    assert failed.error is not None
+    assert failed.error["code"] == "worker_died"
+
+
+# A worker in a process of its own -----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def other_worker() -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python worker.py` on this database, with a lease of two seconds."""
+    environment = os.environ | {"LEASE_SECONDS": "2", "LOG_LEVEL": "info"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_killed_workers_run_is_taken_over_and_ends(
+    user: str, site: Site, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow: Steps = [
+        {"type": "setViewport", "width": 700, "height": 500},
+        {"type": "navigate", "url": site.url("/login")},
+        {"type": "click", "selectors": ["text/In"], "assertedEvents": [{"type": "navigation"}]},
+        {"type": "waitForExpression", "expression": "localStorage.go || window.never", "timeout": 60_000},
+        {"type": "extract", "name": "page", "fields": {"text": {"selectors": ["p"]}}},
+    ]
+    run_id = await start(user, flow)
+    async with other_worker() as process:
+        await step_begun(user, run_id, 4)
+        process.kill()
+        await process.wait()
+        monkeypatch.setitem(settings.__dict__, "max_runs", 4)
+        taken = await until(user, run_id, attempt=2)
+        async for _ in look(20):
+            computer_id = (await read(user, run_id)).computer_id
+            held = await computers.find_held(user, computer_id) if computer_id else None
+            if [step.attempt for step in await steps_of(user, run_id)][3:] == [2]:
+                break
+        assert held is not None
+        assert await held.computer.page.evaluate("[innerWidth, location.pathname]") == [700, "/second"]
+        await held.computer.page.evaluate("localStorage.go = 1")
+        run = await ended(user, run_id)
+    assert (run.status, run.step_count) == ("succeeded", 5), run.error
+    assert run.result == {"outputs": {"page": {"text": "second"}}}
+    assert taken.lease_epoch == 2
+    told = await kinds(user, run_id)
+    assert told.count("run.step.finished") == 5
+    assert told.count("run.started") == told.count("run.succeeded") == 1
+    assert "run.log" in told
+
+
+async def test_a_worker_killed_inside_an_unsafe_step_leaves_it_to_a_person(
+    user: str, site: Site, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    click = {
+        "type": "click",
+        "selectors": ["#go"],
+        "assertedEvents": [{"type": "navigation"}],
+        "timeout": 60_000,
+    }
+    flow: Steps = [{"type": "navigate", "url": site.url("/")}, click, TITLE]
+    run_id = await start(user, flow)
+    async with other_worker() as process:
+        await step_begun(user, run_id, 2, acted=True)
+        process.kill()
+        await process.wait()
+        monkeypatch.setitem(settings.__dict__, "max_runs", 4)
+        waiting = await until(user, run_id, status="waiting_user")
+        assert (waiting.reason, waiting.control, waiting.attempt) == ("may_have_landed", "pause", 2)
+        assert [step.status for step in await steps_of(user, run_id)] == ["succeeded", "may_have_landed"]
+        await ask(user, run_id, Control.run)
+        run = await ended(user, run_id)
+    assert (run.status, run.step_count) == ("succeeded", 2)
+    assert run.result == {"outputs": {"page": {"title": "Form"}}}
+    told = await kinds(user, run_id)
+    assert told.count("run.waiting") == told.count("run.resumed") == 1
+
+
+async def test_a_worker_that_is_told_to_stop_hands_its_run_over_at_once(
+    user: str, site: Site, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow: Steps = [{"type": "navigate", "url": site.url("/second")}, FOREVER]
+    run_id = await start(user, flow)
+    async with other_worker() as process:
+        await step_begun(user, run_id, 2)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    left = await read(user, run_id)
+    assert (left.status, left.attempt) == ("running", 0)
+    assert left.lease_expires_at == LONG_AGO
+    monkeypatch.setitem(settings.__dict__, "max_runs", 4)
+    await until(user, run_id, attempt=1, lease_epoch=2)
+    await ask(user, run_id, Control.cancel)
+    assert (await ended(user, run_id)).status == "cancelled"

@@ -102,6 +102,16 @@ async def until(fact: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_it_waits(task: asyncio.Task[Any]) -> None:
+    """Return when the task waits for a lock in the database, or is done without."""
+    async with asyncio.timeout(10):
+        while not task.done():
+            async with db.as_system() as tx:
+                if await tx.connection.fetchval("select exists (select from pg_locks where not granted)"):
+                    return
+            await asyncio.sleep(0.005)
+
+
 def ago(**units: float) -> datetime:
     return datetime.now(UTC) - timedelta(**units)
 
@@ -254,6 +264,22 @@ async def test_of_many_first_accounts_made_at_once_one_is_the_administrators() -
     assert sorted(caller.role for caller in callers) == ["admin"] + ["user"] * 5
 
 
+async def test_the_second_account_waits_to_see_whether_the_first_comes_about() -> None:
+    for is_kept in (False, True):
+        await no_accounts()
+        first = f"local|{uuid4()}"
+        async with db.as_system() as tx:
+            tx.act_for(first)
+            assert [row[0] for row in await tx.call("is_first_account")] == [True]
+            await tx.add(User, id=first, role="admin")
+            if is_kept:
+                await tx.add(Account, email=fresh_email(), password_hash="")
+            second = asyncio.create_task(register())
+            await until_it_waits(second)
+        caller = await clerk_auth.verify((await second).access_token)
+        assert caller.role == ("user" if is_kept else "admin")
+
+
 async def test_nobody_inherits_the_administrators_place() -> None:
     await no_accounts()
     admin, _ = await register(), await register()
@@ -322,9 +348,9 @@ async def test_a_flood_of_logins_keeps_to_its_threads_and_the_rest_is_told_to_co
 
 
 async def test_passwords_of_callers_who_left_are_not_checked(recorder: Recorder) -> None:
-    left = [asyncio.create_task(login(fresh_email())) for _ in range(40)]
     assert identity._issuer is not None
     running = identity._issuer
+    left = [asyncio.create_task(running.verify(PASSWORD, running.decoy)) for _ in range(40)]
     await until(lambda: running.waiting == 40)
     for task in left:
         task.cancel()
@@ -542,6 +568,16 @@ async def test_signing_out_ends_the_session_and_tells_who_knows_its_tokens(revok
         await refresh(tokens)
     assert [kind for kind, _ in await events(owner(tokens))] == ["auth.signed_in", "auth.signed_out"]
     await until(lambda: revoked == [str(session(tokens))])
+
+
+async def test_a_refresh_that_a_sign_out_overtakes_is_refused() -> None:
+    tokens = await register()
+    async with db.as_user(owner(tokens)) as tx:
+        await identity.end_session(tx, session(tokens))
+        late = asyncio.create_task(refresh(tokens))
+        await until_it_waits(late)
+    with pytest.raises(identity.SessionEnded):
+        await late
 
 
 async def test_nobody_ends_the_session_of_another(revoked: list[str]) -> None:

@@ -334,17 +334,27 @@ async def test_any_name_of_the_data_directory_works(place: Path, name: str) -> N
     assert not sockets.exists()
 
 
-async def test_a_socket_directory_of_somebody_else_is_refused(place: Path) -> None:
+@pytest.mark.parametrize("fault", ["open to others", "a link", "another owner"])
+async def test_a_socket_directory_that_others_control_is_refused(place: Path, fault: str) -> None:
     async with running(place / ("x" * 120)) as server:
         pass
     sockets = postgres._socket_dir(server.home)
-    sockets.mkdir(0o700)
-    sockets.chmod(0o777)
+    owner = (server.home / "cluster").stat()
+    if fault == "a link":
+        sockets.symlink_to(server.home / "cluster")
+    else:
+        sockets.mkdir(0o700)
+        sockets.chmod(0o770 if fault == "open to others" else 0o700)
+        if os.geteuid() == 0:
+            other = NOBODY if fault == "another owner" else owner.st_uid
+            os.chown(sockets, other, other)
+        elif fault == "another owner":
+            pytest.skip("only root can be somebody else")
     try:
         with pytest.raises(PostgresUnavailable, match="another user's"):
             await postgres.start(place / ("x" * 120))
     finally:
-        sockets.rmdir()
+        sockets.unlink() if fault == "a link" else sockets.rmdir()
 
 
 async def test_the_log_is_put_aside_when_it_has_grown(data_dir: Path) -> None:
@@ -422,16 +432,25 @@ async def test_root_runs_it_as_somebody_else_even_below_private_directories(plac
         assert await query(server.dsn, "select n from t") == 42
 
 
-@only_root
-async def test_root_copies_programs_that_others_may_not_reach(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = place / "closed"
-    closed.mkdir(0o700)
+@pytest.fixture
+def private_wheel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation whose files nobody else may read, as a strict umask leaves it."""
     wheel = postgres._find_programs().parent.parent
-    for path in (wheel, wheel.with_suffix(".libs")):
-        (closed / path.name).symlink_to(path)
-    monkeypatch.syspath_prepend(closed)
+    private = place / "private" / wheel.name
+    private.mkdir(parents=True)
+    for source, target in (
+        (wheel / "__init__.py", private),
+        (wheel / "pginstall18", private),
+        (wheel.with_suffix(".libs"), private.parent),
+    ):
+        subprocess.run(["cp", "-a", source, target], check=True, timeout=60)
+    subprocess.run(["chmod", "-R", "go-rwx", private.parent], check=True, timeout=60)
+    monkeypatch.syspath_prepend(private.parent)
+
+
+@only_root
+@pytest.mark.usefixtures("private_wheel")
+async def test_root_copies_programs_that_others_may_not_reach(place: Path) -> None:
     for _ in range(2):
         async with running(place / "data") as server:
             assert await query(server.dsn, "select 1") == 1

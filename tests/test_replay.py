@@ -4,9 +4,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -62,24 +61,22 @@ def origin() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def replay_browsers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browsers]:
+async def shared_computer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Computer]:
     browsers = Browsers()
     await browsers.start()
-    keeper = await browsers.open(
-        "replay", uuid4(), Options(downloads=tmp_path_factory.mktemp("keeper")), lambda _kind, _data: None
-    )
-    yield browsers
-    await keeper.close()
+    options = Options(downloads=tmp_path_factory.mktemp("downloads"))
+    yield await browsers.open("replay", uuid4(), options, lambda _kind, _data: None)
     await browsers.close()
 
 
 @pytest.fixture
-async def computer(replay_browsers: Browsers, tmp_path: Path) -> AsyncIterator[Computer]:
-    computer = await replay_browsers.open(
-        "replay", uuid4(), Options(downloads=tmp_path), lambda _kind, _data: None
-    )
-    yield computer
-    await computer.close()
+async def computer(shared_computer: Computer) -> AsyncIterator[Computer]:
+    """The computer with one fresh tab."""
+    yield shared_computer
+    fresh = await shared_computer.new_tab()
+    for tab in shared_computer.tabs():
+        if tab["id"] != fresh.id:
+            await shared_computer.close_tab(tab["id"])
 
 
 class Runner:
@@ -153,7 +150,7 @@ class Box extends HTMLElement { connectedCallback() { this.attachShadow({mode: '
 class Deep extends HTMLElement { connectedCallback() { this.attachShadow({mode: 'open'}).innerHTML =
  '<p><button id=deep>Deep inside</button></p>' } }
 customElements.define('my-box', Box); customElements.define('my-deep', Deep)
-addEventListener('click', event => { window.hit = event.composedPath()[0].id }, true)
+addEventListener('click', event => { window.hit = event.composedPath()[0].closest("[id]")?.id }, true)
 </script>"""
 
 
@@ -193,8 +190,7 @@ addEventListener('click', event => { window.hit = event.composedPath()[0].id }, 
 async def test_each_kind_of_selector_finds_its_element(run: Runner, selector: Any, hit: str) -> None:
     await run.open(BUTTONS)
     await run.play({"type": "click", "selectors": [selector]})
-    assert await run.js("window.hit") in (hit, "")
-    assert await run.js("window.hit") == hit or hit == "nested"
+    assert await run.js("window.hit") == hit
 
 
 async def test_alternatives_are_tried_in_order_until_one_fits(run: Runner) -> None:
@@ -349,8 +345,7 @@ async def test_the_page_sees_the_pointer_that_was_recorded(run: Runner, step: St
     await run.open(RECORDER)
     await run.play(step | {"selectors": ["#pad"]})
     await run.play({"type": "waitForExpression", "expression": f"seen.some(s => s == {seen[-1]!r})"})
-    actual = await run.js("seen")
-    assert [event for event in actual if event in seen] == seen or set(seen) <= set(actual)
+    assert [event for event in await run.js("seen") if event in seen] == seen
 
 
 async def test_a_long_press_lasts_and_held_keys_count(run: Runner) -> None:
@@ -757,13 +752,13 @@ async def test_finding_and_settling_can_be_cancelled_at_once_and_done_again(run:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert time.monotonic() - started < 0.5
-    assert not attempt.acted
     await run.js("document.querySelector('button').hidden = false")
     await attempt.find()
-    assert not attempt.acted
+    acted = [attempt.acted]
     await attempt.act()
-    assert attempt.acted
+    acted.append(attempt.acted)
     await attempt.settle()
+    assert acted == [False, True]
     assert await run.js("hit") == 1
 
 
@@ -832,11 +827,8 @@ async def test_endless_alerts_do_not_hold_a_step(run: Runner) -> None:
     await run.play({"type": "waitForExpression", "expression": "window.hit === 1"})
 
 
-async def test_a_page_that_tampers_with_its_own_objects_cannot_break_the_runner(run: Runner) -> None:
+async def test_a_page_that_breaks_its_own_objects_fails_its_step_clearly(run: Runner) -> None:
     await run.open(
         "<button onclick='hit=1'>x</button><script>Array.prototype.find = () => { throw Error('mine') }</script>"
     )
-    assert (await run.fails({"type": "click", "selectors": ["button"]})).code in ("page_error", "timeout")
-
-
-Play = Callable[[], Awaitable[None]]
+    assert (await run.fails({"type": "click", "selectors": ["button"]})).code == "page_error"

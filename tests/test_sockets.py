@@ -6,7 +6,7 @@ import random
 import socket as sockets
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,11 +24,13 @@ from websockets.exceptions import ConnectionClosed
 import clerk_auth
 import db
 import live
+from browser.screencast import jpeg_size
 from infra.bus import LocalBus
 from models import Event, Stream, uuid7
 from schemas import EventRead, HelloMessage, ReadyMessage
 from settings import Settings
-from tests import clerk
+from tests import clerk, pages
+from tests.conftest import Backend
 
 ISSUER = "https://clerk.example.com"
 SECONDS = 20.0
@@ -166,6 +168,12 @@ async def until(condition: Callable[[], object], seconds: float = SECONDS) -> No
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def until_true(question: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not await question():
+            await asyncio.sleep(0.05)
 
 
 # Events -------------------------------------------------------------------------------------------
@@ -746,3 +754,186 @@ async def test_a_stalled_stream_is_cut(port: int, user: str, monkeypatch: pytest
         await emit(user, 10, size=30_000)
     await until(lambda: not hub.streams and not hub.peers)
     writer.close()
+
+
+# Live view and control, on a whole server with a real Chromium ------------------------------------
+
+
+@asynccontextmanager
+async def signed_in(backend: Backend, http: httpx.AsyncClient) -> AsyncIterator[Client]:
+    headers = {"Authorization": http.headers["Authorization"]}
+    async with connect(backend.socket_url, additional_headers=headers, max_size=None) as connection:
+        made = Client(connection)
+        made.ready = await made.expect("ready")
+        yield made
+
+
+class Viewer:
+    """A client that keeps frames and messages apart."""
+
+    def __init__(self, socket: Client) -> None:
+        self.socket = socket
+        self.frames: list[tuple[int, ...]] = []
+        self.jpegs: list[bytes] = []
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message; frames before it are kept."""
+        async with asyncio.timeout(SECONDS):
+            while isinstance(message := await self.socket.connection.recv(), bytes):
+                self.frames.append(struct.unpack(">BBHIQQHHHH", message[:32]))
+                self.jpegs.append(message[32:])
+        return dict(json.loads(message))
+
+    async def expect(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """The next message of a type that has these fields."""
+        while True:
+            message = await self.receive()
+            if message["type"] == kind and all(message[name] == value for name, value in fields.items()):
+                return message
+
+    async def flush(self) -> None:
+        """Return when everything the server had to say has come."""
+        await self.socket.send(type="unsubscribe", id="flush", subscription=2**31)
+        await self.expect("error", id="flush")
+
+    async def until_frames(self, count: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while len(self.frames) < count:
+                await self.flush()
+                await asyncio.sleep(0.05)
+
+
+async def open_computer(http: httpx.AsyncClient) -> str:
+    reply = await http.post("/api/computers", json={})
+    assert reply.status_code == 201, reply.text
+    return str(reply.json()["data"]["id"])
+
+
+async def evaluate(http: httpx.AsyncClient, computer_id: str, script: str) -> Any:
+    reply = await http.post(
+        f"/api/computers/{computer_id}/actions", json={"type": "evaluate", "script": script}
+    )
+    assert reply.status_code == 200, reply.text
+    return reply.json()["data"]["output"]
+
+
+async def test_a_computer_is_watched_and_steered(server: Backend, alice: httpx.AsyncClient) -> None:
+    computer_id = await open_computer(alice)
+    async with pages.serve() as site, signed_in(server, alice) as socket:
+        viewer = Viewer(socket)
+        await socket.send(type="watch", id="w", computer_id=computer_id, max_fps=30)
+        watching = await viewer.expect("watching")
+        assert (watching["id"], watching["width"], watching["height"]) == ("w", 1280, 720)
+        stream = watching["stream"]
+        await socket.send(type="control", id="c", computer_id=computer_id, action="take")
+        control = await viewer.expect("controlled")
+        assert (control["id"], control["state"]) == ("c", "granted")
+        steer = {"type": "input", "computer_id": computer_id, "generation": control["generation"]}
+        await socket.send(**steer, event={"type": "navigate", "event": "go", "url": site.url("/animated")})
+        assert (await viewer.expect("view", title="Animated"))["stream"] == stream
+
+        await viewer.until_frames(2)
+        await asyncio.sleep(0.5)
+        await viewer.flush()
+        assert len(viewer.frames) == 2, "at most two frames travel unacknowledged"
+        for count in range(3, 12):
+            await socket.send(type="ack", stream=stream, frame=viewer.frames[-1][4])
+            await viewer.until_frames(count)
+        numbers = [frame[4] for frame in viewer.frames]
+        assert numbers == sorted(set(numbers))
+        for frame, jpeg in zip(viewer.frames, viewer.jpegs, strict=True):
+            assert (frame[:4], frame[8:]) == ((1, 1, 0, stream), (1280, 720))
+            assert jpeg_size(jpeg) == frame[6:8]
+            assert abs(frame[5] / 1_000_000 - time.time()) < SECONDS
+
+        await socket.send(type="unwatch", id="u", stream=stream)
+        await viewer.expect("unwatched", id="u")
+        count = len(viewer.frames)
+        await asyncio.sleep(0.3)
+        await viewer.flush()
+        assert len(viewer.frames) == count
+        await socket.send(type="control", id="r", computer_id=computer_id, action="release")
+        assert (await viewer.expect("controlled"))["state"] == "released"
+        await socket.send(**steer, id="late", event={"type": "text", "text": "x"})
+        assert (await viewer.expect("error"))["code"] == "stale_control"
+    assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
+
+
+async def test_a_static_page_is_seen_at_once_and_a_closed_one_is_told(
+    server: Backend, alice: httpx.AsyncClient
+) -> None:
+    computer_id = await open_computer(alice)
+    async with pages.serve() as site, signed_in(server, alice) as first, signed_in(server, alice) as second:
+        viewers = [Viewer(first), Viewer(second)]
+        navigate = {"type": "navigate", "url": site.url("/static")}
+        reply = await alice.post(f"/api/computers/{computer_id}/actions", json=navigate)
+        assert reply.status_code == 200, reply.text
+        for viewer in viewers:
+            await viewer.socket.send(type="watch", id=1, computer_id=computer_id)
+            await viewer.expect("watching")
+            await viewer.until_frames(1)
+        assert viewers[0].jpegs[-1] == viewers[1].jpegs[0]
+        assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
+        for viewer in viewers:
+            assert (await viewer.expect("unwatched"))["reason"] == "computer_closed"
+            await viewer.socket.send(type="watch", id=2, computer_id=computer_id)
+            assert (await viewer.expect("error", id=2))["code"] == "computer_closed"
+
+
+async def test_a_broken_socket_lets_go_of_the_buttons_it_held(
+    server: Backend, alice: httpx.AsyncClient
+) -> None:
+    computer_id = await open_computer(alice)
+    async with pages.serve() as site:
+        async with signed_in(server, alice) as taker, signed_in(server, alice) as other:
+            await taker.send(type="control", id=1, computer_id=computer_id, action="take")
+            control = await taker.expect("controlled")
+            steer = {"type": "input", "computer_id": computer_id, "generation": control["generation"]}
+            await other.send(**steer, event={"type": "navigate", "event": "go", "url": site.url()})
+            await until_true(
+                lambda: evaluate(alice, computer_id, "document.title === 'Form' && !!window.events")
+            )
+            x, y = await evaluate(
+                alice,
+                computer_id,
+                "(() => { const b = pad.getBoundingClientRect(); return [b.x + 9, b.y + 9] })()",
+            )
+            await other.send(**steer, event={"type": "mouse", "event": "down", "x": x, "y": y})
+            pressed = "window.events.some(e => e.startsWith('mousedown'))"
+            await until_true(lambda: evaluate(alice, computer_id, pressed))
+            assert not await evaluate(alice, computer_id, "window.events.some(e => e.startsWith('mouseup'))")
+            other.connection.transport.abort()
+            released = "window.events.some(e => e.startsWith('mouseup'))"
+            await until_true(lambda: evaluate(alice, computer_id, released))
+            await taker.send(**steer, id=2, event={"type": "key", "event": "down", "key": "NoSuchKey"})
+            error = await taker.receive()
+            assert (error["id"], error["code"]) == (2, "invalid")
+    assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
+
+
+async def test_another_users_computer_does_not_exist(
+    server: Backend, alice: httpx.AsyncClient, bob: httpx.AsyncClient
+) -> None:
+    computer_id = await open_computer(alice)
+    async with signed_in(server, bob) as thief:
+        wishes = (
+            {"type": "watch"},
+            {"type": "control", "action": "take"},
+            {"type": "control", "action": "release"},
+            {"type": "input", "generation": 1, "event": {"type": "text", "text": "x"}},
+        )
+        for number, wish in enumerate(wishes):
+            await thief.send(**wish, id=number, computer_id=computer_id)
+            error = await thief.receive()
+            assert (error["type"], error["id"], error["code"]) == ("error", number, "not_found")
+    assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
+
+
+async def test_a_stopping_server_says_so_to_sockets_and_ends_streams(own_server: Backend) -> None:
+    async with own_server.sign_up() as http, signed_in(own_server, http) as socket:
+        async with http.stream("GET", "/api/events/stream") as reply:
+            assert reply.status_code == 200
+            await own_server.stop()
+            assert (await socket.closed())[0] == 4009
+            async for _ in reply.aiter_bytes():
+                pass
