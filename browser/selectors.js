@@ -201,9 +201,10 @@
     return width > 0 && height > 0 && element.checkVisibility({ visibilityProperty: true });
   };
 
+  // A hidden page draws no frames, a busy one draws them late.
   const nextFrame = () =>
     new Promise((resolve) => {
-      setTimeout(resolve, 60);
+      setTimeout(resolve, document.hidden ? 60 : 1000);
       requestAnimationFrame(() => requestAnimationFrame(resolve));
     });
 
@@ -251,7 +252,7 @@
   // Why the element cannot be used now, or where in it the pointer goes.
   const judge = async (element, { enabled, value, offset, hit, framed }) => {
     if (!isVisible(element)) return { state: "hidden" };
-    if (enabled && element.matches(":disabled, [aria-disabled=true]")) return { state: "disabled" };
+    if (enabled && element.matches(":disabled")) return { state: "disabled" };
     if (value !== null && element.localName === "select" && !optionOf(element, value)) {
       const names = [...element.options].slice(0, 20).map((option) => option.value || collapse(option.label));
       return { state: `without option ${value}; there are ${names.join(", ")}`.slice(0, 500) };

@@ -138,5 +138,5 @@ def _look_up(path: tuple[Part, ...], scope: Mapping[str, Any], pointer: str) -> 
 
 
 def written(path: tuple[Part, ...]) -> str:
-    """A path as people write it."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    """A path as people write it; a monstrous one is cut."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:200]

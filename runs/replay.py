@@ -12,7 +12,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Frame, Page
 
 from browser import selectors
-from browser.chromium import Computer, Tab
+from browser.chromium import Computer, ComputerClosed, Tab
 from runs.placeholders import PlaceholderMissing, fill
 from runs.workflows import (
     Change,
@@ -195,7 +195,9 @@ class Attempt:
 
     async def _open_target(self) -> None:
         target = getattr(self._step, "target", None) or "main"
-        self._late = StepFailed("target_not_found", f"There is no tab with the address {target[:300]}")
+        self._late = StepFailed(
+            "target_not_found", f"There is no tab {target[:300]}; the open ones are {self._open_tabs()}"
+        )
         page, self._frame = await self._until(lambda: self._target(target))
         self._page = page
         self._listen("crash", self._on_crash)
@@ -208,6 +210,8 @@ class Attempt:
             self._frame = await self._until(lambda: self._child(self._frame, path))
 
     async def _target(self, target: str) -> tuple[Page, Frame] | None:
+        if self._computer.closed.is_set():
+            raise ComputerClosed("The computer is closed")
         pages = self._computer.pages
         if target == "main":
             main = self._main or (pages[0] if pages else None)
@@ -224,9 +228,14 @@ class Attempt:
             frame = frame.child_frames[index]
         return frame
 
+    def _open_tabs(self) -> str:
+        return ", ".join(page.url[:300] for page in self._computer.pages[:5]) or "none"
+
     def _tab(self) -> Tab:
-        index = self._computer.pages.index(self._page)
-        return self._computer.tab(self._computer.tabs()[index]["id"])
+        pages = self._computer.pages
+        if self._page not in pages:
+            raise StepFailed("page_closed", "The tab was closed")
+        return self._computer.tab(self._computer.tabs()[pages.index(self._page)]["id"])
 
     # Finding ------------------------------------------------------------------------------------
 
@@ -317,7 +326,7 @@ class Attempt:
     async def _(self, step: Navigate) -> None:
         self.acted = True
         try:
-            await self._frame.goto(step.url, wait_until="commit", timeout=0)
+            await self._frame.goto(step.url, wait_until="commit", timeout=(self._seconds + 5) * 1000)
         except PlaywrightError as error:
             if "interrupted by another navigation" not in error.message:
                 reason = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]

@@ -430,6 +430,8 @@ def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> It
         )
         return
     for error in _errors(STEPS[kind], native):
+        if isinstance(error["input"], str) and is_whole(error["input"]):
+            continue  # only the run can tell what the placeholder brings
         yield _problem(at if error["loc"][0] in BASE_FIELDS else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)
     if isinstance(schema := native.get("schema"), dict) and kind == "extract":
@@ -440,11 +442,10 @@ def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> It
 
 
 def _errors(model: type[BaseModel], value: dict[str, Any]) -> list[ErrorDetails]:
-    """The model's complaints, but for those about values which a placeholder will bring."""
     try:
         model.model_validate(value, strict=True)
     except ValidationError as error:
-        return [e for e in error.errors() if not (isinstance(e["input"], str) and is_whole(e["input"]))]
+        return error.errors()
     return []
 
 
@@ -480,7 +481,7 @@ def _placeholder_problems(
             for path in paths(key, text):
                 names = available[str(path[0])]
                 if path[1] not in names:
-                    there = f"there are {', '.join(sorted(names))}" if names else "there are none"
+                    there = f"there are {', '.join(sorted(names)[:20])[:200]}" if names else "there are none"
                     yield Problem(
                         pointer, f"{{{{ {written(path)} }}}} is not known before this step; {there}"
                     )

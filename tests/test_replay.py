@@ -329,7 +329,7 @@ for (const type of ['pointerdown','pointerup','click','dblclick','auxclick','con
         ),
         (
             {"type": "click", "button": "secondary"},
-            ["pointerdown:mouse:2", "pointerup:mouse:2", "contextmenu:mouse:2"],
+            ["pointerdown:mouse:2", "contextmenu:mouse:2", "pointerup:mouse:2"],
         ),
         ({"type": "click", "button": "forward"}, ["pointerdown:mouse:4", "pointerup:mouse:4"]),
         ({"type": "click", "deviceType": "pen"}, ["pointerdown:pen:0", "pointerup:pen:0", "click:pen:0"]),
