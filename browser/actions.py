@@ -17,6 +17,7 @@ from browser.input import Button, is_key
 MAX_OUTPUT = 256 * 1024
 GRACE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
+DISPATCH_SECONDS = 5.0
 
 Modifier = Literal["Alt", "Control", "Meta", "Shift"]
 Pixel = Annotated[float, Field(ge=-10_000, le=20_000, allow_inf_nan=False)]
@@ -625,6 +626,7 @@ async def perform(computer: Computer, action: Action) -> Result:
     """Do an action within its time; raises ActionFailed, and ComputerClosed when there is no computer."""
     try:
         async with asyncio.timeout(action.seconds + GRACE_SECONDS):
+            await computer.settled()
             if action.tab is not None and action.activates and computer.active.id != action.tab:
                 await computer.switch_tab(action.tab)
             return await action.run(computer)
@@ -689,7 +691,7 @@ async def _explain(computer: Computer, action: Action, problem: Exception) -> Ac
         for words, code, sentence in OBSTACLES:
             if words in message:
                 return ActionFailed(code, f"The element of {target} {sentence}; waited {seconds}")
-        if target is not None and "locator resolved to" not in message:
+        if target is not None and target.coordinate is None and not await _found(computer, target):
             return ActionFailed("not_found", f"Nothing on the page fits {target}; waited {seconds}")
         return ActionFailed("timeout", f"The action did not end within {seconds}")
     if re.search(r"while parsing|selector|Unknown engine|not a valid XPath", message):
@@ -701,12 +703,22 @@ def _plain(problem: Exception) -> str:
     return re.sub(r"^\w+\.\w+: (Error: )?", "", first_line(problem))
 
 
+async def _found(computer: Computer, target: Target) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            return await target.locate(computer.active).count() > 0
+    except (PlaywrightError, TimeoutError):
+        return True  # the page is changing or slow, which is not for want of the element
+
+
 async def _answers(computer: Computer) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await computer.active.cdp.send("Runtime.evaluate", {"expression": "1"})
     except TimeoutError:
         return False
+    except PlaywrightError:
+        return True  # the tab has just gone, which is not to hang
     return True
 
 
@@ -888,9 +900,10 @@ async def dispatch(computer: Computer, event: InputEvent) -> None:
 
     Raises ActionFailed (a page that answers nothing, a refused address, an unknown tab), ComputerClosed.
     """
-    tab = computer.active
     try:
-        async with asyncio.timeout(GRACE_SECONDS * 5):
+        async with asyncio.timeout(DISPATCH_SECONDS):
+            await computer.settled()
+            tab = computer.active
             if isinstance(event, TabEvent):
                 await _dispatch_tab(computer, event)
             elif isinstance(event, NavigateEvent):

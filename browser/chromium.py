@@ -79,7 +79,8 @@ CALL_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 DOWNLOAD_SECONDS = 600.0
 REFRESH_SECONDS = 0.05
-DIALOGS_REPORTED = 20
+MAX_DIALOGS = 50  # in a row
+DIALOG_PAUSE_SECONDS = 1.0
 
 
 class ChromiumMissing(Exception):
@@ -160,6 +161,7 @@ class Tab:
     title: str = ""
     navigated: bool = False
     dialogs: int = 0
+    asked_at: float = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -183,6 +185,7 @@ class Computer:
         self._tabs: dict[Page, Tab] = {}
         self._adopting: dict[Page, asyncio.Task[None]] = {}
         self._active: Tab | None = None
+        self._settled = asyncio.Event()  # set unless the last tab is being replaced
         self._tab_number = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._refresh_timer: asyncio.TimerHandle | None = None
@@ -239,6 +242,10 @@ class Computer:
         if page not in self._tabs:
             raise PlaywrightError("The new tab closed at once")
         return self._tabs[page]
+
+    async def settled(self) -> None:
+        """Return once there is an active tab, which the end of the last one takes away for a moment."""
+        await self._settled.wait()
 
     async def switch_tab(self, tab_id: str) -> Tab:
         """Make a tab active; raises NoSuchTab."""
@@ -329,7 +336,7 @@ class Computer:
         self._cdp.on("Browser.downloadWillBegin", self._on_download)
         self._cdp.on("Browser.downloadProgress", self._on_download_progress)
         self.context.on("page", self._on_page)
-        self.context.on("dialog", lambda dialog: self._spawn(self._answer(dialog)))
+        self.context.on("dialog", lambda dialog: self._spawn(partial(self._answer, dialog)))
         tab = await self.new_tab()
         info = await self._call(tab.cdp.send("Target.getTargetInfo"))
         self._context_id = info["targetInfo"]["browserContextId"]
@@ -352,6 +359,7 @@ class Computer:
             return False
         self.report("closed", {"reason": reason})
         self.closed.set()
+        self._settled.set()
         if self._refresh_timer is not None:
             self._refresh_timer.cancel()
         for download in self._downloads.values():
@@ -392,9 +400,9 @@ class Computer:
     def _on_page(self, page: Page) -> None:
         if len(self._tabs) + len(self._adopting) >= MAX_TABS:
             log.warning("too_many_tabs", computer_id=str(self.id))
-            self._spawn(page.close())
+            self._spawn(page.close)
             return
-        task = asyncio.ensure_future(self._guarded(self._adopt(page)))
+        task = asyncio.ensure_future(self._guarded(partial(self._adopt, page)))
         self._adopting[page] = task
         task.add_done_callback(lambda _: self._adopting.pop(page, None))
 
@@ -408,7 +416,7 @@ class Computer:
         page.on("domcontentloaded", lambda _: self._touch())
         page.on("load", lambda _: self._touch())
         page.on("filechooser", lambda chooser: self._on_file_chooser(tab, chooser))
-        page.on("crash", lambda _: self._spawn(self._replace(tab)))
+        page.on("crash", lambda _: self._spawn(partial(self._replace, tab)))
         page.on("close", lambda _: self._on_tab_closed(tab))
         if page.is_closed():
             return
@@ -419,6 +427,7 @@ class Computer:
 
     async def _activate(self, tab: Tab) -> None:
         changed = tab is not self._active
+        self._settled.set()
         self._active = tab
         self.screencast.follow(tab.cdp)
         self.input.follow(tab.cdp)
@@ -435,15 +444,14 @@ class Computer:
         if tab is self._active:
             rest = list(self._tabs.values())
             self._active = rest[-1] if rest else None
+            if not rest:
+                self._settled.clear()
             self.screencast.follow(None)
             self.input.follow(None)
-            self._spawn(self._activate(rest[-1]) if rest else self._open_blank())
-
-    async def _open_blank(self) -> None:
-        await self.new_tab()
+            self._spawn(partial(self._activate, rest[-1]) if rest else self.new_tab)
 
     async def _replace(self, tab: Tab) -> None:
-        """A crashed page cannot be driven any more, so its tab is closed."""
+        """A page that crashed or blocks for good cannot be driven any more, so its tab is closed."""
         self.report("crashed", {"tab": tab.id, "url": tab.url})
         await self._close_target(tab)
 
@@ -453,9 +461,8 @@ class Computer:
     def _on_navigated(self, tab: Tab, frame: Frame) -> None:
         if frame.parent_frame is not None:
             return
-        tab.dialogs = 0
         if not is_page_url(frame.url):
-            self._spawn(self._undo(tab, frame.url))
+            self._spawn(partial(self._undo, tab, frame.url))
         elif frame.url != "about:blank" or tab.url != "about:blank":
             tab.navigated = True
             self._touch()
@@ -473,7 +480,7 @@ class Computer:
 
     def _refresh(self) -> None:
         self._refresh_timer = None
-        self._spawn(self.refresh_tabs())
+        self._spawn(self.refresh_tabs)
 
     def _show_view(self) -> None:
         if (tab := self._active) is not None:
@@ -482,16 +489,18 @@ class Computer:
     # Dialogs, files -----------------------------------------------------------------------------
 
     async def _answer(self, dialog: Dialog) -> None:
-        """Dismiss, but leave a page that asks to stay; a page that asks without end is interrupted."""
+        """Dismiss, but leave a page that asks to stay; a page that asks without end loses its tab."""
         answer = "accept" if dialog.type == "beforeunload" else "dismiss"
-        tab = self._tabs.get(dialog.page) if dialog.page else None
+        tab, now = self._tabs.get(dialog.page) if dialog.page else None, asyncio.get_running_loop().time()
         if tab is not None:
-            tab.dialogs += 1
-        if tab is None or tab.dialogs <= DIALOGS_REPORTED:
-            told = {"type": dialog.type, "message": dialog.message[:1024], "answer": answer}
-            self.report("dialog", {"tab": tab.id if tab else None, **told})
-        if tab is not None and tab.dialogs > DIALOGS_REPORTED:
-            self._spawn(self._call(tab.cdp.send("Runtime.terminateExecution")))
+            tab.dialogs = tab.dialogs + 1 if now - tab.asked_at < DIALOG_PAUSE_SECONDS else 1
+            tab.asked_at = now
+            if tab.dialogs > MAX_DIALOGS:
+                # Its script never yields, so that it cannot be stopped, only its page can.
+                await self._replace(tab)
+                return
+        told = {"type": dialog.type, "message": dialog.message[:1024], "answer": answer}
+        self.report("dialog", {"tab": tab.id if tab else None, **told})
         await self._call(dialog.accept() if answer == "accept" else dialog.dismiss())
 
     def _on_file_chooser(self, tab: Tab, chooser: FileChooser) -> None:
@@ -514,7 +523,7 @@ class Computer:
             return
         self._downloads.pop(event["guid"]).deadline.cancel()
         if event["state"] == "completed" and download.size <= self.options.max_download_bytes:
-            self._spawn(self._keep(event["guid"], download))
+            self._spawn(partial(self._keep, event["guid"], download))
         else:
             late = "too_large" if event["state"] == "completed" else "cancelled"
             (self._download_dir / event["guid"]).unlink(missing_ok=True)
@@ -525,7 +534,7 @@ class Computer:
         if not download.stopped:
             download.stopped = why
             parameters = {"guid": guid, "browserContextId": self._context_id}
-            self._spawn(self._call(self._cdp.send("Browser.cancelDownload", parameters)))
+            self._spawn(partial(self._cdp.send, "Browser.cancelDownload", parameters))
 
     async def _keep(self, guid: str, download: "_Download") -> None:
         # The page chose the name, so the file is kept under Chromium's own id.
@@ -548,14 +557,14 @@ class Computer:
         async with asyncio.timeout(CALL_SECONDS):
             return await work
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         try:
-            await work
+            await work()
         except (PlaywrightError, TimeoutError, ComputerClosed) as problem:
             # Tabs and processes may go away at any moment; their own events tell of it.
             log.debug("computer_call_failed", computer_id=str(self.id), error=first_line(problem))

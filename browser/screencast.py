@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,6 +14,8 @@ from playwright.async_api import CDPSession
 from playwright.async_api import Error as PlaywrightError
 
 log = structlog.get_logger()
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 QUALITY = 60
 WINDOW = 2  # frames Chromium may send before it needs an ack
@@ -96,7 +99,7 @@ class _Cast:
         page: CDPSession,
         publish: Callable[[bytes, float, tuple[int, int]], None],
         interval: Callable[[], float],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Work], None],
     ) -> None:
         self.page = page
         self._publish = publish
@@ -143,7 +146,7 @@ class _Cast:
         loop = asyncio.get_running_loop()
         self._acked_at = loop.time()
         self._ack_timer = None
-        self._spawn(self._send_ack(self._unacked.popleft()))
+        self._spawn(partial(self._send_ack, self._unacked.popleft()))
         if self._unacked:
             self._ack_timer = loop.call_at(self._acked_at + self._interval(), self._ack)
         elif self._incomplete:
@@ -154,7 +157,7 @@ class _Cast:
 
     def _await_quiet(self) -> None:
         loop = asyncio.get_running_loop()
-        self._quiet_timer = loop.call_later(QUIET_SECONDS, lambda: self._spawn(self._take()))
+        self._quiet_timer = loop.call_later(QUIET_SECONDS, self._spawn, self._take)
 
     async def _take(self) -> None:
         self._incomplete = False
@@ -245,7 +248,7 @@ class Screencast:
     def _adjust(self) -> None:
         if not self._switching:
             self._switching = True
-            self._spawn(self._switch())
+            self._spawn(self._switch)
 
     async def _switch(self) -> None:
         """Bring the cast to the page that is wanted, until that is so; one task at a time."""
@@ -254,7 +257,7 @@ class Screencast:
                 wanted := self._page if self._watches else None
             ):
                 if self._cast is not None:
-                    self._spawn(self._cast.stop())
+                    self._spawn(self._cast.stop)
                     self._cast = None
                 if wanted is not None:
                     self._cast = _Cast(wanted, self._publish, self._interval, self._spawn)
@@ -262,15 +265,15 @@ class Screencast:
         finally:
             self._switching = False
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Work) -> None:
         task = asyncio.ensure_future(self._bounded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bounded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _bounded(self, work: Work) -> None:
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                await work
+                await work()
         except (PlaywrightError, TimeoutError) as problem:
             # The page went away or hangs; the computer follows up with another one.
             log.debug("screencast_call_failed", error=str(problem))
