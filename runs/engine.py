@@ -74,7 +74,7 @@ async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
     run = await tx.one(Run, lock=True, id=run.id)
     status = RunStatus(run.status)
     if status.ended:
-        raise WrongState(f"The run has {status}; start another one")
+        raise WrongState(f"The run has ended ({status}); start another one")
     if status is RunStatus.queued and control is Control.run:
         raise WrongState("The run waits in the queue and starts by itself")
     values: dict[str, Any] = {"control": control}
