@@ -127,13 +127,13 @@ class Key:
     def signs(self) -> bool:
         return self.retired_at is None or self.retired_at > datetime.now(UTC)
 
-    @property
-    def published(self) -> bool:
-        return self.retired_at is None or self.retired_at + KEY_AFTERLIFE > datetime.now(UTC)
-
     def successor(self, secret: bytes) -> bytes:
         """The secret that follows this one: the same for everyone who submits it twice."""
         return hmac.digest(self._refresh, secret, "sha256")
+
+
+def _over(row: SigningKey) -> bool:
+    return row.retired_at is not None and row.retired_at + KEY_AFTERLIFE < datetime.now(UTC)
 
 
 def _due(rows: Sequence[SigningKey]) -> bool:
@@ -151,8 +151,7 @@ async def _load_keys(vault: Vault) -> list[Key]:
             if _due(rows):
                 await _replace_key(tx, rows, vault)
                 rows = await tx.find(SigningKey)
-    keys = [_open_key(row, vault) for row in sorted(rows, key=lambda row: row.created_at)]
-    return [key for key in keys if key.published]
+    return [_open_key(row, vault) for row in sorted(rows, key=lambda row: row.created_at) if not _over(row)]
 
 
 def _open_key(row: SigningKey, vault: Vault) -> Key:
@@ -165,7 +164,7 @@ async def _replace_key(tx: db.Tx, rows: Sequence[SigningKey], vault: Vault) -> N
     for row in rows:
         if row.retired_at is None:
             await tx.change(SigningKey, {"id": row.id}, retired_at=now + KEY_NOTICE)
-        elif row.retired_at + KEY_AFTERLIFE < now:
+        elif _over(row):
             await tx.remove(SigningKey, id=row.id)
     key = Key(Ed25519PrivateKey.generate(), now, None)
     seed = key.private.private_bytes_raw()
@@ -293,7 +292,7 @@ async def _keys() -> list[Key]:
         if time.monotonic() - running.looked_at >= KEYS_FRESH:
             running.keys = await _load_keys(running.vault)
             running.looked_at = time.monotonic()
-    return [key for key in running.keys if key.published]
+    return running.keys
 
 
 # Tokens -------------------------------------------------------------------------------------------

@@ -725,6 +725,20 @@ async def test_a_key_sealed_by_another_vault_stops_the_start() -> None:
         await identity.start(Vault((bytes(32),)))
 
 
+async def test_a_key_that_is_over_needs_its_vault_no_more() -> None:
+    await forget_keys()
+    old, new = Vault((bytes(32),)), Vault((bytes([1]) * 32,))
+    await identity._load_keys(old)
+    await age_keys(days=31)
+    async with db.as_system() as tx:
+        await identity._replace_key(tx, await tx.find(SigningKey), new)
+    with pytest.raises(Unsealable):
+        await identity._load_keys(new)
+    await age_keys(hours=3)
+    assert len(await identity._load_keys(new)) == 1
+    await forget_keys()
+
+
 async def test_a_token_signed_by_a_stranger_or_renamed_is_refused() -> None:
     tokens = await register()
     [kid, *_] = await published()
