@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -332,7 +331,7 @@ def _make_socket_dir(directory: Path, account: Account) -> None:
         account.give(directory)
     found = directory.lstat()
     owner = os.geteuid() if account.user is None else account.user
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
+    if found.st_uid != owner or found.st_mode & 0o077:
         raise PostgresUnavailable(
             f"{directory}, the place of the database's socket, is another user's. Shorten DATA_DIR."
         )

@@ -275,7 +275,8 @@ async def test_a_stranger_with_the_pid_of_a_dead_postgres_is_no_obstacle_and_com
     pid, *rest = pid_file.read_text().splitlines()
     os.kill(int(pid), signal.SIGKILL)
     await postgres._until_gone(server.home, 20)
-    stranger = await asyncio.create_subprocess_exec("sleep", "60")
+    account = postgres._account(server.home)
+    stranger = await asyncio.create_subprocess_exec("sleep", "60", **account._asdict())
     try:
         pid_file.write_text("\n".join([str(stranger.pid), *rest]))
         await postgres.stop(server)
