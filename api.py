@@ -1,6 +1,7 @@
 """What every route shares: the application, problems, the checks at the edge, request ids and headers."""
 
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def problem(
         **({"errors": errors} if errors else {}),
         "request_id": request_id,
     }
-    headers = {}
+    headers = {**_HEADERS, "x-request-id": request_id, "cache-control": "no-store"}
     if of.status == 401:
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     if of.retry_after is not None:
@@ -205,7 +206,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _plainly(send))
             return
         headers = dict(scope["headers"])
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -239,6 +240,18 @@ class Edge:
             await send(message)
 
         return sending
+
+
+def _plainly(send: Send) -> Send:
+    """A start that fails for a reason we know says its sentence, not its stack."""
+
+    async def sending(message: Message) -> None:
+        error = sys.exc_info()[1]
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, process.START_FAILURES):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    return sending
 
 
 def _canonical(path: str) -> str:

@@ -10,10 +10,8 @@ import structlog
 import clerk_auth
 import db
 import identity
-from infra import postgres
+from infra import postgres, storage, vault
 from infra.bus import Bus, make_bus
-from infra.storage import open_directory
-from infra.vault import load_vault
 from models import uuid7
 from runs import computers, engine
 from schemas import Readiness
@@ -23,6 +21,19 @@ from settings import settings
 class CannotStart(Exception):
     """A setting that this process needs is missing or wrong; the sentence says which."""
 
+
+START_FAILURES = (
+    CannotStart,
+    clerk_auth.Misconfigured,
+    db.OutOfDate,
+    db.Unavailable,
+    db.Unsafe,
+    identity.IdentityConflict,
+    postgres.PostgresUnavailable,
+    storage.StorageUnavailable,
+    vault.BadKeys,
+)
+"""What stops a start with a sentence for the operator."""
 
 _works = False
 
@@ -44,20 +55,20 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             dsn, size=settings.database_pool, wait=settings.database_wait_seconds, publish=bus.publish
         )
         stack.push_async_callback(db.close_database)
-        vault = load_vault(settings.data_dir, settings.secret_keys)
-        storage = await open_directory(settings.data_dir / "files")
+        keys = vault.load_vault(settings.data_dir, settings.secret_keys)
+        store = await storage.open_directory(settings.data_dir / "files")
         if not clerk_auth.clerk_issuer(settings):
-            await identity.start(vault)
+            await identity.start(keys)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
         await clerk_auth.open()
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
         worker_id = uuid7()
-        await computers.start(worker_id, bus, storage, vault, opens=worker)
+        await computers.start(worker_id, bus, store, keys, opens=worker)
         stack.push_async_callback(computers.stop)
         if worker:
-            await engine.start(worker_id, bus, storage, vault)
+            await engine.start(worker_id, bus, store, keys)
             stack.push_async_callback(engine.stop)
         _works = worker
         gc.freeze()

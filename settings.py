@@ -1,9 +1,10 @@
 """Every environment variable of the server, typed, with its default."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -71,4 +72,12 @@ class Settings(BaseSettings):
         )
 
 
-settings = Settings()
+def _load() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        sys.exit("A setting is wrong. " + "; ".join(wrong))
+
+
+settings = _load()

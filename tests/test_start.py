@@ -1,0 +1,249 @@
+"""Starting: with Clerk, with a PostgreSQL of one's own, as several processes, and with something missing."""
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from demo.shop import Shop
+from infra import postgres
+from tests import make
+from tests.clerk import USER, key_server
+from tests.conftest import ROOT, Backend, free_port
+from tests.test_main_job import until
+
+KEYS = base64.b64encode(os.urandom(32)).decode()
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+
+
+def backend(tmp_path: Path, **settings: str) -> Backend:
+    return Backend(tmp_path / "server", free_port(), settings)
+
+
+async def refused_start(server: Backend) -> str:
+    """The log of a server that must not start."""
+    await server.start(ready=False)
+    assert server.process is not None
+    async with asyncio.timeout(30):
+        assert await server.process.wait() != 0
+    assert "Traceback" not in server.log
+    return server.log
+
+
+@pytest.fixture
+async def database_url(postgres_server: postgres.Server) -> str:
+    return await postgres.create_database(postgres_server, f"own_{uuid4().hex}")
+
+
+async def migrate(database_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "alembic", "upgrade", "head"),
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database_url},
+    )
+    assert await process.wait() == 0
+
+
+# Clerk
+
+
+async def test_clerk_signs_people_in_and_the_embedded_issuer_stays_off(tmp_path: Path) -> None:
+    async with key_server() as clerk:
+        server = backend(
+            tmp_path,
+            CLERK_ISSUER=clerk.issuer,
+            CLERK_AUTHORIZED_PARTIES="https://app.example.com",
+            WORKER="off",
+        )
+        await server.start()
+        try:
+            async with httpx.AsyncClient(base_url=server.url) as client:
+                client.headers["Authorization"] = f"Bearer {clerk.token()}"
+                me = (await client.get("/api/me")).json()["data"]
+                assert (me["id"], me["role"]) == (USER, "user")
+                made = await make.workflow(client)
+                other = {"Authorization": f"Bearer {clerk.token(sub='user_other', sid='sess_other')}"}
+                assert (await client.get(f"/api/workflows/{made['id']}", headers=other)).status_code == 404
+                for changes in ({"azp": "https://evil.example"}, {"sts": "pending"}, {"iss": server.url}):
+                    bad = {"Authorization": f"Bearer {clerk.token(**changes)}"}
+                    assert (await client.get("/api/me", headers=bad)).status_code == 401
+                body = {"email": "a@example.com", "password": "correct horse battery"}
+                for path in ("register", "login"):
+                    assert (await client.post(f"/api/auth/{path}", json=body)).status_code == 404
+                assert (await client.get("/.well-known/jwks.json")).status_code == 404
+                config = (await client.get("/api/config")).json()["data"]["auth"]
+                assert config == {"mode": "clerk", "publishable_key": None, "registration": False}
+        finally:
+            await server.stop()
+
+
+async def test_before_clerks_first_keys_the_answer_is_503_and_then_it_works(tmp_path: Path) -> None:
+    async with key_server() as clerk:
+        keys, clerk.keys = clerk.keys, []
+        server = backend(tmp_path, CLERK_ISSUER=clerk.issuer, WORKER="off")
+        await server.start()
+        try:
+            async with httpx.AsyncClient(base_url=server.url) as client:
+                client.headers["Authorization"] = f"Bearer {clerk.token()}"
+                reply = await client.get("/api/me")
+                assert (reply.status_code, reply.json()["code"]) == (503, "keys_unavailable")
+                assert int(reply.headers["retry-after"]) > 0
+                clerk.keys = keys
+        finally:
+            await server.stop()
+
+
+# A PostgreSQL of one's own
+
+
+async def test_an_external_database_is_migrated_by_the_release_step(
+    tmp_path: Path, database_url: str
+) -> None:
+    server = backend(tmp_path, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
+    assert "make migrate" in await refused_start(server)
+    await migrate(database_url)
+    await server.start()
+    try:
+        assert not (server.data / "postgres").exists()
+        async with server.sign_up() as client:
+            await make.workflow(client)
+    finally:
+        await server.stop()
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="PostgreSQL 15 is not installed")
+async def test_postgresql_15_works_with_the_same_migrations(tmp_path: Path) -> None:
+    server = backend(tmp_path, POSTGRES_BIN=str(DEBIAN))
+    await server.start()
+    try:
+        async with Shop() as shop, server.sign_up() as client:
+            flow = {"title": "Look", "steps": [{"type": "navigate", "url": f"{shop.url}/"}]}
+            run = await make.run(client, definition=flow)
+            assert (await until(client, run["id"], "succeeded", "failed"))["status"] == "succeeded"
+    finally:
+        await server.stop()
+
+
+# Several processes
+
+
+@pytest.fixture
+async def worker_environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "DATA_DIR": str(tmp_path / "server"), "PORT": str(free_port())}
+
+
+async def worker(environment: dict[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
+
+
+@pytest.fixture
+async def web_and_worker(tmp_path: Path, worker_environment: dict[str, str]) -> AsyncIterator[Backend]:
+    server = backend(tmp_path, WORKER="off")
+    await server.start()
+    process = await worker(worker_environment)
+    yield server
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    await server.stop()
+
+
+async def test_a_worker_process_runs_what_the_web_process_queues(web_and_worker: Backend) -> None:
+    async with Shop() as shop, web_and_worker.sign_up() as client:
+        flow = {
+            "title": "Look",
+            "steps": [{"type": "navigate", "url": f"{shop.url}/"}, {"type": "screenshot", "name": "page"}],
+        }
+        run = await make.run(client, definition=flow)
+        ended = await client.get(f"/api/runs/{run['id']}", params={"wait": 30})
+        assert ended.json()["data"]["status"] == "succeeded", ended.text
+        events = (await client.get("/api/events", params={"run_id": run["id"]})).json()["data"]
+        assert events[-1]["kind"] in ("run.succeeded", "computer.closed")
+        computer = await make.computer(client)
+        reply = await client.get(f"/api/computers/{computer['id']}/screenshot")
+        assert (reply.status_code, reply.json()["code"]) == (503, "needs_redis")
+
+
+async def test_a_run_outlives_a_worker_that_is_told_to_stop(
+    tmp_path: Path, worker_environment: dict[str, str]
+) -> None:
+    server = backend(tmp_path, WORKER="off")
+    await server.start()
+    first = await worker(worker_environment)
+    try:
+        async with server.sign_up() as client:
+            run = await make.run(client, definition=make.FLOW | {"timeout": 60000})
+            await until(client, run["id"], "running")
+            second = await worker(worker_environment)
+            first.send_signal(signal.SIGTERM)
+            assert await first.wait() == 0
+            async with asyncio.timeout(30):
+                while (await client.get(f"/api/runs/{run['id']}")).json()["data"]["attempt"] < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await client.post(f"/api/runs/{run['id']}/cancel")
+            await until(client, run["id"], "cancelled")
+            second.send_signal(signal.SIGTERM)
+            assert await second.wait() == 0
+    finally:
+        await server.stop()
+
+
+# Something missing
+
+
+async def test_a_missing_chromium_is_said_where_it_is_missed(tmp_path: Path) -> None:
+    server = backend(tmp_path, CHROMIUM_PATH="/nonexistent/chromium")
+    await server.start(ready=False)
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(30):
+            while True:
+                try:
+                    reply = await client.get("/api/ready")
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+        assert (reply.status_code, reply.json()["data"]["browser"]) == (503, False)
+        async with server.sign_up() as client:
+            run = await make.run(client)
+            failed = await until(client, run["id"], "failed")
+            assert failed["error"]["code"] == "chromium_missing"
+            assert "install" in failed["error"]["detail"]
+    finally:
+        await server.stop()
+
+
+async def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path, database_url: str) -> None:
+    log = await refused_start(backend(tmp_path, DATABASE_POOL="many"))
+    assert "DATABASE_POOL" in log
+    log = await refused_start(backend(tmp_path, DATABASE_URL=database_url))
+    assert "SECRET_KEYS" in log
+    log = await refused_start(backend(tmp_path, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
+    assert "CLERK_PUBLISHABLE_KEY" in log
+    log = await refused_start(backend(tmp_path, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))
+    assert "cannot connect to the database" in log
+
+
+async def test_an_absent_database_is_503_and_comes_back(tmp_path: Path, database_url: str) -> None:
+    await migrate(database_url)
+    server = backend(tmp_path, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
+    await server.start()
+    try:
+        async with server.sign_up() as client:
+            admin = await asyncpg.connect(database_url)
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            await admin.close()
+            replies = [await client.get("/api/me") for _ in range(20)]
+            assert {reply.status_code for reply in replies} <= {200, 503}
+            assert replies[-1].status_code == 200
+    finally:
+        await server.stop()
