@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -579,6 +579,14 @@ class _Download:
     stopped: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How contained Chromium runs: in its own sandbox, and as nobody in place of root."""
+
+    sandbox: bool
+    drops: bool
+
+
 class _Process:
     """The Chromium process of one user, its directory, and the computers that live in it."""
 
@@ -603,14 +611,11 @@ class _Process:
         _give_away(path)
         return path
 
-    async def launch(self, playwright: Playwright, program: Path, *, sandbox: bool) -> Browser:
-        """Start Chromium, as an unprivileged user where we are root; raises Playwright's Error."""
+    async def launch(self, playwright: Playwright, program: Path, way: "_Way") -> Browser:
+        """Start Chromium; raises Playwright's Error."""
         profile, pid_file, launcher = self.directory("profile"), self.home / "pid", self.home / "launch"
-        drop = (
-            f"setpriv --reuid={UNPRIVILEGED} --regid={UNPRIVILEGED} --clear-groups "
-            if _drops(sandbox)
-            else ""
-        )
+        become = f"setpriv --reuid={UNPRIVILEGED} --regid={UNPRIVILEGED} --clear-groups "
+        drop = become if way.drops else ""
         launcher.write_text(
             f"#!/bin/sh\necho $$ > {shlex.quote(str(pid_file))}\n"
             f'exec {drop}{shlex.quote(str(program))} "$@" --user-data-dir={shlex.quote(str(profile))}\n'
@@ -619,7 +624,7 @@ class _Process:
         self.browser = await playwright.chromium.launch(
             executable_path=launcher,
             headless=True,
-            chromium_sandbox=sandbox,
+            chromium_sandbox=way.sandbox,
             args=FLAGS,
             ignore_default_args=KEPT_PROTECTIONS,
             env={
@@ -693,7 +698,10 @@ class Browsers:
         self._playwright: Playwright | None = None
         self._processes: dict[str, _Process] = {}
         self._opening = 0
-        self._sandbox = settings.chromium_sandbox != "off"
+        root = os.geteuid() == 0
+        # Best first; a way that this machine does not allow is given up for good.
+        self._ways = [_Way(sandbox=True, drops=root)] if settings.chromium_sandbox == "auto" else []
+        self._ways += [_Way(sandbox=False, drops=root)] + [_Way(sandbox=False, drops=False)] * root
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -773,20 +781,21 @@ class Browsers:
     async def _launch(self, process: _Process) -> Browser:
         if self._playwright is None:
             raise RuntimeError("Browsers.start() comes first")
-        program = find_chromium()
-        try:
-            browser = await process.launch(self._playwright, program, sandbox=self._sandbox)
-        except PlaywrightError as problem:
-            if _driver_died(problem):
-                log.error("browser_driver_died")
-                await self._playwright.stop()
-                self._playwright = await async_playwright().start()
-            elif self._sandbox and _lacks_sandbox(str(problem)):
-                log.warning("chromium_without_sandbox", error=_launch_error(problem))
-                self._sandbox = False
-            else:
-                raise OpenFailed(f"Chromium did not start: {_launch_error(problem)}") from problem
-            browser = await process.launch(self._playwright, program, sandbox=self._sandbox)
+        program, restarted, browser = find_chromium(), False, None
+        while browser is None:
+            try:
+                browser = await process.launch(self._playwright, program, self._ways[0])
+            except PlaywrightError as problem:
+                if _driver_died(problem) and not restarted:
+                    log.error("browser_driver_died")
+                    restarted = True
+                    await self._playwright.stop()
+                    self._playwright = await async_playwright().start()
+                elif _not_allowed(problem) and len(self._ways) > 1:
+                    given_up = self._ways.pop(0)
+                    log.warning("chromium_less_contained", error=_launch_error(problem), **asdict(given_up))
+                else:
+                    raise OpenFailed(f"Chromium did not start: {_launch_error(problem)}") from problem
         browser.on("disconnected", lambda _: self._on_disconnected(process))
         process.watch(partial(self._on_disconnected, process))
         return browser
@@ -854,10 +863,6 @@ def safe_name(name: str) -> str:
     return printable.lstrip(". ").encode()[:200].decode(errors="ignore") or "file"
 
 
-def _drops(sandbox: bool) -> bool:
-    return sandbox and os.geteuid() == 0
-
-
 def _driver_died(problem: PlaywrightError) -> bool:
     """Whether a launch failed because there is no driver; Chromium's own failures bring its log."""
     return "has been closed" in str(problem) and "Browser logs" not in str(problem)
@@ -870,9 +875,9 @@ def _launch_error(problem: PlaywrightError) -> str:
     return next(telling, lines[0] if lines else "").strip()[:500]
 
 
-def _lacks_sandbox(message: str) -> bool:
-    """Whether a start failed for want of user namespaces, or of the right to become someone else."""
-    return any(word in message for word in ("sandbox", "setpriv", "Permission denied", "not permitted"))
+def _not_allowed(problem: PlaywrightError) -> bool:
+    """Whether a launch failed for want of user namespaces, or of the right to become someone else."""
+    return any(word in str(problem) for word in ("sandbox!", "setpriv", "Permission denied", "not permitted"))
 
 
 def _give_away(path: Path) -> None:

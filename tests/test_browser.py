@@ -165,6 +165,34 @@ async def test_chromium_runs_unprivileged_with_its_sandbox(browsers: Browsers, c
     assert "\nUid:\t0\t" not in of_process(pid, "status")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+async def test_a_chromium_that_nobody_may_run_starts_with_less_containment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "chromium"
+    program.write_text(f'#!/bin/sh\nexec {chromium.find_chromium()} "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(chromium, "settings", settings.model_copy(update={"chromium_path": str(program)}))
+    own = Browsers()
+    await own.start()
+    computer = await own.open("gina", uuid4(), Options(downloads=tmp_path), Told())
+    assert await script(computer, "6 * 7") == 42
+    assert "--no-sandbox" in of_process(own.processes()[0]["pid"], "cmdline")
+    await own.close()
+
+
+async def test_a_program_that_is_no_chromium_is_said_to_have_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chromium, "settings", settings.model_copy(update={"chromium_path": "/bin/false"}))
+    own = Browsers()
+    await own.start()
+    with pytest.raises(chromium.OpenFailed, match="did not start"):
+        await own.open("gina", uuid4(), Options(downloads=tmp_path), Told())
+    assert own.processes() == []
+    await own.close()
+
+
 async def test_a_process_that_dies_takes_its_computers_and_the_next_open_starts_another(
     browsers: Browsers, tmp_path: Path, site: Site
 ) -> None:
