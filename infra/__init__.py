@@ -1,0 +1,1 @@
+"""Engines that others made, behind the smallest interface that this project needs."""
