@@ -73,7 +73,7 @@ log = structlog.get_logger()
 
 SUBPROTOCOL = "cua.v1"
 MESSAGE_BYTES = 64 * 1024
-MESSAGES_PER_SECOND = 300  # and twice as many at once
+MESSAGES_PER_SECOND = 600  # and twice as many at once
 CONNECTIONS_PER_USER = 20
 UNAUTHENTICATED = 500  # connections of this process
 SUBSCRIPTIONS = 64
@@ -96,6 +96,7 @@ POSITION_SECONDS = 25.0
 HEARTBEAT_SECONDS = 15.0
 SLOW_SECONDS = 1.0  # a client that cannot keep up is one whose messages wait this long
 WRITE_SECONDS = 10.0  # without any progress
+TEXT_CHARS = 2048  # of an address or a title that a page chose
 SEND_BUFFER = 128 * 1024  # bytes; what a connection has under way is stale before it arrives
 TCP_NOTSENT_LOWAT = 25  # Linux, <linux/tcp.h>
 
@@ -563,7 +564,7 @@ class _Allowance:
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """The live view of one computer: the newest frame not yet sent, and those sent that still travel."""
+    """The live view of one computer: the newest frame and view not yet sent, and the frames that travel."""
 
     computer_id: UUID
     watch: Watch | None = None
@@ -761,10 +762,18 @@ class _Session:
     def _next_message(self) -> Message | None:
         if self._control:
             return {"type": "websocket.send", "text": self._control.popleft()}
-        if (text := self._next_events()) is not None:
+        if (text := self._next_view() or self._next_events()) is not None:
             return {"type": "websocket.send", "text": text}
         if (frame := self._next_frame()) is not None:
             return {"type": "websocket.send", "bytes": frame}
+        return None
+
+    def _next_view(self) -> str | None:
+        for number, stream in self._streams.items():
+            if stream.watch is not None and stream.view is not None:
+                view, stream.view = computers.clean(stream.view), None
+                shown = {name: str(view[name])[:TEXT_CHARS] for name in ("tab", "url", "title")}
+                return ViewMessage(stream=number, **shown).model_dump_json()
         return None
 
     def _next_events(self) -> str | None:
@@ -978,7 +987,7 @@ class _Session:
                 self._user_id,
                 request.computer_id,
                 partial(self._show, stream),
-                partial(self._show_view, number, stream),
+                partial(self._show_view, stream),
                 request.max_fps,
             )
         except BaseException:
@@ -989,19 +998,15 @@ class _Session:
             raise Refused("computer_closed", "The computer has closed.")
         self._say(WatchingMessage(id=request.id, stream=number, width=size.width, height=size.height))
         stream.watch = watch
-        if stream.view is not None:
-            self._show_view(number, stream, stream.view)
 
     def _show(self, stream: _Stream, frame: Frame) -> None:
         stream.frame = frame
         if stream.sendable:
             self._news.set()
 
-    def _show_view(self, number: int, stream: _Stream, view: dict[str, Any]) -> None:
+    def _show_view(self, stream: _Stream, view: dict[str, Any]) -> None:
         stream.view = view
-        if stream.watch is not None:
-            shown = {name: str(value)[:2048] for name, value in computers.clean(view).items()}
-            self._say(ViewMessage(stream=number, **shown))
+        self._news.set()
 
     def _acknowledge(self, request: AckRequest) -> None:
         stream = self._streams.get(request.stream)

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import random
+import re
 import socket as sockets
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import httpx
@@ -27,10 +29,10 @@ import live
 from browser.screencast import jpeg_size
 from infra.bus import LocalBus
 from models import Event, Stream, uuid7
-from schemas import EventRead, HelloMessage, ReadyMessage
+from schemas import EventRead, HelloMessage, ReadyMessage, SocketMessage, SocketRequest
 from settings import Settings
 from tests import clerk, pages
-from tests.conftest import Backend
+from tests.conftest import Backend, free_port
 
 ISSUER = "https://clerk.example.com"
 SECONDS = 20.0
@@ -388,6 +390,26 @@ async def test_positions_are_signs_of_life(port: int, user: str, monkeypatch: py
         assert position == {"type": "position", "subscription": 1, "upto": 4, "head": 4}
 
 
+async def test_a_database_that_goes_away_costs_no_connection(
+    port: int, dsn: str, bus: LocalBus, user: str
+) -> None:
+    async with client(port, user) as one:
+        await one.subscribe()
+        await db.close_database()
+        try:
+            await one.send(type="subscribe", id="later")
+            error = await one.receive()
+            assert (error["id"], error["code"], error["retryable"]) == ("later", "unavailable", True)
+            async with client(port) as two:
+                await two.send(type="auth", token=token(f"user_{uuid4().hex}"))
+                code, messages = await two.closed()
+                assert (code, messages[-1]["retryable"]) == (1013, True)
+        finally:
+            await db.open_database(dsn, size=8, publish=bus.publish)
+        await emit(user)
+        assert await one.seqs_until(1) == [1]
+
+
 # Slow clients -------------------------------------------------------------------------------------
 
 
@@ -527,6 +549,20 @@ async def test_a_wrong_token_is_closed_with_4401(port: int, bad: str) -> None:
         await one.send(type="auth", token=bad)
         code, messages = await one.closed()
     assert (code, messages[-1]["code"]) == (4401, "unauthorized")
+
+
+async def test_an_issuer_that_is_away_is_worth_another_try(port: int, user: str) -> None:
+    clerk_auth.configure(Settings(clerk_issuer=f"http://127.0.0.1:{free_port()}"))
+    try:
+        issuer = next(iter(clerk_auth._verifiers))
+        claims = clerk.claims(issuer, sub=user)
+        async with client(port) as one:
+            await one.send(type="auth", token=clerk.sign(clerk.header(), claims))
+            code, messages = await one.closed()
+        assert (code, messages[-1]["code"], messages[-1]["retryable"]) == (1013, "unavailable", True)
+        assert messages[-1]["retry_after_ms"] > 0
+    finally:
+        await clerk_auth.close()
 
 
 async def test_the_authorization_header_signs_in(port: int, user: str) -> None:
@@ -936,3 +972,58 @@ async def test_a_stopping_server_says_so_to_sockets_and_ends_streams(own_server:
         await own_server.stop()
         assert (await socket.closed())[0] == 4009
         assert all([not chunk.startswith(b"id") async for chunk in reply.aiter_bytes()])
+
+
+# The documentation --------------------------------------------------------------------------------
+
+
+def socket_page() -> str:
+    return (Path(__file__).parent.parent / "docs" / "socket.md").read_text()
+
+
+def test_the_page_lists_every_close_code_with_its_name() -> None:
+    listed = {
+        (int(code), name)
+        for code, names in re.findall(r"^\| (\d{4}) \| ([^|]+) \|", socket_page(), re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    endings = [it for it in vars(live).values() if isinstance(it, live.Ending)]
+    endings.append(live._bad_message(""))
+    assert listed == {(it.code, it.name) for it in endings}
+
+
+def test_the_page_names_every_message_and_field() -> None:
+    page = socket_page()
+    messages = [*get_args(get_args(SocketRequest)[0]), *get_args(get_args(SocketMessage)[0])]
+    for message in messages:
+        fields = {field.serialization_alias or name for name, field in message.model_fields.items()}
+        for word in {get_args(message.model_fields["type"].annotation)[0], *fields}:
+            assert re.search(rf"\b{word}\b", page), f"{message.__name__} {word}"
+
+
+def test_the_pages_input_events_are_valid() -> None:
+    (block,) = re.findall(r"```json\n(.+?)```", socket_page(), re.DOTALL)
+    kinds = [live._INPUT.validate_json(line).type for line in block.splitlines()]
+    assert kinds == ["mouse", "wheel", "key", "text", "touch", "navigate", "tab"]
+
+
+def test_the_page_tells_the_header_and_the_limits() -> None:
+    page = socket_page()
+    header = page[page.index("| offset |") : page.index("At most two frames")]
+    sizes = [int(bits) // 8 for bits in re.findall(r"u(\d+)", header)]
+    assert sizes == [1, 1, 2, 4, 8, 8, 2, 2, 2, 2]
+    assert sum(sizes) == live._FRAME_HEADER.size == 32
+    for told in (
+        f"{live.MESSAGES_PER_SECOND} messages a second",
+        f"{live.SUBSCRIPTIONS}\nsubscriptions",
+        f"{live.STREAMS} streams",
+        f"{live.REQUESTS} requests",
+        f"at most {live.CONNECTIONS_PER_USER} sockets",
+        f"within {live.AUTH_SECONDS:.0f} seconds",
+        f"{live.WARNING_SECONDS:.0f} seconds before",
+        f"{live.GRACE_SECONDS:.0f} seconds after",
+        f"{live.QUEUED_EVENTS} events",
+        f"written in {live.WRITE_SECONDS:.0f} seconds",
+        f"every {live.HEARTBEAT_SECONDS:.0f} seconds",
+    ):
+        assert told in page, told
