@@ -398,7 +398,7 @@ class RunRead(Wire):
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
     run_after: Instant
     timeout_seconds: int
-    attempt: int = Field(description="How many workers have driven it.")
+    attempt: int = Field(description="Workers that have driven it; handing it over is not counted.")
     active_ms: int = Field(description="Time spent acting, pauses left out.")
     step_count: int = Field(description="Steps that have ended well.")
     result: dict[str, Any] | None

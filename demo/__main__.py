@@ -53,6 +53,7 @@ class Watched:
 async def _server() -> AsyncIterator[str]:
     """A server of its own with an empty data directory; yields its address."""
     data = Path(tempfile.mkdtemp(prefix="cua-demo-"))
+    data.chmod(0o711)  # the account that PostgreSQL runs as may pass through
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

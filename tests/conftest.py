@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 _DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
+_DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
 for _name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
@@ -183,10 +184,17 @@ async def server() -> AsyncIterator[Backend]:
 
 
 @pytest.fixture
-async def own_server() -> AsyncIterator[Backend]:
+def data_dir() -> Iterator[Path]:
+    """An empty data directory for a server of the test's own."""
+    path = _DATA / uuid4().hex
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+async def own_server(data_dir: Path) -> AsyncIterator[Backend]:
     """A server that the test may kill."""
-    data = Path(tempfile.mkdtemp(prefix="own-", dir=_DATA))
-    backend = Backend(data, free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+    backend = Backend(data_dir, free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
     await backend.start()
     yield backend
     await backend.stop()

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -18,14 +19,14 @@ from infra import postgres
 from tests import make
 from tests.clerk import USER, key_server
 from tests.conftest import ROOT, Backend, free_port
-from tests.test_main_job import until
+from tests.test_main_job import until, until_steps
 
 KEYS = base64.b64encode(os.urandom(32)).decode()
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 
-def backend(tmp_path: Path, **settings: str) -> Backend:
-    return Backend(tmp_path / "server", free_port(), settings)
+def backend(data_dir: Path, **settings: str) -> Backend:
+    return Backend(data_dir, free_port(), settings)
 
 
 async def refused_start(server: Backend) -> str:
@@ -55,10 +56,10 @@ async def migrate(database_url: str) -> None:
 # Clerk
 
 
-async def test_clerk_signs_people_in_and_the_embedded_issuer_stays_off(tmp_path: Path) -> None:
+async def test_clerk_signs_people_in_and_the_embedded_issuer_stays_off(data_dir: Path) -> None:
     async with key_server() as clerk:
         server = backend(
-            tmp_path,
+            data_dir,
             CLERK_ISSUER=clerk.issuer,
             CLERK_AUTHORIZED_PARTIES="https://app.example.com",
             WORKER="off",
@@ -85,10 +86,10 @@ async def test_clerk_signs_people_in_and_the_embedded_issuer_stays_off(tmp_path:
             await server.stop()
 
 
-async def test_before_clerks_first_keys_the_answer_is_503_and_then_it_works(tmp_path: Path) -> None:
+async def test_before_clerks_first_keys_the_answer_is_503_and_then_it_works(data_dir: Path) -> None:
     async with key_server() as clerk:
         keys, clerk.keys = clerk.keys, []
-        server = backend(tmp_path, CLERK_ISSUER=clerk.issuer, WORKER="off")
+        server = backend(data_dir, CLERK_ISSUER=clerk.issuer, WORKER="off")
         await server.start()
         try:
             async with httpx.AsyncClient(base_url=server.url) as client:
@@ -105,9 +106,9 @@ async def test_before_clerks_first_keys_the_answer_is_503_and_then_it_works(tmp_
 
 
 async def test_an_external_database_is_migrated_by_the_release_step(
-    tmp_path: Path, database_url: str
+    data_dir: Path, database_url: str
 ) -> None:
-    server = backend(tmp_path, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
+    server = backend(data_dir, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
     assert "make migrate" in await refused_start(server)
     await migrate(database_url)
     await server.start()
@@ -120,8 +121,8 @@ async def test_an_external_database_is_migrated_by_the_release_step(
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="PostgreSQL 15 is not installed")
-async def test_postgresql_15_works_with_the_same_migrations(tmp_path: Path) -> None:
-    server = backend(tmp_path, POSTGRES_BIN=str(DEBIAN))
+async def test_postgresql_15_works_with_the_same_migrations(data_dir: Path) -> None:
+    server = backend(data_dir, POSTGRES_BIN=str(DEBIAN))
     await server.start()
     try:
         async with Shop() as shop, server.sign_up() as client:
@@ -136,8 +137,8 @@ async def test_postgresql_15_works_with_the_same_migrations(tmp_path: Path) -> N
 
 
 @pytest.fixture
-async def worker_environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "DATA_DIR": str(tmp_path / "server"), "PORT": str(free_port())}
+async def worker_environment(data_dir: Path) -> dict[str, str]:
+    return {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port())}
 
 
 async def worker(environment: dict[str, str]) -> asyncio.subprocess.Process:
@@ -145,8 +146,8 @@ async def worker(environment: dict[str, str]) -> asyncio.subprocess.Process:
 
 
 @pytest.fixture
-async def web_and_worker(tmp_path: Path, worker_environment: dict[str, str]) -> AsyncIterator[Backend]:
-    server = backend(tmp_path, WORKER="off")
+async def web_and_worker(data_dir: Path, worker_environment: dict[str, str]) -> AsyncIterator[Backend]:
+    server = backend(data_dir, WORKER="off")
     await server.start()
     process = await worker(worker_environment)
     yield server
@@ -171,21 +172,26 @@ async def test_a_worker_process_runs_what_the_web_process_queues(web_and_worker:
         assert (reply.status_code, reply.json()["code"]) == (503, "needs_redis")
 
 
+async def first_step(client: httpx.AsyncClient, run_id: str) -> dict[str, Any]:
+    step: dict[str, Any] = (await client.get(f"/api/runs/{run_id}/steps")).json()["data"][0]
+    return step
+
+
 async def test_a_run_outlives_a_worker_that_is_told_to_stop(
-    tmp_path: Path, worker_environment: dict[str, str]
+    data_dir: Path, worker_environment: dict[str, str]
 ) -> None:
-    server = backend(tmp_path, WORKER="off")
+    server = backend(data_dir, WORKER="off")
     await server.start()
     first = await worker(worker_environment)
     try:
         async with server.sign_up() as client:
-            run = await make.run(client, definition=make.FLOW | {"timeout": 60000})
-            await until(client, run["id"], "running")
+            run = await make.run(client)
+            await until_steps(client, run["id"], 1)
             second = await worker(worker_environment)
             first.send_signal(signal.SIGTERM)
             assert await first.wait() == 0
             async with asyncio.timeout(30):
-                while (await client.get(f"/api/runs/{run['id']}")).json()["data"]["attempt"] < 2:  # noqa: ASYNC110
+                while (await first_step(client, run["id"]))["attempt"] < 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             await client.post(f"/api/runs/{run['id']}/cancel")
             await until(client, run["id"], "cancelled")
@@ -198,8 +204,8 @@ async def test_a_run_outlives_a_worker_that_is_told_to_stop(
 # Something missing
 
 
-async def test_a_missing_chromium_is_said_where_it_is_missed(tmp_path: Path) -> None:
-    server = backend(tmp_path, CHROMIUM_PATH="/nonexistent/chromium")
+async def test_a_missing_chromium_is_said_where_it_is_missed(data_dir: Path) -> None:
+    server = backend(data_dir, CHROMIUM_PATH="/nonexistent/chromium")
     await server.start(ready=False)
     try:
         async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(30):
@@ -214,25 +220,25 @@ async def test_a_missing_chromium_is_said_where_it_is_missed(tmp_path: Path) -> 
             run = await make.run(client)
             failed = await until(client, run["id"], "failed")
             assert failed["error"]["code"] == "chromium_missing"
-            assert "install" in failed["error"]["detail"]
+            assert "CHROMIUM_PATH" in failed["error"]["detail"]
     finally:
         await server.stop()
 
 
-async def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path, database_url: str) -> None:
-    log = await refused_start(backend(tmp_path, DATABASE_POOL="many"))
+async def test_a_wrong_setting_stops_the_start_with_its_name(data_dir: Path, database_url: str) -> None:
+    log = await refused_start(backend(data_dir, DATABASE_POOL="many"))
     assert "DATABASE_POOL" in log
-    log = await refused_start(backend(tmp_path, DATABASE_URL=database_url))
+    log = await refused_start(backend(data_dir, DATABASE_URL=database_url))
     assert "SECRET_KEYS" in log
-    log = await refused_start(backend(tmp_path, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
+    log = await refused_start(backend(data_dir, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
     assert "CLERK_PUBLISHABLE_KEY" in log
-    log = await refused_start(backend(tmp_path, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))
+    log = await refused_start(backend(data_dir, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))
     assert "cannot connect to the database" in log
 
 
-async def test_an_absent_database_is_503_and_comes_back(tmp_path: Path, database_url: str) -> None:
+async def test_an_absent_database_is_503_and_comes_back(data_dir: Path, database_url: str) -> None:
     await migrate(database_url)
-    server = backend(tmp_path, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
+    server = backend(data_dir, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
     await server.start()
     try:
         async with server.sign_up() as client:
