@@ -49,14 +49,22 @@ class Watched:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def _data_directory() -> Path:
+    data = Path(tempfile.mkdtemp(prefix="cua-demo-"))
+    data.chmod(0o711)  # the account that PostgreSQL runs as may pass through
+    return data
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
 async def _server() -> AsyncIterator[str]:
     """A server of its own with an empty data directory; yields its address."""
-    data = Path(tempfile.mkdtemp(prefix="cua-demo-"))
-    data.chmod(0o711)  # the account that PostgreSQL runs as may pass through
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    data, port = _data_directory(), _free_port()
     ours = {"DATA_DIR": str(data), "PORT": str(port), "HOST": "127.0.0.1", "ALLOW_PRIVATE_NETWORK": "1"}
     unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "REGISTRATION", "WORKER"), "")
     clerk = {name: "" for name in os.environ if name.startswith("CLERK_")}
