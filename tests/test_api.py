@@ -239,8 +239,8 @@ async def test_a_repeated_post_answers_the_same_and_does_nothing(alice: httpx.As
 async def test_keys_are_checked_and_a_refused_request_frees_its_key(alice: httpx.AsyncClient) -> None:
     body = {"name": "w", "definition": make.FLOW}
     for key in ("", "x" * 256, "caf\u00e9"):
-        headers = httpx.Headers([(b"Idempotency-Key", key.encode("latin-1"))])
-        reply = await alice.post("/api/workflows", json=body, headers=headers)
+        odd = httpx.Headers([(b"Idempotency-Key", key.encode("latin-1"))])
+        reply = await alice.post("/api/workflows", json=body, headers=odd)
         assert_problem(reply, 422, "invalid_idempotency_key")
     headers = {"Idempotency-Key": uuid4().hex}
     bad = {"name": "w", "definition": {"title": "t", "steps": [{"type": "dance"}]}}
