@@ -15,11 +15,12 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from playwright.async_api import Error as PlaywrightError
 from starlette.responses import Response
 
 import db
 from browser import actions, chromium
-from browser.actions import Action, InputEvent
+from browser.actions import Action, ActionFailed, InputEvent
 from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers
 from browser.screencast import Frame, Watch
 from infra.bus import Bus
@@ -597,8 +598,12 @@ async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
 
 
 async def screenshot(user_id: str, id: UUID) -> bytes:
-    """A JPEG of the active tab. Raises TimeoutError when its page hangs, and what `tabs` raises."""
-    return await (await _usable(user_id, id)).computer.screenshot()
+    """A JPEG of the active tab. Raises ActionFailed when its page hangs, and what `tabs` raises."""
+    held = await _usable(user_id, id)
+    try:
+        return await held.computer.screenshot()
+    except (PlaywrightError, TimeoutError) as error:
+        raise ActionFailed("hanging", "The page gives no picture; it may be hanging") from error
 
 
 async def tabs(user_id: str, id: UUID) -> list[TabRead]:

@@ -41,7 +41,7 @@ MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # -infinity in PostgreSQL
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 
 
@@ -453,6 +453,8 @@ class Drive:
                 break
             await self._halt(*state)
             since = _now() if self._computer.wanted else since
+            if self._pressing() or self._state() != state:
+                continue
             patience = None if self._computer.wanted else since + settings.park_seconds - _now()
             if not await wait_for(self._changed, patience):
                 raise Leaving("parked")

@@ -464,13 +464,14 @@ returns table (user_id text, id uuid) language sql as $$
 $$
 """
 
-# One statement keeps all of a worker's leases and brings back what its users wish.
+# One statement keeps all of a worker's leases and brings back what its users wish. A run that was handed over
+# has a lease that ended at -infinity; a beat that comes late must not renew it.
 BEAT = """
 create function beat(worker uuid, run_ids uuid[], computer_ids uuid[], lease interval)
 returns table (kind text, user_id text, id uuid, epoch bigint, control text) language sql as $$
   with kept_runs as (
     update runs r set lease_expires_at = clock_timestamp() + lease
-     where r.lease_owner = worker and r.id = any(run_ids)
+     where r.lease_owner = worker and r.id = any(run_ids) and isfinite(r.lease_expires_at)
     returning r.user_id, r.id, r.lease_epoch, r.control),
   kept_computers as (
     update computers c set lease_expires_at = clock_timestamp() + lease

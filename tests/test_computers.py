@@ -1,0 +1,425 @@
+"""Computers of people: opened, acted on, watched, steered, closed; and the files that come of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import pytest
+from pydantic import TypeAdapter
+from sqlalchemy.exc import NoResultFound
+from starlette.responses import Response
+
+import db
+from browser.actions import Action, InputEvent
+from browser.chromium import ComputerClosed, TooManyComputers
+from browser.screencast import Frame
+from infra.bus import LocalBus
+from infra.storage import FileMissing, TooLarge, open_directory
+from infra.vault import load_vault
+from models import Computer, File, uuid7
+from runs import computers, files
+from runs.drive import LONG_AGO
+from schemas import ComputerCreate
+from settings import settings
+from tests import pages
+from tests.pages import Site
+
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
+
+
+@pytest.fixture(scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with pages.serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def worker(database: str, bus: LocalBus) -> AsyncIterator[UUID]:
+    """This process as one that opens computers; nothing keeps their leases, which last long enough."""
+    worker_id = uuid7()
+    before = settings.lease_seconds
+    settings.__dict__["lease_seconds"] = 300
+    storage = await open_directory(settings.data_dir / "files")
+    await computers.start(worker_id, bus, storage, load_vault(settings.data_dir, ()))
+    yield worker_id
+    await computers.stop()
+    settings.__dict__["lease_seconds"] = before
+
+
+async def look(seconds: float) -> AsyncIterator[None]:
+    """Time to look again, every 20 ms; TimeoutError after so many seconds."""
+    async with asyncio.timeout(seconds):
+        while True:
+            yield
+            await asyncio.sleep(0.02)
+
+
+async def create(user: str, **more: Any) -> UUID:
+    async with db.as_user(user, "user") as tx:
+        reply = await computers.create(tx, ComputerCreate.model_validate(more))
+    assert reply.status_code == 201
+    return UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+
+
+async def row(user: str, computer_id: UUID) -> Computer:
+    async with db.as_user(user) as tx:
+        return await tx.one(Computer, id=computer_id)
+
+
+async def closed(user: str, computer_id: UUID) -> Computer:
+    async for _ in look(10):
+        found = await row(user, computer_id)
+        if found.state == "closed":
+            break
+    return found
+
+
+async def act(user: str, computer_id: UUID, **action: Any) -> Any:
+    return (await computers.act(user, computer_id, ACTION.validate_python(action))).output
+
+
+async def event(user: str, kind: str, seconds: float = 10) -> dict[str, Any]:
+    """The data of the user's latest event of this kind, once there is one."""
+    async for _ in look(seconds):
+        found = [event for event in await db.events(user, 0) if event.kind == kind]
+        if found:
+            break
+    data: dict[str, Any] = orjson.loads(found[-1].text)["data"]
+    return data
+
+
+async def body_of(response: Response) -> bytes:
+    """What an ASGI server would send."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+    return b"".join(message.get("body", b"") for message in sent)
+
+
+async def test_a_computer_opens_acts_is_seen_and_closes(user: str, site: Site, worker: UUID) -> None:
+    computer_id = await create(user, settings={"viewport": {"width": 640, "height": 480}})
+    await act(user, computer_id, action="navigate", url=site.url("/second"))
+    shown = await computers.tabs(user, computer_id)
+    assert [(tab.url, tab.title, tab.active) for tab in shown] == [(site.url("/second"), "Second", True)]
+    assert (await computers.screenshot(user, computer_id)).startswith(b"\xff\xd8")
+    taken = await computers.act(user, computer_id, ACTION.validate_python({"action": "screenshot"}))
+    assert taken.image is not None
+    assert await event(user, "computer.navigated") == {
+        "tab": "t1",
+        "url": site.url("/second"),
+        "title": "Second",
+    }
+    async for _ in look(5):
+        found = await row(user, computer_id)
+        if found.title == "Second":
+            break
+    assert (found.state, found.url, found.lease_owner) == ("open", site.url("/second"), worker)
+    await computers.close(user, computer_id)
+    found = await row(user, computer_id)
+    assert (found.state, found.closed_reason, found.lease_owner) == ("closed", "user", None)
+    with pytest.raises(ComputerClosed):
+        await computers.tabs(user, computer_id)
+    await computers.close(user, computer_id)
+    kinds = [event.kind for event in await db.events(user, 0)]
+    assert kinds[:2] == ["computer.created", "computer.opened"]
+    assert (kinds[-1], kinds.count("computer.closed")) == ("computer.closed", 1)
+
+
+async def test_somebody_elses_computer_is_not_found(user: str, other_user: str, worker: UUID) -> None:
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    calls: list[Any] = [
+        lambda: computers.tabs(other_user, computer_id),
+        lambda: computers.screenshot(other_user, computer_id),
+        lambda: act(other_user, computer_id, action="reload"),
+        lambda: computers.close(other_user, computer_id),
+        lambda: computers.take_control(other_user, computer_id, "eve"),
+        lambda: computers.release_control(other_user, computer_id),
+        lambda: computers.watch(other_user, computer_id, lambda _: None),
+        lambda: computers.send_input(
+            other_user, computer_id, 0, INPUT.validate_python({"type": "text", "text": "x"})
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(NoResultFound):
+            await call()
+    assert await computers.find_held(other_user, computer_id) is None
+    computers.release_keys(other_user, computer_id)
+    await computers.close(user, computer_id)
+
+
+async def test_a_user_has_only_so_many_computers_even_when_asking_at_once(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "max_computers_per_user", 2)
+    answers = await asyncio.gather(*(create(user) for _ in range(5)), return_exceptions=True)
+    made = [answer for answer in answers if isinstance(answer, UUID)]
+    assert len(made) == 2
+    assert all(isinstance(answer, TooManyComputers) for answer in answers if answer not in made)
+    for computer_id in made:
+        await computers.tabs(user, computer_id)
+        await computers.close(user, computer_id)
+    await computers.close(user, await create(user))
+
+
+async def test_a_computer_waits_for_room_and_can_be_closed_meanwhile(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computers, "READY_SECONDS", 1)
+    monkeypatch.setattr(computers, "room", lambda: False)
+    computer_id = await create(user)
+    with pytest.raises(computers.NotReady):
+        await computers.tabs(user, computer_id)
+    await computers.close(user, computer_id)
+    assert (await row(user, computer_id)).state == "closed"
+
+
+async def test_a_computer_of_another_process_needs_redis(user: str, worker: UUID) -> None:
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    async with db.as_user(user) as tx:
+        await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7(), lease_epoch=held.epoch + 1)
+    computers.kept([computer_id], {})
+    async for _ in look(10):
+        if await computers.find_held(user, computer_id) is None and held.gone.is_set():
+            break
+    with pytest.raises(computers.NeedsRedis):
+        await computers.tabs(user, computer_id)
+    assert (await row(user, computer_id)).state == "open"
+    async with db.as_user(user) as tx:
+        await tx.change(Computer, {"id": computer_id}, lease_expires_at=LONG_AGO)
+    found = await closed(user, computer_id)
+    assert found.closed_reason == "worker_died"
+
+
+async def test_an_unused_computer_is_closed(user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    computer_id = await create(user)
+    watch = await computers.watch(user, computer_id, lambda _: None)
+    monkeypatch.setitem(settings.__dict__, "computer_idle_seconds", 0)
+    await asyncio.sleep(1.2)
+    assert (await row(user, computer_id)).state == "open"
+    watch.close()
+    assert (await closed(user, computer_id)).closed_reason == "idle"
+
+
+async def test_a_missing_chromium_closes_the_computer_with_the_reason(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert computers.browser_found()
+    monkeypatch.setitem(settings.__dict__, "chromium_path", "/nowhere/chromium")
+    assert not computers.browser_found()
+    computer_id = await create(user)
+    assert (await closed(user, computer_id)).closed_reason == "chromium_missing"
+    with pytest.raises(ComputerClosed, match="chromium_missing"):
+        await computers.tabs(user, computer_id)
+
+
+async def test_a_killed_browser_is_told_and_closes_its_computer(user: str, worker: UUID) -> None:
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    held.computer._process.kill()
+    assert (await closed(user, computer_id)).closed_reason == "crashed"
+    assert "process" in await event(user, "computer.crashed")
+    with pytest.raises(ComputerClosed):
+        await act(user, computer_id, action="reload")
+
+
+async def test_frames_reach_whoever_watches(user: str, site: Site, worker: UUID) -> None:
+    computer_id = await create(user)
+    frames: list[Frame] = []
+    views: list[dict[str, Any]] = []
+    watch = await computers.watch(user, computer_id, frames.append, views.append, 30)
+    await act(user, computer_id, action="navigate", url=site.url("/second"))
+    async for _ in look(10):
+        if frames and views and views[-1]["title"] == "Second":
+            break
+    watch.close()
+    assert frames[0].css == (1280, 720)
+    await computers.close(user, computer_id)
+
+
+async def test_control_passes_on_and_only_its_generation_steers(user: str, site: Site, worker: UUID) -> None:
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/"))
+    text = INPUT.validate_python({"type": "text", "text": "hi"})
+    with pytest.raises(computers.StaleControl):
+        await computers.send_input(user, computer_id, 0, text)
+    first = await computers.take_control(user, computer_id, "one")
+    second = await computers.take_control(user, computer_id, "two")
+    assert (first.state, second.state, second.holder) == ("granted", "granted", "two")
+    assert second.generation == first.generation + 1
+    with pytest.raises(computers.StaleControl):
+        await computers.send_input(user, computer_id, first.generation, text)
+    with pytest.raises(computers.StaleControl):
+        await computers.release_control(user, computer_id, first.generation)
+    await act(user, computer_id, action="click", target={"selector": "#name"})
+    await computers.send_input(user, computer_id, second.generation, text)
+    async for _ in look(5):
+        if (
+            await act(
+                user, computer_id, action="evaluate", expression="document.querySelector('#name').value"
+            )
+            == "hi"
+        ):
+            break
+    found = await row(user, computer_id)
+    assert (found.control_state, found.control_holder, found.control_generation) == ("granted", "two", 2)
+    down = INPUT.validate_python({"type": "key", "event": "down", "key": "Shift"})
+    await computers.send_input(user, computer_id, second.generation, down)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    pressed = [held.computer.input.held]
+    await computers.release_control(user, computer_id, second.generation)
+    pressed.append(held.computer.input.held)
+    assert pressed == [True, False]
+    with pytest.raises(computers.StaleControl):
+        await computers.send_input(user, computer_id, second.generation, text)
+    assert (await row(user, computer_id)).control_state == "released"
+    await computers.close(user, computer_id)
+
+
+async def test_input_renews_control_and_silence_ends_it(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "control_seconds", 1.5)
+    computer_id = await create(user)
+    taken = await computers.take_control(user, computer_id, "one")
+    for _ in range(5):
+        await asyncio.sleep(0.5)
+        move = INPUT.validate_python({"type": "mouse", "event": "move", "x": 5, "y": 5})
+        await computers.send_input(user, computer_id, taken.generation, move)
+    assert (await row(user, computer_id)).control_expires_at > taken.expires_at  # type: ignore[operator]
+    assert (await event(user, "control.released"))["generation"] == taken.generation
+    assert (await row(user, computer_id)).control_state == "released"
+    await computers.close(user, computer_id)
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+async def test_a_download_becomes_a_file_of_its_user(
+    user: str, other_user: str, site: Site, worker: UUID
+) -> None:
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/small"))
+    told = await event(user, "computer.download")
+    assert (told["state"], told["size"], "path" in told) == ("completed", 1000, False)
+    file_id = UUID(told["file_id"])
+    reply = await files.content(user, file_id)
+    assert (reply.status_code, await body_of(reply)) == (200, b"x" * 1000)
+    assert reply.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
+    assert (
+        reply.headers["x-content-type-options"],
+        "sandbox" in reply.headers["content-security-policy"],
+    ) == (
+        "nosniff",
+        True,
+    )
+    with pytest.raises(NoResultFound):
+        await files.content(other_user, file_id)
+    assert not list((settings.data_dir / "downloads").iterdir())
+    await computers.close(user, computer_id)
+
+
+async def test_a_download_over_the_limit_is_refused(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "max_upload_mb", 1)
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/large"))
+    assert (await event(user, "computer.download"))["state"] == "too_large"
+    async with db.as_user(user) as tx:
+        assert await tx.find(File) == []
+    await computers.close(user, computer_id)
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "content", "told"),
+    [
+        (None, 200, b"0123456789", None),
+        ("bytes=2-4", 206, b"234", "bytes 2-4/10"),
+        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=5-999", 206, b"56789", "bytes 5-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"),
+        ("bytes=-0", 416, b"", "bytes */10"),
+        ("bytes=4-2", 416, b"", "bytes */10"),
+        ("bytes=-", 200, b"0123456789", None),
+        ("bytes=1-2,4-5", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+    ],
+)
+async def test_ranges(
+    user: str, worker: UUID, header: str | None, status: int, content: bytes, told: str | None
+) -> None:
+    file = await files.save(
+        user,
+        kind="screenshot",
+        name='a "b"\n\u00e9.jpg',
+        content_type="image/jpeg",
+        data=b"0123456789",
+        limit=10,
+    )
+    reply = await files.content(user, file.id, header)
+    assert (reply.status_code, reply.headers.get("content-range")) == (status, told)
+    assert await body_of(reply) == content
+    if status != 416:
+        assert reply.headers["content-length"] == str(len(content))
+        assert reply.headers["content-disposition"] == "inline; filename*=UTF-8''a%20%22b%22%0A%C3%A9.jpg"
+
+
+async def test_a_file_that_cannot_be_recorded_leaves_no_bytes(user: str, worker: UUID) -> None:
+    place = settings.data_dir / "files" / files._place(user, None)
+    with pytest.raises(TooLarge):
+        await files.save(user, kind="upload", name="n", content_type="text/plain", data=b"12345", limit=4)
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await files.save(
+            user,
+            kind="upload",
+            name="n",
+            content_type="text/plain",
+            data=b"1",
+            limit=4,
+            computer_id=uuid4(),
+        )
+    assert not place.exists() or not list(place.iterdir())
+
+
+async def test_deleting_a_file_deletes_its_bytes_once_that_is_committed(user: str, worker: UUID) -> None:
+    file = await files.save(user, kind="upload", name="n", content_type="text/plain", data=b"1", limit=4)
+    path = settings.data_dir / "files" / file.storage_key
+    with pytest.raises(KeyboardInterrupt):
+        async with db.as_user(user) as tx:
+            await files.delete(tx, file.id)
+            raise KeyboardInterrupt
+    assert path.exists()
+    async with db.as_user(user) as tx:
+        await files.delete(tx, file.id)
+    async for _ in look(5):
+        if not path.exists():
+            break
+    with pytest.raises(NoResultFound):
+        await files.content(user, file.id)
+
+
+async def test_bytes_that_are_gone_are_told_before_the_reply_begins(user: str, worker: UUID) -> None:
+    file = await files.save(user, kind="upload", name="n", content_type="text/plain", data=b"1", limit=4)
+    (settings.data_dir / "files" / file.storage_key).unlink()
+    with pytest.raises(FileMissing):
+        await files.content(user, file.id)
