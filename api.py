@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -341,10 +342,14 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={"4XX": _problem_reply("The request failed."), "5XX": _problem_reply("The server failed.")},
+        responses={
+            "4XX": {"description": "The request failed.", "model": ProblemRead},
+            "5XX": {"description": "The server failed.", "model": ProblemRead},
+        },
         **about,
     )
     app.router.route_class = StrictRoute
+    app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     _handle_problems(app, problems)
     if settings.cors_origins:
         app.add_middleware(
@@ -359,14 +364,16 @@ def create_app(
     return app
 
 
-def _problem_reply(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {"application/problem+json": {"schema": {"$ref": PROBLEM_SCHEMA}}},
-    }
-
-
-PROBLEM_SCHEMA = f"#/components/schemas/{ProblemRead.__name__}"
+def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with failures under their own media type (RFC 9457)."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = generate()
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for status in ("4XX", "5XX"):
+            content = operation["responses"][status]["content"]
+            content["application/problem+json"] = content.pop("application/json")
+    return document
 
 
 def public_config() -> PublicConfig:

@@ -348,7 +348,7 @@ async def list_runs(user: CurrentUser, query: Annotated[RunQuery, Query()]) -> R
     return await db.page(user, Run, RunRead, query)
 
 
-@app.post("/api/runs", response_model=Reply[RunDetail], status_code=202)
+@app.post("/api/runs", response_model=Reply[RunRead], status_code=202)
 async def create_run(tx: Tx, body: RunCreate) -> Response:
     """Queues a run of a stored workflow or of a definition of its own."""
     return await engine.enqueue(tx, body)

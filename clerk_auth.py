@@ -18,7 +18,8 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Security
+from fastapi.security import HTTPBearer
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import RSAAlgorithm
 from pydantic import BaseModel
@@ -624,7 +625,12 @@ M = TypeVar("M", bound=Base)
 P = ParamSpec("P")
 
 
-async def get_current_caller(request: Request) -> Caller:
+_SCHEME = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A session token of the issuer.")
+
+
+async def get_current_caller(
+    request: Request, _documented: Annotated[object, Security(_SCHEME)] = None
+) -> Caller:
     """Who sent this request. Raises `NotSignedIn`, `KeysUnavailable`, `db.Unavailable`."""
     caller = await verify(strict_bearer(request.headers))
     await db.ensure_user(caller.user_id, email=caller.email, name=caller.name, image_url=caller.image_url)

@@ -26,6 +26,7 @@ import db  # noqa: E402
 from infra import postgres  # noqa: E402
 from infra.bus import LocalBus  # noqa: E402
 from settings import settings  # noqa: E402
+from tests import make  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -212,3 +213,31 @@ async def bob(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
     """Another signed-in client."""
     async with server.sign_up() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def owner(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    """Who owns `things`."""
+    async with server.sign_up() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def thief(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    """Who should see none of them."""
+    async with server.sign_up() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def things(owner: httpx.AsyncClient) -> dict[str, str]:
+    """One thing of each kind, by the path it is found under."""
+    session = (await owner.get("/api/auth/sessions")).json()["data"][0]
+    made = {
+        "/api/auth/sessions": session,
+        "/api/files": await make.file(owner),
+        "/api/computers": await make.computer(owner),
+        "/api/workflows": await make.workflow(owner),
+        "/api/runs": await make.run(owner),
+    }
+    return {path: thing["id"] for path, thing in made.items()}

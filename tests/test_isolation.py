@@ -1,6 +1,5 @@
 """Another user's things do not exist: every route of the app, so that a new one is covered or fails."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +9,6 @@ from fastapi.routing import APIRoute
 
 import backend_websocket_server as module
 from tests import make
-from tests.conftest import Backend
 
 BODIES: dict[str, Any] = {
     "update_computer": {"name": "stolen"},
@@ -29,32 +27,6 @@ LISTS = [
     for route in module.app.routes
     if isinstance(route, APIRoute) and route.name.startswith("list_") and "{id}" not in route.path
 ]
-
-
-@pytest.fixture(scope="session")
-async def owner(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with server.sign_up() as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-async def thief(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with server.sign_up() as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-async def things(owner: httpx.AsyncClient) -> dict[str, str]:
-    """One thing of each kind, by the path it is found under."""
-    session = (await owner.get("/api/auth/sessions")).json()["data"][0]
-    made = {
-        "/api/auth/sessions": session,
-        "/api/files": await make.file(owner),
-        "/api/computers": await make.computer(owner),
-        "/api/workflows": await make.workflow(owner),
-        "/api/runs": await make.run(owner),
-    }
-    return {path: thing["id"] for path, thing in made.items()}
 
 
 async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[str, Any]:
