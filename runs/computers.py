@@ -4,7 +4,7 @@ import asyncio
 import base64
 import mimetypes
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from infra.storage import Storage, StorageUnavailable, TooLarge
 from infra.vault import Vault
 from models import Computer, ComputerState, ControlState, Quota, Run
 from runs import files
+from runs.parameters import InvalidParams, Problem
 from schemas import ActionRead, ComputerCreate, ComputerRead, ComputerSettings, ControlRead, TabRead
 from settings import settings
 
@@ -48,6 +49,7 @@ DATABASE_AWAY = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
 )
 """What a statement raises while PostgreSQL is away, restarts or asks to try again."""
@@ -113,6 +115,7 @@ class Held:
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    vacant: asyncio.Event = field(default_factory=asyncio.Event)
     reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -140,6 +143,13 @@ class Held:
         return ControlRead(
             state=self.state, holder=self.holder, generation=self.generation, expires_at=self.expires_at
         )
+
+    async def attach(self, driver: Driver) -> None:
+        """Let a run use it, once the run before has left."""
+        while self.driver is not None:
+            await self.vacant.wait()
+        self.driver = driver
+        self.vacant.clear()
 
     def touch(self) -> None:
         self.used = asyncio.get_running_loop().time()
@@ -177,7 +187,7 @@ class _Service:
         """Computers of people that are about to open; a run counts its own."""
         return sum(not (held.opened.is_set() or held.for_run) for held in self.held.values())
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self._done)
@@ -205,7 +215,10 @@ async def start(worker_id: UUID, bus: Bus, storage: Storage, vault: Vault, *, op
     if opens:
         await service.browsers.start()
         bus.subscribe("computers", lambda _payload: service.wake.set())
-        service.loops = [asyncio.create_task(_claim(service)), asyncio.create_task(_tick(service))]
+        service.loops = [
+            asyncio.create_task(forever(partial(_claim, service), service.wake, CLAIM_SECONDS)),
+            asyncio.create_task(forever(partial(_tick, service), asyncio.Event(), TICK_SECONDS)),
+        ]
     _open = service
 
 
@@ -270,11 +283,32 @@ async def wait_for(event: asyncio.Event, seconds: float | None) -> bool:
     return True
 
 
+async def forever(work: Callable[[], Awaitable[None]], wake: asyncio.Event, seconds: float) -> None:
+    """Do `work` again whenever `wake` is set, at least every so many seconds; what breaks it is logged."""
+    while True:
+        try:
+            await work()
+        except DATABASE_AWAY as error:
+            log.warning("database_away", error=repr(error))
+        except Exception:
+            log.exception("loop_broke")
+        await wait_for(wake, seconds)
+
+
+def check_domains(domains: list[str], pointer: str) -> None:
+    """Raise InvalidParams unless each is a host that can be allowed."""
+    try:
+        Policy(tuple(domains))
+    except ValueError as error:
+        raise InvalidParams([Problem(pointer, str(error))]) from error
+
+
 # Opening ------------------------------------------------------------------------------------------
 
 
 async def create(tx: db.Tx, body: ComputerCreate) -> Response:
-    """Ask for a computer; a worker opens it. Raises TooManyComputers."""
+    """Ask for a computer; a worker opens it. Raises TooManyComputers, InvalidParams."""
+    check_domains(body.settings.allowed_domains, "/settings/allowed_domains")
     await tx.find(Quota, lock=True)
     alive = [await tx.find(Computer, state=state, for_run=False) for state in ("opening", "open")]
     if sum(map(len, alive)) >= settings.max_computers_per_user:
@@ -286,14 +320,9 @@ async def create(tx: db.Tx, body: ComputerCreate) -> Response:
 
 
 async def _claim(service: _Service) -> None:
-    while True:
-        try:
-            while (claimed := await _claim_one(service)) is not None:
-                service.held[claimed[0].id] = claimed[0]
-                service.spawn(_open_claimed(*claimed))
-        except DATABASE_AWAY as error:
-            log.warning("computers_not_claimed", error=repr(error))
-        await wait_for(service.wake, CLAIM_SECONDS)
+    while (claimed := await _claim_one(service)) is not None:
+        service.held[claimed[0].id] = claimed[0]
+        service.spawn(_open_claimed(*claimed))
 
 
 async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
@@ -313,8 +342,8 @@ async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
 
 
 async def _open_claimed(held: Held, row: Computer) -> None:
-    wanted = ComputerSettings.model_validate(row.settings)
     try:
+        wanted = ComputerSettings.model_validate(row.settings)
         await _open_browser(held, wanted, wanted.allowed_domains, None)
     except TooManyComputers:
         await _give_back(held)
@@ -322,6 +351,9 @@ async def _open_claimed(held: Held, row: Computer) -> None:
         await _write_failed(held, "chromium_missing", str(error))
     except OpenFailed as error:
         await _write_failed(held, "open_failed", str(error))
+    except Exception as error:
+        log.exception("computer_broke", computer_id=str(held.id))
+        await _write_failed(held, "internal", repr(error))
 
 
 async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | None) -> Held:
@@ -545,16 +577,14 @@ def _lose(held: Held) -> None:
 
 async def _tick(service: _Service) -> None:
     """Let control expire and close computers that nobody uses."""
-    while True:
-        await asyncio.sleep(TICK_SECONDS)
-        for held in list(service.held.values()):
-            if held.browser is None or held.browser.closed.is_set():
-                continue
-            if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
-                service.spawn(_expire(held))
-            idle = asyncio.get_running_loop().time() - held.used > settings.computer_idle_seconds
-            if idle and held.driver is None and not held.wanted and not held.browser.screencast.casting:
-                service.spawn(held.browser.close("idle"))
+    for held in list(service.held.values()):
+        if held.browser is None or held.browser.closed.is_set():
+            continue
+        if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
+            service.spawn(_expire(held))
+        idle = asyncio.get_running_loop().time() - held.used > settings.computer_idle_seconds
+        if idle and held.driver is None and not held.wanted and not held.browser.screencast.casting:
+            service.spawn(held.browser.close("idle"))
 
 
 # What routes and sockets use ----------------------------------------------------------------------
@@ -688,6 +718,7 @@ async def leave(held: Held, reason: str) -> None:
     if held.for_run:
         await close_held(held, reason)
     held.driver = None
+    held.vacant.set()
     if held.browser is not None and not held.browser.closed.is_set():
         held.touch()
         await grant(held)

@@ -42,6 +42,7 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
 LONG_AGO = datetime.min.replace(tzinfo=UTC)  # -infinity in PostgreSQL
+BROWSER_FAULTS = (PlaywrightError, ComputerClosed, TimeoutError)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 
 
@@ -217,19 +218,21 @@ class Drive:
         return steps
 
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
-        named = self.run.computer_id
-        held = await computers.find_held(self.run.user_id, named) if named else None
-        if held is not None and not held.for_run and held.driver is None:
-            held.driver = self
-            self._main = held.computer.page
-        else:
-            if named and fresh:
-                await self._refuse_closed(named)
-            held = await self._open_own(checkpoint)
-            self._reopened = not fresh
-        self._held, self._navigations = held, held.navigations
-        self._landed_at = checkpoint.get("landed_at", 0)
-        await self._write(computer_id=held.id)
+        if self._held is None:
+            named = self.run.computer_id
+            held = await computers.find_held(self.run.user_id, named) if named else None
+            if held is not None and not held.for_run:
+                await held.attach(self)
+                self._main = held.computer.page
+            else:
+                if named and fresh:
+                    await self._refuse_closed(named)
+                held = await self._open_own(checkpoint)
+                self._reopened = not fresh
+            self._held = held
+            self._landed_at = checkpoint.get("landed_at", 0)
+        await self._count_navigations()
+        await self._write(computer_id=self._held.id)
 
     async def _refuse_closed(self, computer_id: UUID) -> None:
         async with db.as_user(self.run.user_id) as tx:
@@ -254,10 +257,11 @@ class Drive:
         for step in (*settings_before, *(since if blind else ())):
             try:
                 await self._perform(self._attempt(flow, step), safe=True)
-            except (StepFailed, PlaywrightError) as error:
+            except (StepFailed, *BROWSER_FAULTS) as error:
                 log.info("page_not_restored", error=str(error))
                 blind = False
                 break
+        await self._repeat(self._count_navigations)
         if not blind and self._waiting is None:
             self._waiting = "may_have_landed"
 
@@ -274,7 +278,7 @@ class Drive:
             self._keep_output(raw, output)
         except StepFailed as error:
             raise await self._explain(error.code, error.detail, error.tried) from error
-        except (PlaywrightError, ComputerClosed, TimeoutError) as error:
+        except BROWSER_FAULTS as error:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         self._done = number
         picture_id = await self._picture()
@@ -553,6 +557,14 @@ class Drive:
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
         return clean(active["url"]) if active else None
 
+    async def _count_navigations(self) -> None:
+        """Leave out of account the pages that were opened so far."""
+        try:
+            await self._computer.computer.refresh_tabs()
+        except BROWSER_FAULTS as error:
+            log.info("tabs_not_read", error=repr(error))
+        self._navigations = self._computer.navigations
+
     def _has_navigated(self) -> bool:
         """Whether a page was opened since the last look; what was done by now need not be repeated then."""
         if self._computer.navigations == self._navigations:
@@ -573,7 +585,7 @@ class Drive:
             return UUID(
                 await self._save(f"step-{self._step.number if self._step else 0}.jpg", jpeg, "image/jpeg")
             )
-        except (Interrupted, StepFailed, PlaywrightError, ComputerClosed, TimeoutError) as error:
+        except (Interrupted, StepFailed, *BROWSER_FAULTS) as error:
             log.info("no_picture", error=repr(error))
             return None
 
@@ -601,7 +613,7 @@ class Drive:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 state = clean(await self._race(self._computer.computer.storage_state()))
-        except (Interrupted, PlaywrightError, ComputerClosed, TimeoutError) as error:
+        except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
         data = orjson.dumps(state | {"landed_at": self._landed_at})

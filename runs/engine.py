@@ -16,7 +16,7 @@ from infra.storage import Storage
 from infra.vault import Vault
 from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
 from runs import computers, files, workflows
-from runs.computers import DATABASE_AWAY, wait_for, woken
+from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, look_at_queue
 from schemas import RunCreate, RunRead
 from settings import settings
@@ -44,6 +44,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
     flow = workflows.parse(definition or {}, parameters)
+    check_domains(body.allowed_domains, "/allowed_domains")
     if body.computer_id is not None:
         computer = await tx.one(Computer, id=body.computer_id)
         if computer.state == ComputerState.closed:
@@ -136,13 +137,8 @@ class _Engine:
 
     async def claim(self) -> None:
         """Claim runs while there is room for them."""
-        while True:
-            try:
-                while len(self.drives) < settings.max_runs and await self.claim_one():
-                    pass
-            except DATABASE_AWAY as error:
-                log.warning("runs_not_claimed", error=repr(error))
-            await wait_for(self.work, POLL_SECONDS)
+        while len(self.drives) < settings.max_runs and await self.claim_one():
+            pass
 
     async def claim_one(self) -> bool:
         lease = timedelta(seconds=settings.lease_seconds)
@@ -160,27 +156,25 @@ class _Engine:
                 tx.announce(rows[0]["event"], run, RunRead)
         drive = self.drives[run.id] = Drive(run, self.vault)
         drive.task = asyncio.create_task(drive.go())
-        drive.task.add_done_callback(lambda _task: self.ended(run.id))
+        drive.task.add_done_callback(lambda task: self.ended(run.id, task))
         return True
 
-    def ended(self, run_id: UUID) -> None:
-        """Its place is free."""
+    def ended(self, run_id: UUID, task: "asyncio.Task[None]") -> None:
+        """Its place is free; if it broke, its lease runs out."""
         self.drives.pop(run_id, None)
         self.work.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("drive_broke", run_id=str(run_id), exc_info=error)
 
     async def beat(self) -> None:
-        """Renew all leases once a second, and stop everything when that has failed for too long."""
-        loop = asyncio.get_running_loop()
+        """Renew all leases, and stop everything when that has failed for too long."""
         patience = max(settings.lease_seconds - 3, settings.lease_seconds / 2)
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    await self.beat_once()
-            except (*DATABASE_AWAY, TimeoutError) as error:
-                log.warning("beat_failed", error=repr(error))
-            if loop.time() - self.beaten_at > patience:
+        try:
+            async with asyncio.timeout(patience):
+                await self.beat_once()
+        finally:
+            if asyncio.get_running_loop().time() - self.beaten_at > patience:
                 self.fence()
-            await wait_for(self.pulse, min(1.0, settings.lease_seconds / 4))
 
     async def beat_once(self) -> None:
         began = asyncio.get_running_loop().time()
@@ -221,7 +215,12 @@ async def start(worker_id: UUID, bus: Bus, storage: Storage, vault: Vault) -> No
         bus.subscribe("wishes", lambda _payload: engine.pulse.set()),
         bus.on_gap(engine.pulse.set),
     ]
-    engine.loops = [asyncio.create_task(engine.claim()), asyncio.create_task(engine.beat())]
+    engine.loops = [
+        asyncio.create_task(forever(engine.claim, engine.work, POLL_SECONDS)),
+        asyncio.create_task(
+            forever(engine.beat, engine.pulse, min(POLL_SECONDS, settings.lease_seconds / 4))
+        ),
+    ]
 
 
 async def stop() -> None:
