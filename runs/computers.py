@@ -16,6 +16,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 from playwright.async_api import Error as PlaywrightError
+from pydantic import TypeAdapter
+from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
@@ -30,6 +32,7 @@ from infra.vault import Vault
 from models import Computer, ComputerState, ControlState, Quota, Run
 from runs import files
 from runs.parameters import InvalidParams, Problem
+from runs.remote import Peers, Refused, Unanswered
 from schemas import ActionRead, ComputerCreate, ComputerRead, ComputerSettings, ControlRead, TabRead
 from settings import settings
 
@@ -42,6 +45,9 @@ WATCHED_KINDS = ("navigated", "dialog", "file_chooser", "download", "crashed", "
 MAX_REPORTS = 256
 ELSEWHERE = "The computer is open in another process; set REDIS_URL to reach it from here"
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
 
 DATABASE_AWAY = (
     db.Unavailable,
@@ -59,8 +65,27 @@ class NeedsRedis(Exception):
     """The computer is open in another process, which only Redis lets this one reach."""
 
 
+class Elsewhere(Exception):
+    """The computer's owner is another process, which the bus reaches."""
+
+    def __init__(self, owner: UUID, user_id: str, id: UUID) -> None:
+        super().__init__()
+        self.owner, self.user_id, self.id = owner, user_id, id
+
+    async def ask(self, call: str, **arguments: Any) -> Any:
+        """What the owner answers; raises what it raises."""
+        service = _service()
+        service.owners[self.id] = self
+        try:
+            return await service.peers.ask(self.owner, call, self.user_id, self.id, **arguments)
+        except Refused as refused:
+            raise REFUSALS.get(refused.kind, NotReady)(*refused.arguments) from refused
+        except Unanswered as error:
+            raise NotReady(str(error)) from error
+
+
 class NotReady(Exception):
-    """The computer still waits for a free browser."""
+    """The computer still waits for a free browser, or its process does not answer."""
 
 
 class ComputerBusy(Exception):
@@ -69,6 +94,12 @@ class ComputerBusy(Exception):
 
 class StaleControl(Exception):
     """Control was taken by somebody else, given back, or has expired."""
+
+
+REFUSALS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (NoResultFound, ComputerClosed, NotReady, ComputerBusy, StaleControl, ActionFailed)
+}
 
 
 class Driver(Protocol):
@@ -179,6 +210,8 @@ class _Service:
         self.browsers = Browsers()
         self.held: dict[UUID, Held] = {}
         self.wake = asyncio.Event()
+        self.owners: dict[UUID, Elsewhere] = {}
+        self.peers = Peers(bus, worker_id, _serve, tuple(REFUSALS.values()), self.spawn)
         self.loops: list[asyncio.Task[None]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -234,6 +267,7 @@ async def stop() -> None:
         await asyncio.wait(closing, timeout=READY_SECONDS)
     if service.opens:
         await service.browsers.close()
+    service.peers.close()
     for task in list(service.tasks):
         task.cancel()
     await asyncio.gather(*service.tasks, return_exceptions=True)
@@ -539,9 +573,12 @@ async def close(user_id: str, id: UUID, reason: str = "user") -> None:
             return
     if row.state == ComputerState.closed:
         return
-    if (held := _service().held.get(id)) is None:
+    if (held := _service().held.get(id)) is not None:
+        await close_held(held, reason)
+    elif row.lease_owner is None or not bus().carries_frames:
         raise NeedsRedis(ELSEWHERE)
-    await close_held(held, reason)
+    else:
+        await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason)
 
 
 # Leases -------------------------------------------------------------------------------------------
@@ -593,7 +630,7 @@ async def _tick(service: _Service) -> None:
 async def _usable(user_id: str, id: UUID) -> Held:
     """The caller's computer in this process; one that still opens is waited for.
 
-    Raises NoResultFound, ComputerClosed, NotReady, NeedsRedis.
+    Raises NoResultFound, ComputerClosed, NotReady, NeedsRedis, Elsewhere.
     """
     service, loop = _service(), asyncio.get_running_loop()
     deadline = loop.time() + READY_SECONDS
@@ -609,9 +646,9 @@ async def _usable(user_id: str, id: UUID) -> Held:
             if row.state == ComputerState.closed:
                 raise ComputerClosed(f"The computer is closed ({row.closed_reason})")
             if row.state == ComputerState.open and row.lease_owner != service.worker_id:
-                raise NeedsRedis(
-                    "The computer is open in another process; set REDIS_URL to reach it from here"
-                )
+                if row.lease_owner is None or not service.bus.carries_frames:
+                    raise NeedsRedis(ELSEWHERE)
+                raise Elsewhere(row.lease_owner, user_id, id)
             if loop.time() > deadline:
                 raise NotReady("The computer still waits for a free browser; try again later")
             await wait_for(changed, TICK_SECONDS)
@@ -619,7 +656,10 @@ async def _usable(user_id: str, id: UUID) -> Held:
 
 async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
     """Do one action. Raises ActionFailed, ComputerBusy, and what `tabs` raises."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        return ActionRead.model_validate(await there.ask("act", action=action.model_dump(mode="json")))
     if held.driver is not None and not held.driver.halted:
         raise ComputerBusy("A run is using this computer; pause the run or take control first")
     result = await actions.perform(held.computer, action)
@@ -629,7 +669,10 @@ async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
 
 async def screenshot(user_id: str, id: UUID) -> bytes:
     """A JPEG of the active tab. Raises ActionFailed when its page hangs, and what `tabs` raises."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        return base64.b64decode(await there.ask("screenshot"))
     try:
         return await held.computer.screenshot()
     except (PlaywrightError, TimeoutError) as error:
@@ -638,7 +681,10 @@ async def screenshot(user_id: str, id: UUID) -> bytes:
 
 async def tabs(user_id: str, id: UUID) -> list[TabRead]:
     """The computer's tabs. Raises NoResultFound, ComputerClosed, NotReady, NeedsRedis."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        return [TabRead.model_validate(tab) for tab in await there.ask("tabs")]
     return [TabRead.model_validate(clean(tab)) for tab in held.computer.tabs()]
 
 
@@ -650,7 +696,11 @@ async def watch(
     max_fps: float = 15,
 ) -> Watch:
     """Live pictures until `Watch.close`; the callbacks must not block. Raises what `tabs` raises."""
-    return (await _usable(user_id, id)).computer.screencast.watch(on_frame, on_view, max_fps)
+    try:
+        screencast = (await _usable(user_id, id)).computer.screencast
+    except Elsewhere as there:
+        screencast = _service().peers.cast(there.owner, user_id, id)
+    return screencast.watch(on_frame, on_view, max_fps)
 
 
 # Control ------------------------------------------------------------------------------------------
@@ -658,7 +708,10 @@ async def watch(
 
 async def take_control(user_id: str, id: UUID, holder: str) -> ControlRead:
     """Let `holder` steer: at once, or `pending` until the run on it has halted. Raises what `tabs` raises."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        return ControlRead.model_validate(await there.ask("take_control", holder=holder))
     async with held.changing:
         actions.release_all(held.computer)
         halted = held.driver is None or held.driver.halted
@@ -671,7 +724,10 @@ async def take_control(user_id: str, id: UUID, holder: str) -> ControlRead:
 
 async def release_control(user_id: str, id: UUID, generation: int | None = None) -> ControlRead:
     """Give control back; a `generation` that is no longer current raises StaleControl."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        return ControlRead.model_validate(await there.ask("release_control", generation=generation))
     if generation is not None and generation != held.generation:
         raise StaleControl("Control has passed on since; there is nothing of yours to give back")
     await _release(held, expired=False)
@@ -680,7 +736,11 @@ async def release_control(user_id: str, id: UUID, generation: int | None = None)
 
 async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent) -> None:
     """Pass on a person's input, which renews control. Raises StaleControl, ActionFailed, ComputerClosed."""
-    held = await _usable(user_id, id)
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        await there.ask("send_input", generation=generation, event=event.model_dump(mode="json"))
+        return
     if generation != held.generation or held.state is not ControlState.granted:
         raise StaleControl("You do not steer this computer now; take control first")
     await actions.dispatch(held.computer, event)
@@ -694,9 +754,12 @@ async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent)
 
 def release_keys(user_id: str, id: UUID) -> None:
     """Let go of the keys and buttons that a person holds, as when the person's socket breaks."""
-    held = _service().held.get(id)
+    service = _service()
+    held, there = service.held.get(id), service.owners.pop(id, None)
     if held is not None and held.user_id == user_id and held.browser is not None:
         actions.release_all(held.browser)
+    elif there is not None and there.user_id == user_id:
+        service.spawn(there.ask("release_keys"))
 
 
 async def grant(held: Held) -> None:
@@ -774,3 +837,36 @@ async def _write_control(
             tx.emit(kind, ("computer", held.id), control.model_dump_json(), run_id=held.run_id)
     held.state, held.holder, held.generation = state, holder, generation
     held.expires_at = held.written_until = expires_at
+
+
+# Other processes ----------------------------------------------------------------------------------
+
+
+async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -> Any:
+    """Do what another process asks of a computer of this one."""
+    held = await find_held(user_id, id)
+    if held is None:
+        raise NotReady("The computer has left its process; try again")
+    match call:
+        case "act":
+            return (await act(user_id, id, ACTION.validate_python(arguments["action"]))).model_dump()
+        case "screenshot":
+            return base64.b64encode(await screenshot(user_id, id)).decode()
+        case "tabs":
+            return [tab.model_dump() for tab in await tabs(user_id, id)]
+        case "relay":
+            held.touch()
+            return _service().peers.relay(held.computer.screencast, id)
+        case "take_control":
+            return (await take_control(user_id, id, arguments["holder"])).model_dump(mode="json")
+        case "release_control":
+            return (await release_control(user_id, id, arguments["generation"])).model_dump(mode="json")
+        case "send_input":
+            event = INPUT.validate_python(arguments["event"])
+            return await send_input(user_id, id, arguments["generation"], event)
+        case "release_keys":
+            return release_keys(user_id, id)
+        case "close":
+            return await close_held(held, arguments["reason"])
+        case _:
+            raise ValueError(call)

@@ -1,0 +1,134 @@
+"""A computer that another process owns, used from this one over Redis."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from pydantic import TypeAdapter
+from sqlalchemy.exc import NoResultFound
+
+import db
+from browser.actions import Action, ActionFailed, InputEvent
+from browser.chromium import ComputerClosed
+from browser.screencast import Frame
+from infra.bus import make_bus
+from infra.storage import open_directory
+from infra.vault import load_vault
+from models import Computer, uuid7
+from runs import computers, remote
+from schemas import ComputerCreate
+from settings import settings
+from tests import pages
+from tests.conftest import ROOT
+from tests.pages import Site
+from tests.test_bus import redis_server
+
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
+
+
+@pytest.fixture(scope="module")
+async def owner(
+    database: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python worker.py` beside this process, which opens no computers; both on one Redis."""
+    directory = tmp_path_factory.mktemp("redis")
+    async with redis_server(directory):
+        url = f"unix://{directory}/redis"
+        bus = make_bus(database, url)
+        await bus.start()
+        storage = await open_directory(settings.data_dir / "files")
+        await computers.start(uuid7(), bus, storage, load_vault(settings.data_dir, ()), opens=False)
+        environment = os.environ | {"REDIS_URL": url}
+        process = await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
+        yield process
+        process.terminate()
+        async with asyncio.timeout(20):
+            await process.wait()
+        await computers.stop()
+        await bus.close()
+
+
+@pytest.fixture(scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with pages.serve() as running:
+        yield running
+
+
+async def look(seconds: float) -> AsyncIterator[None]:
+    async with asyncio.timeout(seconds):
+        while True:
+            yield
+            await asyncio.sleep(0.02)
+
+
+async def create(user: str) -> UUID:
+    async with db.as_user(user, "user") as tx:
+        reply = await computers.create(tx, ComputerCreate())
+    computer_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    async for _ in look(20):
+        async with db.as_user(user) as tx:
+            if (await tx.one(Computer, id=computer_id)).state == "open":
+                break
+    return computer_id
+
+
+async def act(user: str, computer_id: UUID, **action: Any) -> Any:
+    return (await computers.act(user, computer_id, ACTION.validate_python(action))).output
+
+
+async def test_a_computer_of_another_process_is_used_like_ones_own(
+    user: str, other_user: str, site: Site, owner: asyncio.subprocess.Process
+) -> None:
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/"))
+    assert [tab.title for tab in await computers.tabs(user, computer_id)] == ["Form"]
+    assert (await computers.screenshot(user, computer_id)).startswith(b"\xff\xd8")
+    with pytest.raises(ActionFailed) as failure:
+        await act(user, computer_id, action="switch_tab", tab="t99")
+    assert failure.value.code == "no_such_tab"
+    frames: list[Frame] = []
+    views: list[dict[str, Any]] = []
+    watch = await computers.watch(user, computer_id, frames.append, views.append, 30)
+    async for _ in look(10):
+        if frames and views:
+            break
+    assert (frames[0].css, frames[0].jpeg[:2], views[0]["title"]) == ((1280, 720), b"\xff\xd8", "Form")
+    taken = await computers.take_control(user, computer_id, "ada")
+    assert (taken.state, taken.holder) == ("granted", "ada")
+    await act(user, computer_id, action="click", target={"selector": "#name"})
+    text = INPUT.validate_python({"type": "text", "text": "hi"})
+    await computers.send_input(user, computer_id, taken.generation, text)
+    with pytest.raises(computers.StaleControl):
+        await computers.send_input(user, computer_id, taken.generation + 1, text)
+    async for _ in look(5):
+        value = await act(
+            user, computer_id, action="evaluate", expression="document.querySelector('#name').value"
+        )
+        if value == {"value": "hi"}:
+            break
+    computers.release_keys(user, computer_id)
+    assert (await computers.release_control(user, computer_id, taken.generation)).state == "released"
+    watch.close()
+    with pytest.raises(NoResultFound):
+        await computers.tabs(other_user, computer_id)
+    await computers.close(user, computer_id)
+    with pytest.raises(ComputerClosed):
+        await computers.tabs(user, computer_id)
+
+
+async def test_an_owner_that_died_is_told_as_not_ready(
+    user: str, owner: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ACCEPT_SECONDS", 0.5)
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    async with db.as_user(user) as tx:
+        await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7())
+    with pytest.raises(computers.NotReady):
+        await computers.tabs(user, computer_id)
