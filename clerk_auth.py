@@ -430,7 +430,7 @@ def _lifetime(claims: Mapping[str, Any]) -> tuple[int, int]:
     issued_at, expires_at = _claim(claims, "iat", int), _claim(claims, "exp", int)
     not_before = _claim(claims, "nbf", int) if "nbf" in claims else issued_at
     begins_at = max(issued_at, not_before)
-    _require(min(issued_at, not_before) > 0 and begins_at <= expires_at < 2**33, "impossible instants")
+    _require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
     _require(expires_at - issued_at <= LIFETIME, "lives too long")
     _require(begins_at <= now + CLOCK_SKEW, "not valid yet")
     _require(now < expires_at + CLOCK_SKEW, "expired")

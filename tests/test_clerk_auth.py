@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import json
 import string
@@ -831,6 +832,11 @@ async def test_everyone_waits_for_one_fetch_and_who_leaves_spoils_nothing(clerk:
     assert len(clerk.requests) == 1
 
 
+async def test_a_set_fetched_for_a_token_is_not_fetched_again_for_its_unknown_key(clerk: KeyServer) -> None:
+    await refused(clerk.token(head={"kid": "ins_unknown"}))
+    assert len(clerk.requests) == 1
+
+
 async def test_unknown_keys_cause_one_fetch_in_half_a_minute(clerk: KeyServer) -> None:
     await verify(clerk.token())
     for number in range(200):
@@ -939,7 +945,7 @@ BAD_ANSWERS: dict[str, Answer] = {
     "NaN": content(b'{"keys": [NaN]}'),
     "double name": content(b'{"keys": [], ' + published([jwk()])[1:]),
     "deep nesting": content(b"[" * 100_000),
-    "unasked-for gzip": content(b"\x1f\x8b" + bytes(1000), "Content-Encoding: gzip"),
+    "unasked-for gzip": content(gzip.compress(published([jwk()])), "Content-Encoding: gzip"),
     "truncated": truncated,
     "endless": endless,
     "gibberish": gibberish,
