@@ -12,7 +12,7 @@ run: setup
 demo: setup
 	@$(BIN)/python -m demo
 
-test: .venv/.tools chromium
+test: .venv/.tools .venv/.chromium
 	$(BIN)/pytest
 
 check: .venv/.tools
@@ -20,7 +20,7 @@ check: .venv/.tools
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 
-setup: .venv/.packages chromium
+setup: .venv/.packages .venv/.chromium
 
 migrate: .venv/.packages
 	$(BIN)/alembic upgrade head
@@ -35,9 +35,11 @@ format: .venv/.tools
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: chromium
-chromium: .venv/.packages
-	@$(BIN)/python -m browser.chromium >/dev/null 2>&1 || $(BIN)/playwright install chromium || $(BIN)/python -m browser.chromium
+.venv/.chromium: .venv/.packages
+	@$(BIN)/python -c "from browser.chromium import find_chromium; find_chromium()" 2>/dev/null \
+	  || $(BIN)/playwright install chromium \
+	  || (echo "No Chromium: install one, for example with: apt-get install chromium" && false)
+	@touch $@
 
 .venv/.packages: requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
