@@ -4,6 +4,7 @@ import asyncio
 import base64
 import mimetypes
 import re
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,6 +157,11 @@ class Held:
         if self.browser is None or self.browser.closed.is_set():
             raise ComputerClosed("The computer is closed")
         return self.browser
+
+    @property
+    def uploads(self) -> Path:
+        """Where files of its user wait to be chosen in a page."""
+        return settings.data_dir / "uploads" / str(self.id)
 
     @property
     def run_id(self) -> UUID | None:
@@ -434,6 +440,7 @@ async def _open_browser(
         user_agent=wanted.user_agent,
         proxy_url=held.gate.url,
         storage_state=state,
+        find_file=lambda file_id: files.fetch(held.user_id, file_id, held.uploads),
         check_url=partial(check_url, policy=policy),
     )
     browser = await _service().browsers.open(held.user_id, held.id, options, held.report)
@@ -487,6 +494,7 @@ async def _forget(held: Held) -> None:
     held.opened.set()
     if held.gate is not None:
         await held.gate.close()
+    await asyncio.to_thread(shutil.rmtree, held.uploads, ignore_errors=True)
     held.gone.set()
 
 

@@ -1,6 +1,7 @@
 """Files of users: rows in the database, bytes in the store."""
 
 import asyncio
+import errno
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -10,11 +11,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
 import db
 from infra.bus import Bus
-from infra.storage import CHUNK_BYTES, Storage, StorageUnavailable
+from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable
 from models import File, uuid7
 from schemas import FileRead
 
@@ -123,6 +125,24 @@ async def content(user_id: str, id: UUID, range_header: str | None = None) -> Re
     headers["Content-Length"] = str(end - begin)
     chunks = await _store().read(file.storage_key, begin, end)
     return StreamingResponse(chunks, status, headers, file.content_type)
+
+
+async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
+    """A file's name, and its bytes as a file in `directory`; raises OSError when it cannot be had."""
+    try:
+        async with db.as_user(user_id) as tx:
+            file = await tx.one(File, id=UUID(id))
+        chunks = await _store().read(file.storage_key)
+        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        target = await asyncio.to_thread((directory / str(file.id)).open, "wb")
+        with target:
+            async for chunk in chunks:
+                await asyncio.to_thread(target.write, chunk)
+    except (ValueError, NoResultFound, FileMissing) as error:
+        raise OSError(errno.ENOENT, "there is no such file, or it is not yours") from error
+    except StorageUnavailable as error:
+        raise OSError(errno.EIO, str(error)) from error
+    return file.name, directory / str(file.id)
 
 
 async def delete(tx: db.Tx, id: UUID) -> Response:

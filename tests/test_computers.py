@@ -13,7 +13,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
-from browser.actions import Action, InputEvent
+from browser.actions import Action, ActionFailed, InputEvent
 from browser.chromium import ComputerClosed, TooManyComputers
 from browser.screencast import Frame
 from infra.bus import LocalBus
@@ -424,3 +424,24 @@ async def test_bytes_that_are_gone_are_told_before_the_reply_begins(user: str, w
     (settings.data_dir / "files" / file.storage_key).unlink()
     with pytest.raises(FileMissing):
         await files.content(user, file.id)
+
+
+async def test_only_ones_own_files_are_chosen_in_a_page(
+    user: str, other_user: str, site: Site, worker: UUID
+) -> None:
+    mine, foreign = [
+        await files.save(
+            owner, kind="upload", name="n.txt", content_type="text/plain", data=b"12345", limit=9
+        )
+        for owner in (user, other_user)
+    ]
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/"))
+    for refused in (str(foreign.id), str(uuid4()), "/etc/passwd"):
+        with pytest.raises(ActionFailed, match="no such file"):
+            await act(user, computer_id, action="file_upload", files=[refused], target={"selector": "#file"})
+    await act(user, computer_id, action="file_upload", files=[str(mine.id)], target={"selector": "#file"})
+    told = await act(user, computer_id, action="evaluate", expression="events.at(-1)")
+    assert told == {"value": "file:n.txt5"}
+    await computers.close(user, computer_id)
+    assert not (settings.data_dir / "uploads" / str(computer_id)).exists()
