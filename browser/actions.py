@@ -6,13 +6,14 @@ import re
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
-from playwright.async_api import ElementHandle, FileChooser, Locator
+from playwright.async_api import ElementHandle, FileChooser, Locator, Response
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from browser.chromium import Computer, ComputerClosed, NoSuchTab, Tab, capture, first_line, is_page_url
 from browser.input import Button, is_key
+from infra import egress
 
 MAX_OUTPUT = 256 * 1024
 GRACE_SECONDS = 1.0
@@ -148,6 +149,8 @@ class Navigate(_Action):
             if "Download is starting" in str(problem):
                 return Result(output={**_where(tab), "status": None, "loading": False, "download": True})
             raise
+        if reason := refusal(response):
+            raise ActionFailed("unreachable", f"{self.url[:500]} could not be reached: {reason}")
         left = self.timeout_ms - (asyncio.get_running_loop().time() - started) * 1000
         loading = not await _loaded(tab, self.wait_until, left)
         await computer.refresh_tabs()
@@ -670,14 +673,28 @@ OBSTACLES = (
 )
 
 
+def refusal(response: Response | None) -> str | None:
+    """Why the computer's proxy answered in place of the page; None for a page."""
+    return egress.refusal(response.headers.get("proxy-status", "")) if response else None
+
+
+def why_unreachable(computer: Computer, url: str, message: str) -> str | None:
+    """The driver's network error in words, as the computer's proxy knows it where Chromium does not."""
+    network = re.search(r"net::(ERR_[A-Z0-9_]+)", message)
+    if network is None:
+        return None
+    known = computer.options.why(url) if network[1] == "ERR_TUNNEL_CONNECTION_FAILED" else None
+    plain = network[1].removeprefix("ERR_").replace("_", " ").lower()
+    return known or NETWORK_ERRORS.get(network[1], plain)
+
+
 async def _explain(computer: Computer, action: Action, problem: Exception) -> ActionFailed:
     """The driver's error as a sentence about what was wanted."""
     message = str(problem)
     target = getattr(action, "target", None) or getattr(action, "start", None)
-    if network := re.search(r"net::(ERR_[A-Z0-9_]+)", message):
-        why = NETWORK_ERRORS.get(network[1], network[1].removeprefix("ERR_").replace("_", " ").lower())
-        url = getattr(action, "url", None) or "The page"
-        return ActionFailed("unreachable", f"{url[:500]} could not be reached: {why}")
+    url = getattr(action, "url", None) or ""
+    if why := why_unreachable(computer, url, message):
+        return ActionFailed("unreachable", f"{url[:500] or 'The page'} could not be reached: {why}")
     if "crashed" in message:
         return ActionFailed("page_crashed", "The page crashed")
     if "closed" in message:

@@ -123,6 +123,7 @@ class Options:
     has_touch: bool = False
     find_file: Callable[[str], Awaitable[tuple[str, Path]]] = field(default=_no_file)  # its name, its place
     check_url: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL is refused
+    why: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL could not be reached
 
 
 def find_chromium() -> Path:

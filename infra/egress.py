@@ -9,6 +9,7 @@ import html
 import ipaddress
 import re
 import socket
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +29,8 @@ Address = IPv4Address | IPv6Address
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 Headers = list[tuple[bytes, bytes]]
 
+PROXY_NAME = "cua-egress"
+REASONS = 32  # hosts that could not be reached, remembered by a gate
 HEAD_LIMIT = 64 * 2**10  # bytes
 CHUNK = 64 * 2**10  # bytes
 MAX_CONNECTIONS = 512  # Chromium opens 32 to a proxy and 255 for WebSockets
@@ -318,6 +321,7 @@ class _Peer:
             "Content-Security-Policy": "default-src 'none'",
             "Cache-Control": "no-store",
             "Connection": "close",
+            "Proxy-Status": f'{PROXY_NAME}; details="{_quotable(reason)}"',
         }
         head = h11.Response(status_code=status, reason=status.phrase.encode(), headers=list(headers.items()))
         await self.send(head)
@@ -463,6 +467,18 @@ class Gate:
         self._lookup = lookup
         self._server: asyncio.Server | None = None
         self._exchanges: set[asyncio.Task[None]] = set()
+        self._reasons: OrderedDict[str, str] = OrderedDict()  # by host, the newest last
+
+    def why(self, url: str) -> str | None:
+        """Why the address was not reached lately; for one that redirects, why the last one was not."""
+        host = urlsplit(url).hostname or ""
+        return self._reasons.get(host) or next(reversed(self._reasons.values()), None)
+
+    def _note(self, host: str, reason: str) -> None:
+        self._reasons[host] = reason
+        self._reasons.move_to_end(host)
+        if len(self._reasons) > REASONS:
+            self._reasons.popitem(last=False)
 
     async def open(self) -> None:
         """Start to listen; `url` is what Playwright's proxy option takes."""
@@ -512,10 +528,12 @@ class Gate:
             reader, writer = await _connect(host, port, addresses)
         except Refused as refusal:
             log.info("egress_refused", host=host, reason=str(refusal))
+            self._note(host, str(refusal))
             self._on_refused(host, str(refusal))
             await browser.answer(HTTPStatus.FORBIDDEN, str(refusal))
             return False
         except Unreachable as error:
+            self._note(host, str(error))
             await browser.answer(error.status, str(error))
             return False
         async with _closing(writer):
@@ -541,6 +559,17 @@ class Gate:
         if browser.http.our_state is h11.SWITCHED_PROTOCOL:
             await _tunnel(browser, server)
         return browser.http.our_state is h11.DONE and browser.http.their_state is h11.DONE
+
+
+def refusal(proxy_status: str) -> str | None:
+    """The reason a gate gave in place of a page, from the reply's `Proxy-Status` (RFC 9209)."""
+    found = re.fullmatch(rf'{PROXY_NAME}; details="(.*)"', proxy_status)
+    return found[1] if found else None
+
+
+def _quotable(text: str) -> str:
+    """What a quoted string of a structured field may hold (RFC 9651, section 3.3.3)."""
+    return re.sub(r'[^\x20-\x7e]|["\\]', "'", text)
 
 
 def _destination(request: h11.Request) -> tuple[str, int, str]:

@@ -442,6 +442,7 @@ async def _open_browser(
         storage_state=state,
         find_file=lambda file_id: files.fetch(held.user_id, file_id, held.uploads),
         check_url=partial(check_url, policy=policy),
+        why=held.gate.why,
     )
     browser = await _service().browsers.open(held.user_id, held.id, options, held.report)
     try:

@@ -12,6 +12,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Frame, Page
 
 from browser import selectors
+from browser.actions import refusal, why_unreachable
 from browser.chromium import Computer, ComputerClosed, Tab
 from runs.placeholders import PlaceholderMissing, fill
 from runs.workflows import (
@@ -326,11 +327,15 @@ class Attempt:
     async def _(self, step: Navigate) -> None:
         self.acted = True
         try:
-            await self._frame.goto(step.url, wait_until="commit", timeout=(self._seconds + 5) * 1000)
+            reply = await self._frame.goto(step.url, wait_until="commit", timeout=(self._seconds + 5) * 1000)
+            reason = refusal(reply)
         except PlaywrightError as error:
-            if "interrupted by another navigation" not in error.message:
-                reason = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
-                raise StepFailed("unreachable", f"{step.url[:300]} could not be opened: {reason}") from None
+            if "interrupted by another navigation" in error.message:
+                return
+            first_line = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
+            reason = why_unreachable(self._computer, step.url, error.message) or first_line
+        if reason:
+            raise StepFailed("unreachable", f"{step.url[:300]} could not be opened: {reason}")
 
     @_act.register
     async def _(self, step: Click) -> None:

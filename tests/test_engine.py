@@ -29,7 +29,7 @@ from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import ComputerCreate, RunCreate
 from settings import settings
 from tests import pages
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.pages import Site
 
 Steps = list[dict[str, Any]]
@@ -407,11 +407,26 @@ async def test_a_missing_element_fails_the_step_and_the_run_with_what_was_tried(
     assert (last.status, str(last.screenshot_id)) == ("failed", run.error["screenshot_id"])
 
 
-async def test_an_unreachable_page_fails_the_run_with_a_sentence(user: str, worker: UUID) -> None:
-    run = await ended(user, await start(user, [{"type": "navigate", "url": "http://127.0.0.1:1/"}]))
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1/", "browsers do not use its port"),
+        ("http://127.0.0.1:{port}/", "127.0.0.1"),
+        ("https://127.0.0.1:{port}/", "127.0.0.1"),
+        ("https://nowhere.invalid/", "nowhere.invalid"),
+        ("http://169.254.169.254/", "169.254.169.254"),
+    ],
+)
+async def test_an_unreachable_page_fails_the_run_with_a_sentence(
+    user: str, worker: UUID, url: str, reason: str
+) -> None:
+    url = url.format(port=free_port())
+    run = await ended(user, await start(user, [{"type": "navigate", "url": url}]))
     assert run.error is not None
     assert run.error["code"] == "unreachable"
-    assert "could not be opened" in run.error["detail"]
+    _, _, why = run.error["detail"].partition("could not be opened: ")
+    assert reason in why
+    assert "ERR_" not in why
 
 
 async def test_a_host_outside_the_allowed_domains_is_not_reached(user: str, site: Site, worker: UUID) -> None:
