@@ -7,6 +7,7 @@ SOCKETS := --ws-per-message-deflate false --ws-max-size 65536
 .PHONY: run demo test check setup migrate migration format clean
 
 run: setup
+	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
 	@HOST=$(HOST) PORT=$(PORT) $(BIN)/uvicorn backend_websocket_server:app --host $(HOST) --port $(PORT) $(SOCKETS) --no-access-log
 
 demo: setup

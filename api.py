@@ -34,6 +34,10 @@ log = structlog.get_logger()
 VERSION = "0.1.0"
 JSON_LIMIT = 2**20  # bytes
 _ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
+_SECTIONS = {
+    **dict.fromkeys(("health", "ready", "config"), "ops"),
+    **dict.fromkeys(("jwks.json", "openid-configuration"), "auth"),
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -365,14 +369,17 @@ def create_app(
 
 
 def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with failures under their own media type (RFC 9457)."""
+    """The OpenAPI document: tagged by section, failures under their own media type (RFC 9457)."""
     if app.openapi_schema is not None:
         return app.openapi_schema
     document = generate()
-    for operation in (operation for path in document["paths"].values() for operation in path.values()):
-        for status in ("4XX", "5XX"):
-            content = operation["responses"][status]["content"]
-            content["application/problem+json"] = content.pop("application/json")
+    for path, operations in document["paths"].items():
+        section = path.split("/")[2]
+        for operation in operations.values():
+            operation["tags"] = [_SECTIONS.get(section, section)]
+            for status in ("4XX", "5XX"):
+                content = operation["responses"][status]["content"]
+                content["application/problem+json"] = content.pop("application/json")
     return document
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import Body, Depends, Header, Query, WebSocket
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
@@ -128,6 +128,11 @@ def update(path: str, **options: Any) -> Callable[[api.Route], api.Route]:
 
 
 # Ops ----------------------------------------------------------------------------------------------
+
+
+@app.get("/", include_in_schema=False)
+async def show_documentation() -> Response:
+    return RedirectResponse("/docs")
 
 
 @app.get("/api/health", response_model=Reply[Health])
