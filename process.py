@@ -46,6 +46,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
     """
     global _works  # noqa: PLW0603 - one assembly a process
     _configure_logs()
+    _require_production_settings()
     async with AsyncExitStack() as stack:
         dsn = await _database(stack)
         bus = make_bus(dsn, settings.redis_url)
@@ -82,6 +83,18 @@ async def readiness() -> Readiness:
         browser=computers.browser_found(),
         worker=engine.alive() or not _works,
     )
+
+
+def _require_production_settings() -> None:
+    """A laptop's conveniences would lose data or let anybody in where others depend on the server."""
+    needed = {
+        "DATABASE_URL": settings.database_url,
+        "SECRET_KEYS": settings.secret_keys,
+        "CLERK_PUBLISHABLE_KEY (or CLERK_ISSUER)": clerk_auth.clerk_issuer(settings),
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if settings.environment == "production" and missing:
+        raise CannotStart(f"In production set {', '.join(missing)}.")
 
 
 async def _database(stack: AsyncExitStack) -> str:

@@ -230,6 +230,8 @@ async def test_a_wrong_setting_stops_the_start_with_its_name(data_dir: Path, dat
     assert "DATABASE_POOL" in log
     log = await refused_start(backend(data_dir, DATABASE_URL=database_url))
     assert "SECRET_KEYS" in log
+    log = await refused_start(backend(data_dir, ENVIRONMENT="production", SECRET_KEYS=KEYS))
+    assert "set DATABASE_URL, CLERK_PUBLISHABLE_KEY (or CLERK_ISSUER)." in log
     log = await refused_start(backend(data_dir, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
     assert "CLERK_PUBLISHABLE_KEY" in log
     log = await refused_start(backend(data_dir, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))
