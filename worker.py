@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 
 import process
 
@@ -17,4 +18,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except process.START_FAILURES as failure:
+        sys.exit(str(failure))
