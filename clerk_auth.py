@@ -475,7 +475,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _verifiers: dict[str, Verifier] = {}
 _verified: OrderedDict[bytes, Caller] = OrderedDict()
-_revoked: dict[str, float] = {}  # session or user -> Unix seconds
+_revoked: dict[str, float] = {}  # session id or `user:<id>` -> Unix seconds
 
 
 def configure(settings: Settings) -> None:
@@ -571,7 +571,7 @@ async def verify(token: str) -> Caller:
         elif caller.expires_at + CLOCK_SKEW <= time.time():
             del _verified[digest]
             raise NotSignedIn("expired")
-        if caller.session_id in _revoked or _revoked.get(caller.user_id, 0) >= caller.issued_at:
+        if caller.session_id in _revoked or _revoked.get(f"user:{caller.user_id}", 0) >= caller.issued_at:
             raise NotSignedIn("revoked")
     except NotSignedIn as refusal:
         fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
@@ -597,24 +597,13 @@ async def _verify(token: str) -> Caller:
     return await verifier.verify(signed, claims)
 
 
-def revoke(session_id: str) -> None:
-    """Refuse a session's tokens from now on; a session that ended never comes back."""
-    _revoke(session_id)
-
-
-def revoke_user(user_id: str) -> None:
-    """Refuse every token issued to the user up to this second; one issued later is judged afresh."""
-    _revoke(user_id)
-
-
 def on_revoked(payload: bytes) -> None:
-    """Another process revoked this session or user: the bus's topic `revoked`."""
-    _revoke(payload.decode(errors="replace"))
+    """Refuse a session's tokens from now on, or of `user:<id>` those issued up to this second.
 
-
-def _revoke(who: str) -> None:
+    The bus's topic `revoked` brings them, from this process and others.
+    """
     now = time.time()
-    _revoked[who] = now
+    _revoked[payload.decode(errors="replace")] = now
     for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
 
