@@ -466,7 +466,6 @@ class _Subscription:
         self._kinds = frozenset(kinds) if kinds is not None else None
         self._beginnings = tuple(kind for kind in self._kinds or () if kind.endswith("."))
         self._page: list[db.LoggedEvent] = []
-        self._page_end = 0
 
     @property
     def behind(self) -> bool:
@@ -478,9 +477,7 @@ class _Subscription:
         events: list[db.LoggedEvent] = []
         while not events and not self.behind and (waiting := self._page or self._log.after(self.upto)):
             taken = self._choose(waiting, events)
-            if self._page:
-                del self._page[:taken]
-                self.upto = self.upto if self._page else self._page_end
+            del self._page[:taken]
         self.caught_up = self.caught_up or self.upto >= self._log.head
         return events
 
@@ -501,11 +498,9 @@ class _Subscription:
         page = await db.events(self._log.user_id, self.upto, PAGE_EVENTS, run_id=self._run_id)
         if self._run_id is None and (not page or page[0].seq != self.upto + 1):
             raise Ended(LOST)
-        full = len(page) == PAGE_EVENTS
-        last = page[-1].seq if page else self.upto
-        self._page, self._page_end = page, last if full else max(head, last)
+        self._page = page
         if not page:
-            self.upto = self._page_end
+            self.upto = head
 
     def _wants(self, event: db.LoggedEvent) -> bool:
         return (self._run_id is None or event.run_id == self._run_id) and (

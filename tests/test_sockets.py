@@ -373,6 +373,22 @@ async def test_a_log_that_went_back_closes_with_4010(port: int, user: str) -> No
         assert (code, messages[-1]["code"], messages[-1]["retryable"]) == (4010, "position_lost", True)
 
 
+async def test_a_hole_is_never_forwarded(
+    database: str, user: str, signed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "TICK_SECONDS", 600)
+    deaf = LocalBus()
+    await deaf.start()
+    async with serving(deaf) as port, client(port, user) as one:
+        await one.subscribe()
+        await emit(user, 3)
+        async with db.as_user(user) as tx:
+            await tx.remove(Event, seq=1)
+        deaf._gap()
+        code, messages = await one.closed()
+        assert (code, [message["type"] for message in messages]) == (4010, ["error"])
+
+
 async def test_positions_are_signs_of_life(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(live, "POSITION_SECONDS", 0.1)
