@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 SOCKETS := --ws-per-message-deflate false --ws-max-size 65536
 
-.PHONY: run demo test check setup migrate migration format clean
+.PHONY: run demo test check bench setup migrate migration format clean
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
@@ -20,6 +20,10 @@ check: .venv/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
+
+bench: .venv/.tools .venv/.chromium
+	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.data_path
 
 setup: .venv/.packages .venv/.chromium
 

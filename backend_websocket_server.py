@@ -99,6 +99,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
+    live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had", None, 5),
     identity.SignInBusy: Problem(503, "sign_in_busy", "Too many people sign in at once", None, 2),
     computers.NeedsRedis: Problem(503, "needs_redis", "The computer is in another process", None, 30),
