@@ -296,7 +296,12 @@ async def open_database(
             init=_prepare_connection,
             reset=_keep,
             statement_cache_size=512,
-            server_settings={"timezone": "UTC", "application_name": "cua"},
+            # Literals in the commit message are escaped for standard strings, which a server may have off.
+            server_settings={
+                "timezone": "UTC",
+                "application_name": "cua",
+                "standard_conforming_strings": "on",
+            },
         )
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise Unavailable(f"cannot connect to the database: {error}") from error
@@ -540,7 +545,6 @@ class Tx:
     connection: Connection
     user_id: str
     actor: str
-    system: bool = False
     _events: list[str] = field(default_factory=list)
     _hints: set[tuple[str, bytes]] = field(default_factory=set)
     _reply: Response | None = None
@@ -663,8 +667,6 @@ class Tx:
         *,
         event: str = "created",
         status: int = 201,
-        run_id: UUID | None = None,
-        event_shape: type[BaseModel] | None = None,
         **values: object,
     ) -> Response:
         """Insert the body's fields and `values`, log it, and answer with the row and its Location."""
@@ -672,14 +674,7 @@ class Tx:
         new = self._new(model, given)
         rows = await self._write("insert", model, shape, new, {})
         location = f"/api/{model.__tablename__}/{new['id']}"
-        self._log(
-            f"{model.resource()}.{event}",
-            (model.resource(), new["id"]),
-            rows[0][0],
-            shape,
-            event_shape,
-            run_id,
-        )
+        self._log(event, model, new["id"], shape, rows[0][0])
         return self.reply(rows[0][0], status, location)
 
     async def update(
@@ -688,10 +683,6 @@ class Tx:
         shape: type[BaseModel],
         id: UUID | str,
         body: BaseModel | None = None,
-        *,
-        event: str = "updated",
-        run_id: UUID | None = None,
-        event_shape: type[BaseModel] | None = None,
         **values: object,
     ) -> Response:
         """Set exactly the fields sent and `values`, log it, and answer with the row. Raises NoResultFound."""
@@ -699,9 +690,7 @@ class Tx:
         rows = await self._write("update", model, shape, given, {"id": id})
         if not rows:
             raise NoResultFound
-        self._log(
-            f"{model.resource()}.{event}", (model.resource(), id), rows[0][0], shape, event_shape, run_id
-        )
+        self._log("updated", model, id, shape, rows[0][0])
         return self.reply(rows[0][0])
 
     async def delete(self, model: type[Base], id: UUID) -> Response:
@@ -711,20 +700,13 @@ class Tx:
         self.emit(f"{model.resource()}.deleted", (model.resource(), id), {"id": str(id)})
         return self.reply("null")
 
-    def _log(
-        self,
-        kind: str,
-        resource: tuple[str, object],
-        text: str,
-        shape: type[BaseModel],
-        event_shape: type[BaseModel] | None,
-        run_id: UUID | None,
-    ) -> None:
-        event_shape = event_shape or getattr(shape, "logged_as", None)
-        if event_shape is not None:
+    def _log(self, event: str, model: type[Base], id: object, shape: type[BaseModel], text: str) -> None:
+        """Emit the row's wire form, or the smaller shape that its schema is `logged_as`."""
+        logged_as: type[BaseModel] | None = getattr(shape, "logged_as", None)
+        if logged_as is not None:
             whole = orjson.loads(text)
-            text = orjson.dumps({name: whole[name] for name in event_shape.model_fields}).decode()
-        self.emit(kind, resource, text, run_id=run_id)
+            text = orjson.dumps({name: whole[name] for name in logged_as.model_fields}).decode()
+        self.emit(f"{model.resource()}.{event}", (model.resource(), id), text)
 
     def reply(self, data: str | BaseModel, status: int = 200, location: str | None = None) -> Response:
         """The answer of this transaction, kept for repeats under the same `Idempotency-Key`."""
@@ -856,7 +838,7 @@ async def as_system(actor: str = "system") -> AsyncIterator[Tx]:
     """A transaction across users: for claims, identity and upkeep only. Events need `act_for`."""
     database = _database()
     async with database.lease() as connection:
-        tx = Tx(connection, "", actor, system=True)
+        tx = Tx(connection, "", actor)
         await connection.execute(f"begin; {database.restrict}select set_config('app.system', 'on', true)")
         yield tx
         await tx.commit()

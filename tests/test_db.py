@@ -216,6 +216,19 @@ async def test_a_failed_commit_is_never_an_answer(user: str) -> None:
         assert await tx.find(Workflow) == []
 
 
+async def test_text_stays_text_where_a_server_takes_backslashes_for_escapes(user: str, database: str) -> None:
+    kept = db._open
+    hostile = "\\'; rollback; select ('"
+    try:
+        await db.open_database(f"{database}{'&' if '?' in database else '?'}standard_conforming_strings=off")
+        async with db.as_user(user) as tx:
+            tx.emit("run.log", ("run", uuid4()), {"text": hostile})
+        assert orjson.loads((await db.events(user, 0))[0].text)["data"] == {"text": hostile}
+        await db.close_database()
+    finally:
+        db._open = kept
+
+
 async def test_a_busy_pool_says_so(user: str, database: str) -> None:
     kept = db._open
     try:
@@ -275,7 +288,7 @@ async def test_events_come_with_their_change_and_a_hint_after_it(user: str, bus:
     hints: list[bytes] = []
     stop = bus.subscribe(f"user:{user}", hints.append)
     async with db.as_user(user, "key:7") as tx:
-        reply = await tx.create(Workflow, WorkflowDetail, workflow("it's"), event_shape=WorkflowRead)
+        reply = await tx.create(Workflow, WorkflowDetail, workflow("it's"))
         tx.emit("run.log", ("run", uuid4()), {"text": "x" * 40_000})
         await asyncio.sleep(0)
         assert (hints, await seqs(user)) == ([], [])
