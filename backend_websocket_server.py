@@ -405,10 +405,10 @@ async def list_run_events(
 
 @app.get("/api/runs/{id}/stream", response_class=StreamingResponse)
 async def stream_run_events(
-    run: MyRun, user: CurrentUser, last_event_id: clerk_auth.LastEventId = 0
+    run: MyRun, caller: CurrentCaller, last_event_id: clerk_auth.LastEventId = 0
 ) -> Response:
     """The run's events as Server-Sent Events, from `Last-Event-ID` on."""
-    return await live.event_stream(user, last_event_id, run_id=run.id)
+    return await live.event_stream(caller, last_event_id, run_id=run.id)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -451,9 +451,9 @@ async def list_events(user: CurrentUser, query: Annotated[EventQuery, Query()]) 
 
 
 @app.get("/api/events/stream", response_class=StreamingResponse)
-async def stream_events(user: CurrentUser, last_event_id: clerk_auth.LastEventId = None) -> Response:
+async def stream_events(caller: CurrentCaller, last_event_id: clerk_auth.LastEventId = None) -> Response:
     """The log as Server-Sent Events, from `Last-Event-ID` on; without one, what happens from now."""
-    return await live.event_stream(user, last_event_id)
+    return await live.event_stream(caller, last_event_id)
 
 
 # Sockets ------------------------------------------------------------------------------------------

@@ -395,16 +395,16 @@ class _Hub:
 
     def _revoked(self, payload: bytes) -> None:
         ended = payload.decode()
-        for session in list(self.sessions):
-            if session.caller and ended in (session.caller.session_id, f"user:{session.caller.user_id}"):
-                session.end(REVOKED)
+        for connection in self._connections():
+            if (caller := connection.caller) and ended in (caller.session_id, f"user:{caller.user_id}"):
+                connection.end(REVOKED)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
-            for session in list(self.sessions):
-                session.tick(now)
+            for connection in self._connections():
+                connection.tick(now)
             self.peers = {peer for peer in self.peers if peer.check(now)}
 
     async def _poll(self) -> None:
@@ -1140,13 +1140,13 @@ async def serve(socket: WebSocket) -> None:
 
 
 class _EventStream(StreamingResponse):
-    """The log as `text/event-stream`; ends when the client leaves, the server stops or the log is lost."""
+    """The log as `text/event-stream`; ends with its sign-in, its server or its place in the log."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: _Hub, user_id: str, begin: int, opening: str, **filters: Any) -> None:
+    def __init__(self, hub: _Hub, caller: Caller, begin: int, opening: str, **filters: Any) -> None:
         super().__init__(self._chunks(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self.user_id = user_id
+        self.caller = caller
         self.gone = asyncio.Event()
         self._hub, self._begin, self._opening, self._filters = hub, begin, opening, filters
         self._log: _Log | None = None
@@ -1163,7 +1163,7 @@ class _EventStream(StreamingResponse):
         self._hub.streams.add(self)
         self._hub.peers.add(peer)
         try:
-            self._log = await self._hub.join(self.user_id, self)
+            self._log = await self._hub.join(self.caller.user_id, self)
             await super().__call__(scope, receive, counted)
         finally:
             if self._log is not None:
@@ -1174,6 +1174,11 @@ class _EventStream(StreamingResponse):
 
     def notice(self, events: list[db.LoggedEvent]) -> None:  # noqa: ARG002
         self._news.set()
+
+    def tick(self, _now: float) -> None:
+        """Once a second: whether the token's time is up."""
+        if time.time() - self.caller.expires_at >= GRACE_SECONDS:
+            self.end(EXPIRED)
 
     def end(self, ending: Ending) -> None:
         log.info("event_stream_ended", reason=ending.name)
@@ -1210,18 +1215,18 @@ class _EventStream(StreamingResponse):
 
 
 async def event_stream(
-    user_id: str, after: int | None, run_id: UUID | None = None, kinds: Iterable[str] | None = None
+    caller: Caller, after: int | None, run_id: UUID | None = None, kinds: Iterable[str] | None = None
 ) -> StreamingResponse:
-    """The user's events beyond `after` (None: from now on) as server-sent events (WHATWG HTML, 9.2).
+    """The caller's events beyond `after` (None: from now on) as server-sent events (WHATWG HTML, 9.2).
 
     Each has `id:` seq, `event:` kind and `data:` the event. Every 15 s of silence an empty event moves the
     client's `Last-Event-ID` past what the filters left out. An `after` that the log no longer reaches begins
     with the event `reset`. Raises TooManyConnections, db.Unavailable.
     """
     hub = _running()
-    if hub.followers(user_id) >= CONNECTIONS_PER_USER:
+    if hub.followers(caller.user_id) >= CONNECTIONS_PER_USER:
         raise TooManyConnections
-    begin, head, recovered = await _position(user_id, after)
+    begin, head, recovered = await _position(caller.user_id, after)
     gap = f'event: reset\ndata: {{"from":{begin},"head":{head}}}\n\n'
     opening = ": stream\n\n" if recovered else gap
-    return _EventStream(hub, user_id, begin, opening, run_id=run_id, kinds=kinds)
+    return _EventStream(hub, caller, begin, opening, run_id=run_id, kinds=kinds)

@@ -50,10 +50,16 @@ def make_app() -> FastAPI:
 
     @app.get("/stream/{user_id}")
     async def stream(
-        user_id: str, after: int | None = None, run_id: UUID | None = None, kind: str | None = None
+        user_id: str,
+        after: int | None = None,
+        run_id: UUID | None = None,
+        kind: str | None = None,
+        seconds: float = 60,
     ) -> Response:
+        now = int(time.time())
+        caller = clerk_auth.Caller(user_id, f"sess_{user_id}", issued_at=now, expires_at=int(now + seconds))
         try:
-            return await live.event_stream(user_id, after, run_id, [kind] if kind else None)
+            return await live.event_stream(caller, after, run_id, [kind] if kind else None)
         except live.TooManyConnections:
             return Response(status_code=429)
 
@@ -790,6 +796,21 @@ async def test_streams_end_when_the_server_stops(
         await until(lambda: live._running().streams)
         await live.stop()
         assert await reading == []
+
+
+async def test_a_stream_ends_with_its_sign_in(
+    port: int, user: str, other_user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "GRACE_SECONDS", 0.5)
+    assert await read_stream(port, user, 99, seconds=1) == []
+    kept = asyncio.create_task(read_stream(port, other_user, 1))
+    for ended in (f"sess_{user}", f"user:{user}"):
+        reading = asyncio.create_task(read_stream(port, user, 99))
+        await until(lambda: len(live._running().streams) == 2)
+        bus.publish("revoked", ended.encode())
+        assert await reading == []
+    await emit(other_user, 1)
+    assert len(await kept) == 1
 
 
 async def test_a_stalled_stream_is_cut(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
