@@ -66,10 +66,10 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
         worker_id = uuid7()
-        await computers.start(worker_id, bus, store, keys, opens=worker)
+        await computers.start(worker_id, bus, store, opens=worker)
         stack.push_async_callback(computers.stop)
         if worker:
-            await engine.start(worker_id, bus, store, keys)
+            await engine.start(worker_id, bus, keys)
             stack.push_async_callback(engine.stop)
         _works = worker
         gc.freeze()

@@ -29,7 +29,6 @@ from browser.screencast import Frame, Watch
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
 from infra.storage import Storage, StorageUnavailable, TooLarge
-from infra.vault import Vault
 from models import Computer, ComputerState, ControlState, Quota, Run
 from runs import files
 from runs.parameters import InvalidParams, Problem
@@ -75,10 +74,8 @@ class Elsewhere(Exception):
 
     async def ask(self, call: str, **arguments: Any) -> Any:
         """What the owner answers; raises what it raises."""
-        service = _service()
-        service.owners[self.id] = self
         try:
-            return await service.peers.ask(self.owner, call, self.user_id, self.id, **arguments)
+            return await _service().peers.ask(self.owner, call, self.user_id, self.id, **arguments)
         except Refused as refused:
             raise REFUSALS.get(refused.kind, NotReady)(*refused.arguments) from refused
         except Unanswered as error:
@@ -246,7 +243,7 @@ def _service() -> _Service:
     return _open
 
 
-async def start(worker_id: UUID, bus: Bus, storage: Storage, vault: Vault, *, opens: bool = True) -> None:  # noqa: ARG001
+async def start(worker_id: UUID, bus: Bus, storage: Storage, *, opens: bool = True) -> None:
     """Open the file store and, where this process `opens` computers, claim those that wait."""
     global _open  # noqa: PLW0603 - one service a process
     files.start(storage, bus)
@@ -748,6 +745,7 @@ async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent)
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:
+        _service().owners[id] = there
         await there.ask("send_input", generation=generation, event=event.model_dump(mode="json"))
         return
     if generation != held.generation or held.state is not ControlState.granted:

@@ -12,7 +12,6 @@ from starlette.responses import Response
 import db
 from browser.chromium import ComputerClosed
 from infra.bus import Bus
-from infra.storage import Storage
 from infra.vault import Vault
 from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
 from runs import computers, files, workflows
@@ -206,7 +205,7 @@ class _Engine:
 _engine: _Engine | None = None
 
 
-async def start(worker_id: UUID, bus: Bus, storage: Storage, vault: Vault) -> None:  # noqa: ARG001
+async def start(worker_id: UUID, bus: Bus, vault: Vault) -> None:
     """Begin to claim and drive runs; `computers` is started before."""
     global _engine  # noqa: PLW0603 - one engine a process
     _engine = engine = _Engine(worker_id, vault)

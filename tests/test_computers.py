@@ -18,7 +18,6 @@ from browser.chromium import ComputerClosed, TooManyComputers
 from browser.screencast import Frame
 from infra.bus import LocalBus
 from infra.storage import FileMissing, TooLarge, open_directory
-from infra.vault import load_vault
 from models import Computer, File, uuid7
 from runs import computers, files
 from runs.drive import LONG_AGO
@@ -44,7 +43,7 @@ async def worker(database: str, bus: LocalBus) -> AsyncIterator[UUID]:
     before = settings.lease_seconds
     settings.__dict__["lease_seconds"] = 300
     storage = await open_directory(settings.data_dir / "files")
-    await computers.start(worker_id, bus, storage, load_vault(settings.data_dir, ()))
+    await computers.start(worker_id, bus, storage)
     yield worker_id
     await computers.stop()
     settings.__dict__["lease_seconds"] = before

@@ -54,8 +54,8 @@ async def worker(database: str, bus: LocalBus, vault: Vault) -> AsyncIterator[UU
     """This process as a worker."""
     worker_id = uuid7()
     storage = await open_directory(settings.data_dir / "files")
-    await computers.start(worker_id, bus, storage, vault)
-    await engine.start(worker_id, bus, storage, vault)
+    await computers.start(worker_id, bus, storage)
+    await engine.start(worker_id, bus, vault)
     yield worker_id
     await engine.stop()
     await computers.stop()

@@ -18,7 +18,6 @@ from browser.chromium import ComputerClosed
 from browser.screencast import Frame
 from infra.bus import make_bus
 from infra.storage import open_directory
-from infra.vault import load_vault
 from models import Computer, uuid7
 from runs import computers, remote
 from schemas import ComputerCreate
@@ -43,7 +42,7 @@ async def owner(
         bus = make_bus(database, url)
         await bus.start()
         storage = await open_directory(settings.data_dir / "files")
-        await computers.start(uuid7(), bus, storage, load_vault(settings.data_dir, ()), opens=False)
+        await computers.start(uuid7(), bus, storage, opens=False)
         environment = os.environ | {"REDIS_URL": url}
         process = await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
         yield process
