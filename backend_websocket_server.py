@@ -100,6 +100,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
+    live.TooManyConnections: Problem(429, "too_many_connections", "Close a connection first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had", None, 5),
     identity.SignInBusy: Problem(503, "sign_in_busy", "Too many people sign in at once", None, 2),
     computers.NeedsRedis: Problem(503, "needs_redis", "The computer is in another process", None, 30),
@@ -330,6 +331,12 @@ async def import_workflow(tx: Tx, body: WorkflowImport) -> Response:
 @app.get("/api/workflows/{id}", response_model=Reply[WorkflowDetail])
 async def read_workflow(user: CurrentUser, id: UUID) -> Response:
     return await db.read(user, Workflow, WorkflowDetail, id)
+
+
+@app.get("/api/workflows/{id}/export", response_model=dict[str, Any])
+async def export_workflow(workflow: MyWorkflow) -> Response:
+    """A file for Chrome DevTools' Recorder, without the envelope."""
+    return workflows.as_recording(workflow)
 
 
 @update("/api/workflows/{id}", response_model=Reply[WorkflowDetail])

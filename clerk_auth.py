@@ -571,7 +571,7 @@ async def verify(token: str) -> Caller:
         elif caller.expires_at + CLOCK_SKEW <= time.time():
             del _verified[digest]
             raise NotSignedIn("expired")
-        if caller.session_id in _revoked or _revoked.get(f"user:{caller.user_id}", 0) >= caller.issued_at:
+        if revoked(caller):
             raise NotSignedIn("revoked")
     except NotSignedIn as refusal:
         fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
@@ -595,6 +595,11 @@ async def _verify(token: str) -> Caller:
     if verifier is None:
         raise NotSignedIn("unknown issuer")
     return await verifier.verify(signed, claims)
+
+
+def revoked(caller: Caller) -> bool:
+    """Whether the caller's session has ended since its token was verified."""
+    return caller.session_id in _revoked or _revoked.get(f"user:{caller.user_id}", 0) >= caller.issued_at
 
 
 def on_revoked(payload: bytes) -> None:

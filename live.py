@@ -343,7 +343,7 @@ class _Hub:
         if joined is None:
             joined = self._logs[user_id] = _Log(user_id, self)
         if len(joined.followers) >= CONNECTIONS_PER_USER:
-            raise TooManyConnections
+            raise TooManyConnections(TOO_MANY.detail)
         joined.followers.add(follower)
         try:
             await asyncio.shield(joined.opened)
@@ -927,6 +927,8 @@ class _Session:
                 raise Ended(TOO_MANY) from None
         elif self.caller is not None and caller.user_id != self.caller.user_id:
             raise Ended(OTHER_USER)
+        if clerk_auth.revoked(caller):  # while we waited for the database
+            raise Ended(REVOKED)
         self.caller, self._warned = caller, False
         self._hub.strangers.discard(self)
         self._say(
@@ -1164,6 +1166,8 @@ class _EventStream(StreamingResponse):
         self._hub.peers.add(peer)
         try:
             self._log = await self._hub.join(self.caller.user_id, self)
+            if clerk_auth.revoked(self.caller):  # before the hub knew of this stream
+                self.end(REVOKED)
             await super().__call__(scope, receive, counted)
         finally:
             if self._log is not None:
@@ -1225,7 +1229,7 @@ async def event_stream(
     """
     hub = _running()
     if hub.followers(caller.user_id) >= CONNECTIONS_PER_USER:
-        raise TooManyConnections
+        raise TooManyConnections(TOO_MANY.detail)
     begin, head, recovered = await _position(caller.user_id, after)
     gap = f'event: reset\ndata: {{"from":{begin},"head":{head}}}\n\n'
     opening = ": stream\n\n" if recovered else gap

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
+from starlette.responses import JSONResponse, Response
 
 from browser.selectors import selector_problem
 from models import Workflow
@@ -39,6 +41,7 @@ __all__ = [
     "InvalidWorkflow",
     "PlaceholderMissing",
     "Problem",
+    "as_recording",
     "checked",
     "export_recorder",
     "fill",
@@ -567,6 +570,13 @@ def from_recording(body: WorkflowImport) -> WorkflowCreate:
     flow = parse(definition, body.parameters)
     name = body.name or flow.title.strip()[:200] or "Recording"
     return WorkflowCreate(name=name, definition=definition, parameters=body.parameters)
+
+
+def as_recording(workflow: Workflow) -> Response:
+    """The workflow as a file that DevTools opens."""
+    name = quote(f"{workflow.name}.json", safe="")
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+    return JSONResponse(export_recorder(workflow.definition), headers=headers)
 
 
 def next_version(workflow: Workflow, body: WorkflowUpdate) -> int:

@@ -279,6 +279,18 @@ async def test_a_recording_is_imported_under_its_title(alice: httpx.AsyncClient)
         )
 
 
+async def test_a_workflow_leaves_as_a_file_that_comes_back_the_same(alice: httpx.AsyncClient) -> None:
+    flow = {"title": "Look", "steps": [{"type": "screenshot", "name": "page", "timeout": 9000}]}
+    made = await make.workflow(alice, name='a "b" €', definition=flow)
+    reply = await alice.get(f"/api/workflows/{made['id']}/export")
+    assert reply.headers["content-disposition"] == "attachment; filename*=UTF-8''a%20%22b%22%20%E2%82%AC.json"
+    assert reply.json()["steps"] == [
+        {"type": "customStep", "timeout": 9000, "name": "cua.screenshot", "parameters": {"name": "page"}}
+    ]
+    back = await alice.post("/api/workflows/import", json={"recording": reply.json()})
+    assert back.json()["data"]["definition"] == flow
+
+
 async def test_a_changed_definition_is_a_new_version_and_checked_with_its_parameters(
     alice: httpx.AsyncClient,
 ) -> None:

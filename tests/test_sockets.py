@@ -659,7 +659,7 @@ async def test_origins_are_checked(port: int, user: str) -> None:
     ):
         async with client(port, origin=origin) as one:
             code, messages = await one.closed()
-            assert (code, [message["type"] for message in messages]) == (4403, ["error"])
+            assert (code, [message["type"] for message in messages]) == (4403, ["hello", "error"])
     async with client(port, user, origin=f"http://127.0.0.1:{port}"):
         pass
     proxied = {"X-Forwarded-Host": "app.example.com"}
@@ -711,6 +711,22 @@ async def test_revocation_closes_at_once(port: int, bus: LocalBus, user: str, ot
         bus.publish("revoked", f"user:{user}".encode())
         assert (await rest.closed())[0] == 4403
         await other.subscribe()
+
+
+async def test_a_sign_in_that_ends_while_a_socket_signs_in_ends_the_socket(
+    port: int, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_user = db.ensure_user
+
+    async def slowly(user_id: str, **profile: str | None) -> None:
+        await ensure_user(user_id, **profile)
+        clerk_auth.on_revoked(b"sess_brief")
+
+    monkeypatch.setattr(db, "ensure_user", slowly)
+    async with client(port) as one:
+        await one.send(type="auth", token=token(user, session="sess_brief"))
+        code, messages = await one.closed()
+    assert (code, [message["type"] for message in messages]) == (4403, ["hello", "error"])
 
 
 async def test_stopping_closes_with_4009(database: str, bus: LocalBus, user: str, signed: None) -> None:
@@ -997,6 +1013,15 @@ async def test_another_users_computer_does_not_exist(
             error = await thief.receive()
             assert (error["type"], error["id"], error["code"]) == ("error", number, "not_found")
     assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
+
+
+async def test_one_stream_too_many_is_a_problem(server: Backend, alice: httpx.AsyncClient) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(live.CONNECTIONS_PER_USER):
+            await stack.enter_async_context(alice.stream("GET", "/api/events/stream"))
+        refused = await alice.get("/api/events/stream")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_connections")
+    assert int(refused.headers["retry-after"]) > 0
 
 
 async def test_a_stopping_server_says_so_to_sockets_and_ends_streams(own_server: Backend) -> None:
