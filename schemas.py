@@ -365,6 +365,7 @@ class RunCreate(Wire):
 
     workflow_id: UUID | None = None
     definition: dict[str, Any] | None = None
+    parameters: dict[str, Any] = Field({}, description="JSON Schema of `params`, beside a definition.")
     params: dict[str, Any] = {}
     computer_id: UUID | None = Field(None, description="An open computer to use, and to leave open.")
     allowed_domains: list[Domain] = Field([], max_length=100, description="Empty allows every public host.")
@@ -376,6 +377,8 @@ class RunCreate(Wire):
     def _one_source(self) -> Self:
         if (self.workflow_id is None) == (self.definition is None):
             raise ValueError("name either workflow_id or definition")
+        if self.parameters and self.workflow_id is not None:
+            raise ValueError("a stored workflow has its own parameters")
         return self
 
 

@@ -319,7 +319,8 @@ class NotifyBus(_LinkedBus):
             self._heard("listen")
             while not lost.is_set():
                 try:
-                    await asyncio.wait_for(lost.wait(), HEALTH_SECONDS)
+                    async with asyncio.timeout(HEALTH_SECONDS):
+                        await lost.wait()
                 except TimeoutError:
                     await connection.execute("select 1")
             raise ConnectionError("PostgreSQL closed the connection")
@@ -434,8 +435,9 @@ class RedisBus(_LinkedBus):
                             line.answered()
                             self._heard(name)
             finally:
-                steering.cancel()
-                await asyncio.gather(steering, return_exceptions=True)
+                while not steering.done():  # redis-py waits by `wait_for`, which may swallow a cancellation
+                    steering.cancel()
+                    await asyncio.wait({steering}, timeout=0.1)
                 line.dropped()
 
     def _receive(self, channel: bytes, data: bytes) -> None:
@@ -499,7 +501,8 @@ class _Line:
             self._settling = []
             await connection.send_command("PING")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEALTH_SECONDS)
+                async with asyncio.timeout(HEALTH_SECONDS):
+                    await self._wake.wait()
 
     def answered(self) -> None:
         """The server has done all that was sent before the oldest PING."""

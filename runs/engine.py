@@ -38,7 +38,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
 
     Raises NoResultFound, InvalidWorkflow, InvalidParams, ComputerClosed, WrongState.
     """
-    definition, parameters = body.definition, None
+    definition, parameters = body.definition, body.parameters
     if body.workflow_id is not None:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
@@ -50,7 +50,9 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
             raise ComputerClosed(f"The computer is closed ({computer.closed_reason})")
         if body.allowed_domains:
             raise WrongState("On an open computer its own allowed_domains hold; leave the run's out")
-    given = body.model_dump(exclude={"definition", "params", "timeout_seconds"}, exclude_none=True)
+    given = body.model_dump(
+        exclude={"definition", "parameters", "params", "timeout_seconds"}, exclude_none=True
+    )
     response = await tx.create(
         Run,
         RunRead,

@@ -306,6 +306,25 @@ async def test_a_changed_definition_is_a_new_version_and_checked_with_its_parame
     assert_problem(await alice.get(path), 404, "not_found")
 
 
+# Runs
+
+
+async def test_a_definition_of_its_own_may_declare_its_params(alice: httpx.AsyncClient) -> None:
+    flow = {"title": "t", "steps": [{"type": "waitForExpression", "expression": "{{ params.ready }}"}]}
+    parameters = {"type": "object", "properties": {"ready": {"type": "boolean", "default": True}}}
+    assert_problem(await alice.post("/api/runs", json={"definition": flow}), 422, "invalid_workflow")
+    made = await make.run(alice, definition=flow, parameters=parameters)
+    assert made["params"] == {"ready": True}
+    bad = {"definition": flow, "parameters": parameters, "params": {"ready": "no"}}
+    problem = assert_problem(await alice.post("/api/runs", json=bad), 422, "invalid_params")
+    assert problem["errors"][0]["pointer"] == "/ready"
+    stored = await make.workflow(alice)
+    both = {"workflow_id": stored["id"], "parameters": parameters}
+    assert_problem(await alice.post("/api/runs", json=both), 422, "invalid")
+    ended = (await alice.get(f"/api/runs/{made['id']}", params={"wait": 30})).json()["data"]
+    assert ended["status"] == "succeeded", ended["error"]
+
+
 # Events
 
 
