@@ -1,5 +1,6 @@
 """Starts and stops what every process of the system stands on, in order."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
@@ -105,6 +106,7 @@ async def _database(stack: AsyncExitStack) -> str:
         return settings.database_url
     server = await postgres.start(settings.data_dir)
     stack.push_async_callback(postgres.stop, server)
+    stack.callback(asyncio.create_task(postgres.keep(server)).cancel)
     await db.migrate(server.dsn)
     return server.dsn
 

@@ -34,6 +34,7 @@ OLDEST = 15
 LOG_BYTES = 1 << 20
 POLL_SECONDS = 0.02
 NOTE_SECONDS = 5
+KEEP_SECONDS = 0.5
 STOP_SECONDS = {signal.SIGINT: 10, signal.SIGQUIT: 5}
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 NOT_YET = (
@@ -111,6 +112,19 @@ async def start(data_dir: Path) -> Server:
             f"its log is {home}/postgres.log."
         ) from error
     return Server(_dsn(home, ROLE, ROLE), home, claim)
+
+
+async def keep(server: Server) -> None:
+    """Start PostgreSQL again whenever it has died; goes on until it is cancelled."""
+    while True:
+        await asyncio.sleep(KEEP_SECONDS)
+        try:
+            if not _alive(server.home):
+                log.error("postgres_died", home=str(server.home))
+                with await _wait_for(server.home / "start.lock", fcntl.LOCK_EX):
+                    await _bring_up(server.home)
+        except (OSError, asyncpg.PostgresError, PostgresUnavailable) as error:
+            log.error("postgres_not_restarted", home=str(server.home), error=str(error))
 
 
 async def stop(server: Server) -> None:

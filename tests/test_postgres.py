@@ -267,6 +267,24 @@ async def test_a_killed_postgres_recovers_what_was_committed(data_dir: Path) -> 
     await postgres.stop(server)
 
 
+async def test_while_it_is_kept_a_killed_postgres_comes_back_for_those_who_use_it(data_dir: Path) -> None:
+    async with running(data_dir) as server:
+        keeping = asyncio.create_task(postgres.keep(server))
+        await query(server.dsn, "create table t as select 42 as n")
+        for _ in range(2):
+            dead = postmaster(server.home)
+            os.kill(dead, signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        assert await query(server.dsn, "select n from t") == 42
+                        break
+                    except (OSError, asyncpg.PostgresError):
+                        await asyncio.sleep(0.05)
+            assert postmaster(server.home) != dead
+        keeping.cancel()
+
+
 async def test_a_stranger_with_the_pid_of_a_dead_postgres_is_no_obstacle_and_comes_to_no_harm(
     data_dir: Path,
 ) -> None:
