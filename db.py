@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +56,7 @@ Publish: TypeAlias = Callable[[str, bytes], None]
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 RESTRICTED_ROLE = "cua_app"
 _HERE = Path(__file__).parent
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _PAGING = {"limit", "cursor", "order", "q"}
 _DIALECT = PGDialect_asyncpg(json_serializer=lambda value: orjson.dumps(value).decode())  # type: ignore[no-untyped-call]
 
@@ -249,17 +250,21 @@ class _Database:
     async def lease(self) -> AsyncIterator[Connection]:
         try:
             connection = await self.pool.acquire(timeout=self.wait)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (TimeoutError, *_BROKEN) as error:
             log.warning("database_unavailable", error=repr(error))
             raise Unavailable("no connection to the database") from error
         try:
             yield connection
+        except asyncpg.InternalClientError as error:  # asyncpg's word for a connection that is being lost
+            raise Unavailable("the connection to the database broke") from error
         finally:
-            try:
-                if not connection.is_closed() and connection.is_in_transaction():
-                    await connection.execute("rollback")
-            finally:
-                await self.pool.release(connection)
+            # What broke the connection was raised where it was used, or came after the commit.
+            with suppress(*_BROKEN):
+                try:
+                    if connection.is_in_transaction():
+                        await connection.execute("rollback")
+                finally:
+                    await self.pool.release(connection)
 
 
 _open: _Database | None = None
@@ -291,7 +296,8 @@ async def open_database(
     try:
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            init_size=1,
+            min_size=0,
             max_size=size,
             init=_prepare_connection,
             reset=_keep,
