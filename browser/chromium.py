@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,10 @@ class NoSuchTab(Exception):
 
 class OpenFailed(Exception):
     """Chromium started no computer with these options; the message says why."""
+
+
+class BrowserDied(OpenFailed):
+    """Chromium ended while it opened a computer."""
 
 
 async def _no_file(file: str) -> tuple[str, Path]:
@@ -588,6 +592,34 @@ class _Way:
     drops: bool
 
 
+class _Place:
+    """A temporary directory, locked for as long as this process lives so that no other removes it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
+        self._lock = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    async def remove(self) -> None:
+        """May be called twice."""
+        await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @contextlib.contextmanager
+    def for_children(self) -> Iterator[None]:
+        """Processes that inherit our environment meanwhile keep their temporary files here."""
+        before = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = str(self.path)
+        try:
+            yield
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before
+
+
 class _Process:
     """The Chromium process of one user, its directory, and the computers that live in it."""
 
@@ -600,9 +632,8 @@ class _Process:
         self.browser: Browser | None = None
         self.pid = 0
         self._handle = -1
-        self.home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
-        self._owned = os.open(self.home, os.O_RDONLY)
-        fcntl.flock(self._owned, fcntl.LOCK_EX)
+        self._place = _Place()
+        self.home = self._place.path
         _give_away(self.home)
 
     def directory(self, name: str) -> Path:
@@ -668,8 +699,6 @@ class _Process:
     async def close(self) -> None:
         """End the process, by force when it does not answer, and remove its directory."""
         self.end()
-        if self._owned < 0:
-            return
         answered = False
         if self.browser is not None:
             with contextlib.suppress(PlaywrightError, TimeoutError):
@@ -678,9 +707,7 @@ class _Process:
                     answered = True
         if self.pid and not answered:
             self.kill()
-        await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
-        os.close(self._owned)
-        self._owned = -1
+        await self._place.remove()
 
     def kill(self) -> None:
         """Kill the process group, which Playwright made for the process."""
@@ -697,6 +724,8 @@ class Browsers:
 
     def __init__(self) -> None:
         self._playwright: Playwright | None = None
+        self._place: _Place
+        self._driver_changing = asyncio.Lock()
         self._processes: dict[str, _Process] = {}
         self._opening = 0
         root = os.geteuid() == 0
@@ -708,7 +737,13 @@ class Browsers:
     async def start(self) -> None:
         """Start Playwright's driver and remove directories of servers that were killed."""
         await asyncio.to_thread(_remove_abandoned)
-        self._playwright = await async_playwright().start()
+        self._place = _Place()
+        self._playwright = await self._start_driver()
+
+    async def _start_driver(self) -> Playwright:
+        """Playwright's driver, whose temporary files are left behind when it is killed."""
+        with self._place.for_children():
+            return await async_playwright().start()
 
     async def close(self) -> None:
         """Close every computer and process, then the driver."""
@@ -719,6 +754,7 @@ class Browsers:
         if self._playwright is not None:
             await self._playwright.stop()
             self._playwright = None
+            await self._place.remove()
 
     def processes(self) -> list[dict[str, Any]]:
         """What runs: `{"user_id", "pid", "computers", "memory"}` per process, memory in bytes."""
@@ -748,16 +784,22 @@ class Browsers:
             )
         self._opening += 1
         try:
-            while True:
-                process = self._processes.get(user_id)
-                if process is None:
-                    process = _Process(user_id, partial(self._processes.pop, user_id))
-                    self._processes[user_id] = process
-                async with process.changing:
-                    if not process.ended:
-                        return await self._open_in(process, computer_id, options, report)
+            return await self._open_once(user_id, computer_id, options, report)
+        except BrowserDied as died:
+            log.warning("computer_opened_again", computer_id=str(computer_id), error=str(died))
+            return await self._open_once(user_id, computer_id, options, report)
         finally:
             self._opening -= 1
+
+    async def _open_once(self, user_id: str, computer_id: UUID, options: Options, report: Report) -> Computer:
+        while True:
+            process = self._processes.get(user_id)
+            if process is None:
+                process = _Process(user_id, partial(self._processes.pop, user_id))
+                self._processes[user_id] = process
+            async with process.changing:
+                if not process.ended:
+                    return await self._open_in(process, computer_id, options, report)
 
     async def _open_in(
         self, process: _Process, computer_id: UUID, options: Options, report: Report
@@ -776,30 +818,40 @@ class Browsers:
             if not process.computers:
                 await process.close()
             if isinstance(problem, PlaywrightError | TimeoutError):
-                raise OpenFailed(f"Chromium did not open the computer: {first_line(problem)}") from problem
+                failure = BrowserDied if "closed" in first_line(problem) else OpenFailed
+                raise failure(f"Chromium did not open the computer: {first_line(problem)}") from problem
             raise
 
     async def _launch(self, process: _Process) -> Browser:
-        if self._playwright is None:
+        if (playwright := self._playwright) is None:
             raise RuntimeError("Browsers.start() comes first")
         program, restarted, browser = find_chromium(), False, None
         while browser is None:
             try:
-                browser = await process.launch(self._playwright, program, self._ways[0])
+                browser = await process.launch(playwright, program, self._ways[0])
             except PlaywrightError as problem:
                 if _driver_died(problem) and not restarted:
-                    log.error("browser_driver_died")
-                    restarted = True
-                    await self._playwright.stop()
-                    self._playwright = await async_playwright().start()
+                    restarted, playwright = True, await self._replace_driver(playwright)
                 elif _not_allowed(problem) and len(self._ways) > 1:
                     given_up = self._ways.pop(0)
                     log.warning("chromium_less_contained", error=_launch_error(problem), **asdict(given_up))
                 else:
-                    raise OpenFailed(f"Chromium did not start: {_launch_error(problem)}") from problem
+                    failure = BrowserDied if "closed" in _launch_error(problem) else OpenFailed
+                    raise failure(f"Chromium did not start: {_launch_error(problem)}") from problem
         browser.on("disconnected", lambda _: self._on_disconnected(process))
         process.watch(partial(self._on_disconnected, process))
         return browser
+
+    async def _replace_driver(self, dead: Playwright) -> Playwright:
+        """The driver in place of one that died, the same for all who miss it."""
+        async with self._driver_changing:
+            if self._playwright is dead:
+                log.error("browser_driver_died")
+                await dead.stop()
+                self._playwright = await self._start_driver()
+            if self._playwright is None:
+                raise OpenFailed("Browsers are being closed")
+            return self._playwright
 
     def _on_disconnected(self, process: _Process) -> None:
         """The process died, or we ended it."""

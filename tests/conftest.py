@@ -196,6 +196,15 @@ def data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A short place for temporary files, which the account of browsers may enter."""
+    path = Path(tempfile.mkdtemp(prefix="cua-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
 async def own_server(data_dir: Path) -> AsyncIterator[Backend]:
     """A server that the test may kill."""
     backend = Backend(data_dir, free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})

@@ -230,6 +230,33 @@ async def test_when_the_driver_dies_computers_close_and_the_next_open_works(tmp_
     await own.close()
 
 
+async def test_all_who_miss_a_dead_driver_share_the_next_one(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    own = Browsers()
+    await own.start()
+    options = Options(downloads=tmp_path)
+    first = await own.open("erin", uuid4(), options, Told())
+    driver = int(of_process(own.processes()[0]["pid"], "stat").rsplit(")", 1)[1].split()[1])
+    os.kill(driver, 9)
+    computers = await asyncio.gather(*(own.open(f"erin-{n}", uuid4(), options, Told()) for n in range(3)))
+    assert [await script(computer, "6 * 7") for computer in computers] == [42] * 3
+    await asyncio.wait_for(first.closed.wait(), 5)
+    await own.close()
+    await asyncio.to_thread(temporary.rmdir)  # raises unless it is empty
+
+
+async def test_a_chromium_that_dies_while_it_opens_is_replaced(tmp_path: Path) -> None:
+    own = Browsers()
+    await own.start()
+    opening = asyncio.create_task(own.open("fred", uuid4(), Options(downloads=tmp_path), Told()))
+    await until(lambda: own._processes and own._processes["fred"].pid)
+    os.kill(own._processes["fred"].pid, 9)
+    assert await script(await opening, "6 * 7") == 42
+    await own.close()
+
+
 async def test_over_capacity_is_refused(
     browsers: Browsers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
