@@ -41,7 +41,7 @@ from runs.workflows import (
 
 log = structlog.get_logger()
 
-STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS = 5.0, 30.0, 0.1
+STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS, CRASH_SECONDS = 5.0, 30.0, 0.1, 0.5
 MAX_OUTPUT_BYTES = 1_000_000
 BUTTONS = {
     "primary": "left",
@@ -95,7 +95,7 @@ class Attempt:
         self._navigated = asyncio.Event()
         self._landed_at: Frame | None = None
         self._landed_on = ""
-        self._crashed = False
+        self._crash = asyncio.Event()
         self._listening = ExitStack()
 
     # Phases -------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Attempt:
             try:
                 await self._act(self._step)
             except PlaywrightError:
-                if not (self.acted and self._page.is_closed() and not self._crashed):
+                if not (self.acted and self._page.is_closed() and not self._crash.is_set()):
                     raise
 
     async def settle(self) -> Any:
@@ -162,18 +162,28 @@ class Attempt:
 
     def _failure(self, error: PlaywrightError) -> StepFailed:
         line = error.message.split("\n", 1)[0][:300]
-        if self._crashed or "crash" in line.lower():
+        if self._crash.is_set() or "crash" in line.lower():
             return StepFailed("page_crashed", "The page crashed")
         if self._page.is_closed():
             return StepFailed("page_closed", "The tab was closed")
         return StepFailed("page_error", f"The page refused: {line}")
+
+    async def _crashes(self, error: PlaywrightError) -> bool:
+        """Whether a crash broke off the navigation, which is told a moment later."""
+        if "ERR_ABORTED" not in error.message:
+            return False
+        try:
+            async with asyncio.timeout(CRASH_SECONDS):
+                return await self._crash.wait()
+        except TimeoutError:
+            return False
 
     def _listen(self, event: Literal["crash", "framenavigated"], heard: Callable[[Any], None]) -> None:
         self._page.on(event, heard)
         self._listening.callback(self._page.remove_listener, event, heard)
 
     def _on_crash(self, _: Page) -> None:
-        self._crashed = True
+        self._crash.set()
 
     def _on_navigated(self, frame: Frame) -> None:
         if frame in (self._frame, self._page.main_frame):
@@ -332,6 +342,8 @@ class Attempt:
         except PlaywrightError as error:
             if "interrupted by another navigation" in error.message:
                 return
+            if "has been closed" in error.message or await self._crashes(error):
+                raise self._failure(error) from None
             first_line = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
             reason = why_unreachable(self._computer, step.url, error.message) or first_line
         if reason:

@@ -806,6 +806,20 @@ async def test_a_hanging_page_fails_the_step_in_time_and_leaves_the_computer_usa
     await run.computer.new_tab()
 
 
+async def test_a_navigation_that_a_crash_breaks_off_is_a_crash_and_no_unreachable_page(run: Runner) -> None:
+    await run.open("<p>x")
+    attempt = run.attempt({"type": "navigate", "url": f"{run.origin}/hang"})
+    await attempt.find()
+    task = asyncio.create_task(attempt.act())
+    await asyncio.sleep(0.3)
+    page = run.computer.page
+    crash = asyncio.create_task(page.goto("chrome://crash"))
+    with pytest.raises(StepFailed) as caught:
+        await task
+    assert caught.value.code in ("page_crashed", "page_closed")
+    await asyncio.gather(crash, return_exceptions=True)
+
+
 async def test_a_crashing_page_is_reported_at_once(run: Runner) -> None:
     await run.open("<p>x")
     attempt = run.attempt({"type": "click", "selectors": ["#never"], "timeout": 20_000})
