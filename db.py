@@ -101,6 +101,18 @@ class Idempotency:
     fingerprint: str
 
 
+AWAY = (
+    Unavailable,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
+"""What a statement raises while PostgreSQL is away, restarts or asks to try again."""
+
+
 # Statements ---------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-import asyncpg
 import structlog
 from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter
@@ -48,17 +47,6 @@ NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
-
-DATABASE_AWAY = (
-    db.Unavailable,
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-)
-"""What a statement raises while PostgreSQL is away, restarts or asks to try again."""
 
 
 class NeedsRedis(Exception):
@@ -325,7 +313,7 @@ async def forever(work: Callable[[], Awaitable[None]], wake: asyncio.Event, seco
     while True:
         try:
             await work()
-        except DATABASE_AWAY as error:
+        except db.AWAY as error:
             log.warning("database_away", error=repr(error))
         except Exception:
             log.exception("loop_broke")
@@ -519,7 +507,7 @@ async def _write_reports(held: Held) -> None:
             try:
                 await _write_news(held, told)
                 break
-            except DATABASE_AWAY as error:
+            except db.AWAY as error:
                 log.warning("computer_news_wait", computer_id=str(held.id), error=repr(error))
                 await asyncio.sleep(CLAIM_SECONDS)
         if any(kind == "closed" for kind, _ in news):
@@ -542,7 +530,7 @@ async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
             run_id=held.run_id,
             computer_id=held.id,
         )
-    except (StorageUnavailable, TooLarge, *DATABASE_AWAY) as error:
+    except (StorageUnavailable, TooLarge, *db.AWAY) as error:
         return data | {"state": "failed", "detail": str(error)}
     finally:
         await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -778,7 +766,7 @@ async def grant(held: Held) -> None:
                     await _write_control(held, ControlState.granted, held.holder, held.generation)
         except ComputerClosed:
             return
-        except DATABASE_AWAY as error:
+        except db.AWAY as error:
             log.warning("control_waits", computer_id=str(held.id), error=repr(error))
             await asyncio.sleep(TICK_SECONDS)
 

@@ -23,7 +23,7 @@ from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Computer, Control, Quota, Run, RunStatus, Step, StepStatus
 from runs import computers, files, workflows
-from runs.computers import DATABASE_AWAY, Held, clean, wait_for
+from runs.computers import Held, clean, wait_for
 from runs.replay import Attempt, StepFailed
 from runs.workflows import Flow
 from schemas import RunRead, StepRead
@@ -504,7 +504,7 @@ class Drive:
                 return await self._race(work())
             except Interrupted:
                 continue
-            except DATABASE_AWAY as error:
+            except db.AWAY as error:
                 log.warning("run_waits_for_database", error=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -604,7 +604,7 @@ class Drive:
             )
         except StorageFull as error:
             raise StepFailed("storage_full", str(error)) from error
-        except (StorageUnavailable, TooLarge, *DATABASE_AWAY) as error:
+        except (StorageUnavailable, TooLarge, *db.AWAY) as error:
             raise StepFailed("not_saved", f"A picture could not be saved: {error}") from error
         return str(file.id)
 
@@ -660,7 +660,7 @@ class Drive:
                         await more(tx)
                     if event is not None:
                         tx.announce(f"run.{event}", rows[0], RunRead)
-            except DATABASE_AWAY as error:
+            except db.AWAY as error:
                 log.warning("run_write_waits", error=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:

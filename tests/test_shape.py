@@ -39,7 +39,7 @@ def handlers() -> Iterator[ast.AsyncFunctionDef]:
 
 
 def python_files() -> list[Path]:
-    folders = ("infra", "browser", "runs", "demo")
+    folders = ("infra", "browser", "runs", "live", "demo")
     return sorted([*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).glob("*.py"))])
 
 

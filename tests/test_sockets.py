@@ -28,6 +28,9 @@ import db
 import live
 from browser.screencast import jpeg_size
 from infra.bus import LocalBus
+from live import endings, limits, session
+from live.hub import running
+from live.session import Session
 from models import Event, Stream, uuid7
 from schemas import EventRead, HelloMessage, ReadyMessage, SocketMessage, SocketRequest
 from settings import Settings
@@ -82,6 +85,11 @@ async def serving(bus: LocalBus) -> AsyncIterator[int]:
         await live.stop()
         server.should_exit = True
         await task
+
+
+def sessions() -> list[Session]:
+    """The server's side of every socket."""
+    return [it for it in running().sessions if isinstance(it, Session)]
 
 
 @pytest.fixture
@@ -360,7 +368,7 @@ async def test_lost_hints_cost_a_second(database: str, bus: LocalBus, user: str,
 async def test_a_gap_of_the_bus_has_the_log_read(
     database: str, user: str, signed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 600)
+    monkeypatch.setattr(limits, "TICK_SECONDS", 600)
     deaf = LocalBus()
     await deaf.start()
     async with serving(deaf) as port, client(port, user) as one:
@@ -383,7 +391,7 @@ async def test_a_log_that_went_back_closes_with_4010(port: int, user: str) -> No
 async def test_a_hole_is_never_forwarded(
     database: str, user: str, signed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 600)
+    monkeypatch.setattr(limits, "TICK_SECONDS", 600)
     deaf = LocalBus()
     await deaf.start()
     async with serving(deaf) as port, client(port, user) as one:
@@ -397,8 +405,8 @@ async def test_a_hole_is_never_forwarded(
 
 
 async def test_positions_are_signs_of_life(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(live, "POSITION_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "POSITION_SECONDS", 0.1)
     async with client(port, user) as one:
         assert await one.expect("position") == {
             "type": "position",
@@ -458,16 +466,12 @@ async def test_a_slow_consumer_is_closed_with_4008_and_a_fast_one_is_unharmed(po
     async with client(port, user) as fast:
         await fast.subscribe()
         reader, writer = await connect_slowly(port, user)
-        await until(lambda: sum(s._subscriptions != {} for s in live._running().sessions) == 2)
+        await until(lambda: sum(s._subscriptions != {} for s in sessions()) == 2)
         reading = asyncio.create_task(fast.seqs_until(400))
         for _ in range(40):
             await emit(user, 10, size=30_000)
         assert await reading == list(range(1, 401))
-        await until(
-            lambda: (
-                len(live._running().sessions) == 1 or any(s._ended.done() for s in live._running().sessions)
-            )
-        )
+        await until(lambda: len(sessions()) == 1 or any(s._ended.done() for s in sessions()))
         received = b""
         async with asyncio.timeout(SECONDS):
             while not received.endswith(struct.pack("!H", 4008) + b"slow_consumer"):
@@ -478,10 +482,10 @@ async def test_a_slow_consumer_is_closed_with_4008_and_a_fast_one_is_unharmed(po
 
 
 async def test_a_stalled_peer_is_cut(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "WRITE_SECONDS", 2)
+    monkeypatch.setattr(limits, "WRITE_SECONDS", 2)
     _, writer = await connect_slowly(port, user)
-    hub = live._running()
-    await until(lambda: any(session._subscriptions for session in hub.sessions))
+    hub = running()
+    await until(lambda: any(it._subscriptions for it in sessions()))
     for _ in range(40):
         await emit(user, 10, size=30_000)
     await until(lambda: not hub.sessions and not hub.peers)
@@ -560,7 +564,7 @@ async def test_a_message_over_64_kib_is_closed_with_1009(port: int, user: str) -
 
 async def test_a_flood_is_closed_with_4013(port: int, user: str) -> None:
     async with client(port, user) as one:
-        for _ in range(3 * live.MESSAGES_PER_SECOND):
+        for _ in range(3 * limits.MESSAGES_PER_SECOND):
             await one.send(type="ack", stream=1, frame=1)
         code, messages = await one.closed()
     assert (code, messages[-1]["code"], messages[-1]["retry_after_ms"]) == (4013, "rate_limited", 1000)
@@ -618,13 +622,13 @@ async def test_compression_is_off_however_the_server_was_started(port: int, user
 
 
 async def test_silence_is_closed_with_4408(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "AUTH_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "AUTH_SECONDS", 0.2)
     async with client(port) as one:
         assert (await one.closed())[0] == 4408
 
 
 async def test_strangers_are_few(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "UNAUTHENTICATED", 2)
+    monkeypatch.setattr(limits, "UNAUTHENTICATED", 2)
     async with client(port, user), client(port), client(port) as stranger:
         async with client(port) as one:
             assert (await one.closed())[0] == 4013
@@ -636,7 +640,7 @@ async def test_strangers_are_few(port: int, user: str, monkeypatch: pytest.Monke
 
 async def test_a_user_has_at_most_twenty_connections(port: int, user: str, other_user: str) -> None:
     async with AsyncExitStack() as stack:
-        for _ in range(live.CONNECTIONS_PER_USER):
+        for _ in range(limits.CONNECTIONS_PER_USER):
             await stack.enter_async_context(client(port, user))
         async with client(port) as one:
             await one.send(type="auth", token=token(user))
@@ -646,7 +650,7 @@ async def test_a_user_has_at_most_twenty_connections(port: int, user: str, other
             assert (await http.get(f"http://127.0.0.1:{port}/stream/{user}")).status_code == 429
         async with client(port, other_user):
             pass
-    await until(lambda: not live._running().sessions)
+    await until(lambda: not running().sessions)
     async with client(port, user):
         pass
 
@@ -660,7 +664,7 @@ async def test_origins_are_checked(port: int, user: str) -> None:
     ):
         async with client(port, origin=origin) as one:
             code, messages = await one.closed()
-            assert (code, [message["type"] for message in messages]) == (4403, ["hello", "error"])
+            assert (code, [message["type"] for message in messages]) == (4403, ["error"])
     async with client(port, user, origin=f"http://127.0.0.1:{port}"):
         pass
     proxied = {"X-Forwarded-Host": "app.example.com"}
@@ -671,9 +675,9 @@ async def test_origins_are_checked(port: int, user: str) -> None:
 async def test_a_newer_token_keeps_the_connection_and_an_old_one_ends_it(
     port: int, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(live, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(live, "WARNING_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "WARNING_SECONDS", 1.0)
     async with client(port) as one:
         await one.send(type="auth", token=token(user, lifetime=2))
         await one.expect("ready")
@@ -742,7 +746,7 @@ async def test_nothing_stays_of_those_who_left(port: int, user: str) -> None:
     for _ in range(5):
         async with client(port, user) as one:
             await one.subscribe(after=0)
-    hub = live._running()
+    hub = running()
     await until(lambda: not (hub.sessions or hub.strangers or hub.peers or hub._logs))
 
 
@@ -776,20 +780,20 @@ async def test_a_stream_carries_the_same_events(port: int, user: str, other_user
     await emit(user, 3)
     await emit(other_user, 9)
     reading = asyncio.create_task(read_stream(port, user, 4, after=1))
-    await until(lambda: live._running().streams)
+    await until(lambda: running().streams)
     await emit(user, 2)
     blocks = await reading
     assert [(block["id"], block["event"]) for block in blocks] == [
         (str(n), "test.made") for n in (2, 3, 4, 5)
     ]
     assert [json.loads(block["data"])["seq"] for block in blocks] == [2, 3, 4, 5]
-    await until(lambda: not live._running().streams)
+    await until(lambda: not running().streams)
 
 
 async def test_a_stream_filters_and_silence_moves_its_position(
     port: int, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "HEARTBEAT_SECONDS", 0.2)
     run_id = uuid7()
     await emit(user, 2)
     await emit(user, run_id=run_id)
@@ -810,7 +814,7 @@ async def test_streams_end_when_the_server_stops(
 ) -> None:
     async with serving(bus) as port:
         reading = asyncio.create_task(read_stream(port, user, 99))
-        await until(lambda: live._running().streams)
+        await until(lambda: running().streams)
         await live.stop()
         assert await reading == []
 
@@ -818,12 +822,12 @@ async def test_streams_end_when_the_server_stops(
 async def test_a_stream_ends_with_its_sign_in(
     port: int, user: str, other_user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 0.5)
     assert await read_stream(port, user, 99, seconds=1) == []
     kept = asyncio.create_task(read_stream(port, other_user, 1))
     for ended in (f"sess_{user}", f"user:{user}"):
         reading = asyncio.create_task(read_stream(port, user, 99))
-        await until(lambda: len(live._running().streams) == 2)
+        await until(lambda: len(running().streams) == 2)
         bus.publish("revoked", ended.encode())
         assert await reading == []
     await emit(other_user, 1)
@@ -831,14 +835,14 @@ async def test_a_stream_ends_with_its_sign_in(
 
 
 async def test_a_stalled_stream_is_cut(port: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "WRITE_SECONDS", 2)
+    monkeypatch.setattr(limits, "WRITE_SECONDS", 2)
     raw = sockets.socket()
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
     raw.setblocking(False)
     await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
     _, writer = await asyncio.open_connection(sock=raw, limit=1024)
     writer.write(f"GET /stream/{user}?after=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    hub = live._running()
+    hub = running()
     await until(lambda: hub.streams)
     for _ in range(40):
         await emit(user, 10, size=30_000)
@@ -1018,7 +1022,7 @@ async def test_another_users_computer_does_not_exist(
 
 async def test_one_stream_too_many_is_a_problem(server: Backend, alice: httpx.AsyncClient) -> None:
     async with AsyncExitStack() as stack:
-        for _ in range(live.CONNECTIONS_PER_USER):
+        for _ in range(limits.CONNECTIONS_PER_USER):
             await stack.enter_async_context(alice.stream("GET", "/api/events/stream"))
         refused = await alice.get("/api/events/stream")
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_connections")
@@ -1050,9 +1054,9 @@ def test_the_page_lists_every_close_code_with_its_name() -> None:
         for code, names in re.findall(r"^\| (\d{4}) \| ([^|]+) \|", socket_page(), re.MULTILINE)
         for name in re.findall(r"`(\w+)`", names)
     }
-    endings = [it for it in vars(live).values() if isinstance(it, live.Ending)]
-    endings.append(live._bad_message(""))
-    assert listed == {(it.code, it.name) for it in endings}
+    known = [it for it in vars(endings).values() if isinstance(it, endings.Ending)]
+    known.append(endings.bad_message(""))
+    assert listed == {(it.code, it.name) for it in known}
 
 
 def test_the_page_names_every_message_and_field() -> None:
@@ -1066,7 +1070,7 @@ def test_the_page_names_every_message_and_field() -> None:
 
 def test_the_pages_input_events_are_valid() -> None:
     (block,) = re.findall(r"```json\n(.+?)```", socket_page(), re.DOTALL)
-    kinds = [live._INPUT.validate_json(line).type for line in block.splitlines()]
+    kinds = [session._INPUT.validate_json(line).type for line in block.splitlines()]
     assert kinds == ["mouse", "wheel", "key", "text", "touch", "navigate", "tab"]
 
 
@@ -1075,18 +1079,18 @@ def test_the_page_tells_the_header_and_the_limits() -> None:
     header = page[page.index("| offset |") : page.index("At most two frames")]
     sizes = [int(bits) // 8 for bits in re.findall(r"u(\d+)", header)]
     assert sizes == [1, 1, 2, 4, 8, 8, 2, 2, 2, 2]
-    assert sum(sizes) == live._FRAME_HEADER.size == 32
+    assert sum(sizes) == session._FRAME_HEADER.size == 32
     for told in (
-        f"{live.MESSAGES_PER_SECOND} messages a second",
-        f"{live.SUBSCRIPTIONS}\nsubscriptions",
-        f"{live.STREAMS} streams",
-        f"{live.REQUESTS} requests",
-        f"at most {live.CONNECTIONS_PER_USER} sockets",
-        f"within {live.AUTH_SECONDS:.0f} seconds",
-        f"{live.WARNING_SECONDS:.0f} seconds before",
-        f"{live.GRACE_SECONDS:.0f} seconds after",
-        f"{live.QUEUED_EVENTS} events",
-        f"written in {live.WRITE_SECONDS:.0f} seconds",
-        f"every {live.HEARTBEAT_SECONDS:.0f} seconds",
+        f"{limits.MESSAGES_PER_SECOND} messages a second",
+        f"{limits.SUBSCRIPTIONS}\nsubscriptions",
+        f"{limits.STREAMS} streams",
+        f"{limits.REQUESTS} requests",
+        f"at most {limits.CONNECTIONS_PER_USER} sockets",
+        f"within {limits.AUTH_SECONDS:.0f} seconds",
+        f"{limits.WARNING_SECONDS:.0f} seconds before",
+        f"{limits.GRACE_SECONDS:.0f} seconds after",
+        f"{limits.QUEUED_EVENTS} events",
+        f"written in {limits.WRITE_SECONDS:.0f} seconds",
+        f"every {limits.HEARTBEAT_SECONDS:.0f} seconds",
     ):
         assert told in page, told
