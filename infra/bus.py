@@ -438,6 +438,8 @@ class RedisBus(_LinkedBus):
                 while not steering.done():  # redis-py waits by `wait_for`, which may swallow a cancellation
                     steering.cancel()
                     await asyncio.wait({steering}, timeout=0.1)
+                if not steering.cancelled():
+                    log.debug("bus_line_ended", error=repr(steering.exception()))
                 line.dropped()
 
     def _receive(self, channel: bytes, data: bytes) -> None:
