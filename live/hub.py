@@ -4,11 +4,13 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
+import asyncpg
 import structlog
 
 import db
@@ -89,7 +91,7 @@ class Log:
             try:
                 async with self._hub.reads:
                     more = await self._read()
-            except db.AWAY as error:
+            except (*db.AWAY, asyncpg.PostgresError) as error:
                 log.warning("log_not_read", user=self.user_id, error=repr(error))
             else:
                 if more:
@@ -139,7 +141,7 @@ class Hub:
         self._subscribed = ExitStack()
         self._subscribed.callback(bus.on_gap(self._look))
         self._subscribed.callback(bus.subscribe("revoked", self._revoked))
-        self._subscribed.callback(_before_signals(self.end_all))
+        self._subscribed.callback(_before_signals(partial(self.end_all, limits.LEAVE_SECONDS)))
         self._clocks = [asyncio.create_task(self._tick()), asyncio.create_task(self._poll())]
 
     async def join(self, user_id: str, follower: Connection) -> Log:
@@ -171,21 +173,21 @@ class Hub:
             del self._logs[forgotten.user_id]
         forgotten.close()
 
-    def end_all(self) -> None:
-        """Begin to close every connection with 4009, those to come too."""
+    async def end_all(self, seconds: float) -> None:
+        """Close every connection with 4009, those to come too, and wait so long until they are gone."""
         self.stopping = True
         for connection in self._connections():
             connection.end(endings.STOPPING)
-
-    async def stop(self) -> None:
-        """Close every connection with 4009 and wait until they are gone."""
-        self.end_all()
         try:
-            async with asyncio.timeout(2 * limits.WRITE_SECONDS):
+            async with asyncio.timeout(seconds):
                 for connection in self._connections():
                     await connection.gone.wait()
         except TimeoutError:
             log.warning("connections_left_open", count=len(self._connections()))
+
+    async def stop(self) -> None:
+        """Close every connection with 4009 and wait until they are gone."""
+        await self.end_all(2 * limits.WRITE_SECONDS)
         self._subscribed.close()
         for clock in self._clocks:
             clock.cancel()
@@ -219,7 +221,7 @@ class Hub:
             known = {user_id: it.head for user_id, it in self._logs.items() if it.opened.done()}
             try:
                 heads = await db.heads(known) if known else {}
-            except db.AWAY as error:
+            except (*db.AWAY, asyncpg.PostgresError) as error:
                 log.warning("heads_not_read", error=repr(error))
                 continue
             for user_id, head in heads.items():
@@ -231,13 +233,20 @@ class Hub:
                 followed.look()
 
 
-def _before_signals(act: Callable[[], None]) -> Callable[[], None]:
-    """Call `act` before a signal stops the server, until the returned function is called.
+def _before_signals(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Have a signal stop the server once `work` is done, until the returned function is called.
 
     uvicorn closes sockets with 1012 and waits for streams to end before it tells the application anything.
+    A second signal does not wait.
     """
     undo = ExitStack()
     loop = asyncio.get_running_loop()
+    working: list[asyncio.Task[None]] = []
+
+    def begin(then: Callable[[], Any]) -> None:
+        working.append(asyncio.ensure_future(work()))
+        working[-1].add_done_callback(lambda _: then())
+
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.getsignal(number)
@@ -248,8 +257,10 @@ def _before_signals(act: Callable[[], None]) -> Callable[[], None]:
                     frame: FrameType | None,
                     then: Callable[[int, FrameType | None], Any] = before,
                 ) -> None:
-                    loop.call_soon_threadsafe(act)
-                    then(number, frame)
+                    if working:
+                        then(number, frame)
+                    else:
+                        loop.call_soon_threadsafe(begin, partial(then, number, frame))
 
                 signal.signal(number, handle)
                 undo.callback(signal.signal, number, before)

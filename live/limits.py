@@ -24,3 +24,4 @@ POSITION_SECONDS = 25.0
 HEARTBEAT_SECONDS = 15.0
 SLOW_SECONDS = 1.0  # a client that cannot keep up is one whose messages wait this long
 WRITE_SECONDS = 10.0  # without any progress
+LEAVE_SECONDS = 1.0  # to say 4009 before a signal stops the server

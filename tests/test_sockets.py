@@ -4,11 +4,13 @@ import asyncio
 import json
 import random
 import re
+import signal
 import socket as sockets
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID, uuid4
@@ -28,7 +30,7 @@ import db
 import live
 from browser.screencast import jpeg_size
 from infra.bus import LocalBus
-from live import endings, limits, session
+from live import endings, hub, limits, session
 from live.hub import running
 from live.session import Session
 from models import Event, Stream, uuid7
@@ -740,6 +742,29 @@ async def test_stopping_closes_with_4009(database: str, bus: LocalBus, user: str
         assert (await one.closed())[0] == (await stranger.closed())[0] == 4009
         async with client(port) as late:
             assert (await late.closed())[0] == 4009
+
+
+async def test_a_signal_stops_the_server_once_everyone_is_told(port: int, user: str) -> None:
+    left: list[int] = []
+    stopped = asyncio.Event()
+
+    def stop(*_: object) -> None:
+        left.append(len(sessions()))
+        stopped.set()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    undo = hub._before_signals(partial(running().end_all, SECONDS))
+    try:
+        async with client(port, user) as one:
+            signal.raise_signal(signal.SIGTERM)
+            assert (await one.closed())[0] == 4009
+            async with asyncio.timeout(SECONDS):
+                await stopped.wait()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        undo()
+        signal.signal(signal.SIGTERM, before)
+    assert left == [0, 0]
 
 
 async def test_nothing_stays_of_those_who_left(port: int, user: str) -> None:
