@@ -60,7 +60,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         status=202,
         title=flow.title,
         definition=definition,
-        params=workflows.resolve_params(parameters, body.params),
+        params=await asyncio.to_thread(workflows.resolve_params, parameters, body.params),
         timeout_seconds=body.timeout_seconds or settings.run_timeout_seconds,
         **given,
     )

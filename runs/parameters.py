@@ -1,7 +1,9 @@
 """JSON Schema (draft 2020-12) for a workflow's parameters and outputs, made safe for strangers' schemas."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -13,7 +15,9 @@ from referencing import Registry
 
 from runs.placeholders import escape
 
-MAX_WEIGHT, MAX_PROBLEMS = 2_000, 100
+MAX_WEIGHT, MAX_VALUES, MAX_PROBLEMS = 2_000, 10_000, 100
+MAX_WORK = 200_000  # looks at a part of a value, each some microseconds
+REGEX_BYTES = 256 * 1024
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOT_SUPPORTED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$vocabulary", "patternProperties")
 OF_NAMES = ("properties", "$defs", "dependentSchemas")
@@ -49,6 +53,10 @@ class Invalid(Exception):
         self.problems = problems
 
 
+class _TooMuchWork(Exception):
+    """A check has looked at as many things as one check may."""
+
+
 class InvalidParams(Invalid):
     """The run's `params` do not fit the workflow's `parameters`; pointers lead into `params`."""
 
@@ -78,12 +86,18 @@ def _with_defaults(schema: Any, value: Any) -> Any:
 
 
 def violations(schema: dict[str, Any], value: Any) -> list[Problem]:
-    """Where `value` breaks a schema that has passed `schema_problems`, at most a hundred places."""
-    errors: Iterator[ValidationError] = _Checked(schema, registry=Registry()).iter_errors(value)
-    return [
-        Problem(pointer_to(*error.absolute_path), _short(error.message))
-        for error in islice(errors, MAX_PROBLEMS)
-    ]
+    """Where `value` breaks a schema that has passed `schema_problems`, at most a hundred places.
+
+    A check that would take more than a second or two is given up, which is a problem too.
+    """
+    _left.set(MAX_WORK)
+    found: list[Problem] = []
+    try:
+        for error in islice(_Checked(schema, registry=Registry()).iter_errors(value), MAX_PROBLEMS):
+            found.append(_problem(error, ""))  # noqa: PERF401 - what was found before it is given up counts
+    except (_TooMuchWork, RecursionError):
+        found.append(Problem("", "There is too much here to check it against its schema"))
+    return found
 
 
 def schema_problems(schema: Any, at: str) -> list[Problem]:
@@ -92,13 +106,15 @@ def schema_problems(schema: Any, at: str) -> list[Problem]:
     Refused beside invalid schemas: references out of the schema, in circles or so often that checking would
     explode, and patterns outside RE2, whose time is linear (https://github.com/google/re2/wiki/Syntax).
     """
+    if _values(schema) > MAX_VALUES:
+        return [Problem(at, f"The schema is too large; at most {MAX_VALUES:,} values")]
     errors = islice(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema), MAX_PROBLEMS)
-    if problems := [
-        Problem(at + pointer_to(*error.absolute_path), _short(error.message)) for error in errors
-    ]:
+    if problems := [_problem(error, at) for error in errors]:
         return problems
+    parts = list(_parts(schema, at))
+    known = {id(part) for _, part in parts}
     problems = [
-        problem for pointer, part in _parts(schema, at) for problem in _part_problems(schema, part, pointer)
+        problem for pointer, part in parts for problem in _part_problems(schema, known, part, pointer)
     ]
     if not problems and (weight := _weight(schema, schema, ())) > MAX_WEIGHT:
         circle = "refers to itself" if weight == float("inf") else f"has more than {MAX_WEIGHT} parts"
@@ -106,18 +122,24 @@ def schema_problems(schema: Any, at: str) -> list[Problem]:
     return problems
 
 
+def _problem(error: ValidationError, at: str) -> Problem:
+    return Problem(at + pointer_to(*error.absolute_path), _short(error.message))
+
+
 def pointer_to(*parts: str | int) -> str:
     """A JSON pointer from its reference tokens."""
     return "".join(f"/{escape(str(part))}" for part in parts)
 
 
-def _part_problems(root: Any, part: dict[str, Any], at: str) -> Iterator[Problem]:
+def _part_problems(root: Any, known: set[int], part: dict[str, Any], at: str) -> Iterator[Problem]:
     for keyword in NOT_SUPPORTED:
         if keyword in part:
             yield Problem(f"{at}/{keyword}", f"{keyword} is not supported here")
-    if part.get("$schema", DIALECT).rstrip("#") != DIALECT:
+    if "$schema" in part and part is not root:
+        yield Problem(f"{at}/$schema", "Only the whole schema has a dialect, not a part of it")
+    elif part.get("$schema", DIALECT).rstrip("#") != DIALECT:
         yield Problem(f"{at}/$schema", "Only JSON Schema draft 2020-12 is supported")
-    if "$ref" in part and not isinstance(_referred(root, part["$ref"]), dict | bool):
+    if "$ref" in part and id(_referred(root, part["$ref"])) not in known:
         yield Problem(f"{at}/$ref", "Only references to parts of this schema (#/$defs/…) are supported")
     if "pattern" in part and _compiled(part["pattern"]) is None:
         yield Problem(f"{at}/pattern", "Not a regular expression of RE2 (no look-around, no back-references)")
@@ -142,7 +164,7 @@ def _weight(root: Any, part: Any, above: tuple[str, ...]) -> float:
     """How many parts a check may visit when every reference is written out; infinite for a circle."""
     if not isinstance(part, dict):
         return 1
-    total = 1.0
+    total = 1.0 + _values(part.get("enum")) + _values(part.get("const"))
     for pointer, child in _children(part):
         if not pointer.startswith("/$defs/") and total <= MAX_WEIGHT:
             total += _weight(root, child, above)
@@ -150,6 +172,12 @@ def _weight(root: Any, part: Any, above: tuple[str, ...]) -> float:
         ref = part["$ref"]
         total += float("inf") if ref in above else _weight(root, _referred(root, ref), (*above, ref))
     return total
+
+
+def _values(value: Any) -> int:
+    """How many values there are in a JSON value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values, inner))
 
 
 def _referred(root: Any, ref: Any) -> Any:
@@ -163,23 +191,77 @@ def _referred(root: Any, ref: Any) -> Any:
     return value
 
 
+@lru_cache(256)
 def _compiled(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = REGEX_BYTES
     try:
         return re2.compile(pattern, options)
     except re2.error:
         return None
 
 
+# Bounded work -------------------------------------------------------------------------------------
+
+Check = Callable[[Validator, Any, Any, Any], Iterator[ValidationError] | None]
+_left: ContextVar[int] = ContextVar("left")
+
+
+def _spend(units: int) -> None:
+    left = _left.get() - units
+    if left < 0:
+        raise _TooMuchWork
+    _left.set(left)
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, dict | list) else len(value) // 64 if isinstance(value, str) else 0
+
+
+def _bounded(keyword: str, check: Check) -> Check:
+    """The check of a keyword, paid for by what it looks at and by the length of what it says."""
+
+    def bounded(validator: Validator, wanted: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+        size = _size(value)
+        _spend(1 + _size(wanted) + (size * size if keyword.startswith("unevaluated") else size))
+        for error in check(validator, wanted, value, schema) or ():
+            _spend(len(error.message) // 64)
+            yield error
+
+    return bounded
+
+
 def _pattern(_validator: Validator, pattern: str, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    if not isinstance(value, str):
+        return
     expression = _compiled(pattern)
-    if isinstance(value, str) and (expression is None or expression.search(value) is None):
+    if expression is not None:
+        _spend(len(value) * expression.programsize // 10_000)
+    if expression is None or expression.search(value) is None:
         yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _unique(_validator: Validator, wanted: bool, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    if wanted and isinstance(value, list) and len({_hashable(item) for item in value}) < len(value):
+        yield ValidationError("The list holds equal items")
+
+
+def _hashable(value: Any) -> Any:
+    """Equal for what JSON Schema calls equal: 1 and 1.0, but not 1 and true."""
+    _spend(1 + _size(value))
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return (bool, value) if isinstance(value, bool) else value
 
 
 def _short(message: str) -> str:
     return message if len(message) <= 300 else f"{message[:200]} … {message[-90:]}"
 
 
-_Checked = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+_CHECKS: dict[str, Check] = {**Draft202012Validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique}
+_Checked = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {keyword: _bounded(keyword, check) for keyword, check in _CHECKS.items()}
+)

@@ -527,7 +527,8 @@ class Attempt:
         (rows,) = await self._until(look)
         if (size := len(orjson.dumps(rows))) > MAX_OUTPUT_BYTES:
             raise StepFailed("invalid_output", f"{step.name} is {size:,} bytes; at most {MAX_OUTPUT_BYTES:,}")
-        if step.json_schema is not None and (broken := violations(step.json_schema, rows)):
+        schema = step.json_schema
+        if schema is not None and (broken := await asyncio.to_thread(violations, schema, rows)):
             detail = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in broken[:5])
             raise StepFailed("invalid_output", f"{step.name} does not fit its schema: {detail}")
         return rows

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runs import workflows
+from runs.parameters import DIALECT
 from runs.workflows import InvalidParams, InvalidWorkflow, PlaceholderMissing, Problem
 
 PARAMETERS = {
@@ -204,6 +205,10 @@ def test_texts_that_are_hard_to_read_are_read_in_linear_time(step: dict[str, Any
         ({"properties": {"a": {"$ref": "#/$defs/gone"}}}, ["/parameters/properties/a/$ref"]),
         ({"properties": {"a": {"patternProperties": {"(a+)+$": True}}}}, ["/parameters/properties/a/patternProperties"]),
         ({"properties": {"a": {"$ref": "#"}}}, ["/parameters"]),
+        ({"default": {}, "properties": {"a": {"$ref": "#/default"}}}, ["/parameters/properties/a/$ref"]),
+        ({"properties": {"a": {"$schema": DIALECT}}}, ["/parameters/properties/a/$schema"]),
+        ({"properties": {"a": {"enum": list(range(2_000))}}}, ["/parameters"]),
+        ({"allOf": [{}] * 50_000}, ["/parameters"]),
         (
             {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)} | {"d30": {}},
              "properties": {"a": {"$ref": "#/$defs/d0"}}},
@@ -230,6 +235,59 @@ def test_a_pattern_that_explodes_elsewhere_is_checked_in_linear_time() -> None:
     assert pointers(flow({"type": "close"}), schema) == []
     with pytest.raises(InvalidParams):
         workflows.resolve_params(schema, {"a": "a" * 50_000 + "!"})
+
+
+EXPENSIVE: dict[str, tuple[dict[str, Any], Any]] = {
+    "many checks of each item": ({"items": {"allOf": [{"type": "integer"}] * 300}}, [0] * 100_000),
+    "many empty checks": ({"allOf": [{"items": {}}] * 600}, [0] * 100_000),
+    "one of many": ({"items": {"enum": list(range(1_900))}}, [-1] * 50_000),
+    "many long complaints": ({"anyOf": [{"type": "string"}] * 500}, [list(range(100_000))]),
+    "names left over": ({"additionalProperties": True, "unevaluatedProperties": False}, {f"a{n}": 1 for n in range(50_000)}),
+    "branches left over": (
+        {"items": {"unevaluatedProperties": False, "anyOf": [{"properties": {f"a{n}": True}} for n in range(300)]}},
+        [{"a1": 1}] * 2_000,
+    ),
+    "a heavy pattern": ({"items": {"pattern": "(.*a.*){200}b"}}, ["a" * 50_000] * 20),
+    "nested lists": ({"contains": {"contains": {"contains": {"const": 1}}}}, [[[0] * 100] * 100] * 20),
+    "many lists": ({"uniqueItems": True}, [[n] for n in range(100_000)]),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_a_check_that_would_take_long_is_given_up(name: str) -> None:
+    schema, value = EXPENSIVE[name]
+    parameters = {"properties": {"a": schema}}
+    assert pointers(flow({"type": "close"}), parameters) == []
+    with pytest.raises(InvalidParams) as caught:
+        workflows.resolve_params(parameters, {"a": value})
+    assert "too much" in caught.value.problems[-1].message
+
+
+@pytest.mark.timeout(20)
+def test_a_check_of_thousands_of_rows_is_not_given_up() -> None:
+    names = ["city", "hotel", "price", "stars", "link"]
+    row = {
+        "type": "object",
+        "required": names,
+        "properties": {name: {"type": "string", "pattern": "^[a-z0-9 ]+$"} for name in names},
+    }
+    rows = [{name: f"{name} {number}" for name in names} for number in range(3_000)]
+    assert workflows.violations({"type": "array", "uniqueItems": True, "items": row}, rows) == []
+
+
+@pytest.mark.parametrize(
+    "items", [[1, True], [0, False], ["1", 1], [{}, []], [[1], [True]], [{"a": 1}, {"a": 2}]]
+)
+def test_different_items_are_unique(items: list[Any]) -> None:
+    assert workflows.violations({"uniqueItems": True}, items) == []
+
+
+@pytest.mark.parametrize(
+    "items", [[1, 1.0], [[1], [1.0]], [{"a": 1, "b": []}, {"b": [], "a": 1}], [True, True]]
+)
+def test_equal_items_are_not_unique(items: list[Any]) -> None:
+    assert len(workflows.violations({"uniqueItems": True}, items)) == 1
 
 
 def test_params_get_their_defaults_and_are_checked() -> None:
