@@ -164,7 +164,7 @@ def _weight(root: Any, part: Any, above: tuple[str, ...]) -> float:
     """How many parts a check may visit when every reference is written out; infinite for a circle."""
     if not isinstance(part, dict):
         return 1
-    total = 1.0 + _values(part.get("enum")) + _values(part.get("const"))
+    total = 1.0 + sum(_values(part[keyword]) for keyword in ("enum", "const") if keyword in part)
     for pointer, child in _children(part):
         if not pointer.startswith("/$defs/") and total <= MAX_WEIGHT:
             total += _weight(root, child, above)
