@@ -325,7 +325,7 @@ def update(app: FastAPI, path: str, **options: Any) -> Callable[[Route], Route]:
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    async with process.running(worker=settings.worker == "on") as bus:
+    async with process.running(worker=settings.web_works) as bus:
         await live.start(bus)
         try:
             yield

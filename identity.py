@@ -30,7 +30,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy.exc import NoResultFound
 
 import db
-from infra.vault import Vault
+from infra.vault import Unsealable, Vault
 from models import Account, AuthSession, SigningKey, User, uuid7
 from schemas import Credentials, RefreshRequest, Registration, SessionRead, Tokens
 from settings import settings
@@ -155,7 +155,10 @@ async def _load_keys(vault: Vault) -> list[Key]:
 
 
 def _open_key(row: SigningKey, vault: Vault) -> Key:
-    seed = vault.unseal(row.private_key, table="signing_keys", column="private_key", row=row.id, user="")
+    try:
+        seed = vault.unseal(row.private_key, table="signing_keys", column="private_key", row=row.id, user="")
+    except Unsealable as error:
+        raise Unsealable(f"The key that signs tokens cannot be read. {error}") from error
     return Key(Ed25519PrivateKey.from_private_bytes(seed), row.created_at, row.retired_at)
 
 

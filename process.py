@@ -33,6 +33,7 @@ START_FAILURES = (
     postgres.PostgresUnavailable,
     storage.StorageUnavailable,
     vault.BadKeys,
+    vault.Unsealable,
 )
 """What stops a start with a sentence for the operator."""
 
@@ -43,7 +44,7 @@ _works = False
 async def running(*, worker: bool) -> AsyncIterator[Bus]:
     """The database, the bus, keys, files, sign-in and, for a `worker`, browsers and runs.
 
-    Raises CannotStart, PostgresUnavailable, db.Unavailable, db.Unsafe and clerk_auth.Misconfigured.
+    Raises one of START_FAILURES.
     """
     global _works  # noqa: PLW0603 - one assembly a process
     _configure_logs()
@@ -78,10 +79,10 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
 
 
 async def readiness() -> Readiness:
-    """What of this process answers; `worker` is true where no worker is wanted."""
+    """What of this process answers; without a worker it needs no browser, and both are true."""
     return Readiness(
         database=await db.ping(),
-        browser=computers.browser_found(),
+        browser=computers.browser_found() or not _works,
         worker=engine.alive() or not _works,
     )
 

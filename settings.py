@@ -46,7 +46,10 @@ class Settings(BaseSettings):
     access_token_seconds: int = Field(300, ge=60, le=3600, description="Life of an embedded access token.")
     session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
 
-    worker: Literal["on", "off"] = Field("on", description="`off`: this web process runs no browsers.")
+    worker: Literal["", "on", "off"] = Field(
+        "",
+        description="Whether the web process runs browsers itself; default is on unless `REDIS_URL` is set.",
+    )
     max_runs: int = Field(4, ge=1, le=1000, description="Runs that one process drives at once.")
     max_runs_per_user: int = Field(2, ge=1, le=1000, description="Runs of one user that go on at once.")
     run_timeout_seconds: int = Field(3600, ge=1, le=86400, description="Longest run when it names no limit.")
@@ -61,6 +64,11 @@ class Settings(BaseSettings):
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
+
+    @property
+    def web_works(self) -> bool:
+        """Whether the web process runs browsers itself."""
+        return self.worker == "on" or not (self.worker or self.redis_url)
 
     @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", mode="before")
     @classmethod

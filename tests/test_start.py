@@ -16,6 +16,7 @@ import pytest
 
 from demo.shop import Shop
 from infra import postgres
+from settings import Settings
 from tests import make
 from tests.clerk import USER, key_server
 from tests.conftest import ROOT, Backend, free_port
@@ -108,7 +109,8 @@ async def test_before_clerks_first_keys_the_answer_is_503_and_then_it_works(data
 async def test_an_external_database_is_migrated_by_the_release_step(
     data_dir: Path, database_url: str
 ) -> None:
-    server = backend(data_dir, DATABASE_URL=database_url, SECRET_KEYS=KEYS, WORKER="off")
+    web = {"DATABASE_URL": database_url, "WORKER": "off", "CHROMIUM_PATH": "/nonexistent"}
+    server = backend(data_dir, SECRET_KEYS=KEYS, **web)
     assert "make migrate" in await refused_start(server)
     await migrate(database_url)
     await server.start()
@@ -118,6 +120,8 @@ async def test_an_external_database_is_migrated_by_the_release_step(
             await make.workflow(client)
     finally:
         await server.stop()
+    other_keys = base64.b64encode(os.urandom(32)).decode()
+    assert "among SECRET_KEYS" in await refused_start(backend(data_dir, SECRET_KEYS=other_keys, **web))
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="PostgreSQL 15 is not installed")
@@ -223,6 +227,13 @@ async def test_a_missing_chromium_is_said_where_it_is_missed(data_dir: Path) -> 
             assert "CHROMIUM_PATH" in failed["error"]["detail"]
     finally:
         await server.stop()
+
+
+def test_the_web_process_works_unless_redis_or_the_operator_says_otherwise() -> None:
+    assert Settings(worker="").web_works
+    assert not Settings(worker="", redis_url="redis://somewhere").web_works
+    assert Settings(worker="on", redis_url="redis://somewhere").web_works
+    assert not Settings(worker="off").web_works
 
 
 async def test_a_wrong_setting_stops_the_start_with_its_name(data_dir: Path, database_url: str) -> None:
