@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import uuid4
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 JSON_LIMIT = 2**20  # bytes
-_ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
+_ALIASES = {"/api/users/me": "/api/me"}
 _SECTIONS = {
     **dict.fromkeys(("health", "ready", "config"), "ops"),
     **dict.fromkeys(("jwks.json", "openid-configuration"), "auth"),
@@ -58,7 +58,10 @@ _DOCS_POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """How an exception leaves (RFC 9457); its own sentence is the detail unless `detail` is given."""
+    """How an exception leaves (RFC 9457); its own sentence is the detail unless `detail` is given.
+
+    An exception that knows its `retry_after` (seconds) says so itself.
+    """
 
     status: int
     code: str
@@ -119,7 +122,8 @@ def _handle_problems(app: FastAPI, problems: Mapping[type[Exception], Problem]) 
 
         async def named(request: Request, error: Exception, of: Problem = of) -> Response:
             detail = of.detail or str(error) or of.title
-            return problem(_request_id(request), of, detail, _pointer_errors(error))
+            known = replace(of, retry_after=getattr(error, "retry_after", of.retry_after))
+            return problem(_request_id(request), known, detail, _pointer_errors(error))
 
         app.add_exception_handler(kind, named)
     app.add_exception_handler(HTTPException, _on_http_exception)
