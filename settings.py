@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     chromium_path: str = Field("", description="Chromium program; default is Playwright's or the system's.")
     chromium_sandbox: Literal["auto", "off"] = Field("auto", description="`off` gives up Chromium's sandbox.")
     max_computers: int = Field(0, ge=0, description="Browsers of one process; 0 means one per 512 MiB free.")
+    browser_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="Memory of one user's browser that ends it, in MiB; 0 means half of all, at most 4096.",
+    )
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")

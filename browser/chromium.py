@@ -73,6 +73,8 @@ HOME_PREFIX = "cua-chromium-"
 CGROUP = Path("/sys/fs/cgroup")
 UNPRIVILEGED = 65534  # "nobody"
 BYTES_PER_COMPUTER = 512 * 1024 * 1024
+MOST_BYTES = 4 * 1024 * 1024 * 1024  # of one user's process, where the machine has twice as much
+MEMORY_SECONDS = 0.5
 MAX_TABS = 32
 LAUNCH_SECONDS = 30.0
 CALL_SECONDS = 10.0
@@ -716,7 +718,7 @@ class _Process:
 
     def memory(self) -> int:
         """Bytes of memory of its own that the process group holds; 0 where /proc is missing."""
-        return sum(_own_memory(path) for path in Path("/proc").glob("[0-9]*") if _group(path) == self.pid)
+        return _memory({self.pid})[self.pid]
 
 
 class Browsers:
@@ -733,12 +735,14 @@ class Browsers:
         self._ways = [_Way(sandbox=True, drops=root)] if settings.chromium_sandbox == "auto" else []
         self._ways += [_Way(sandbox=False, drops=root)] + [_Way(sandbox=False, drops=False)] * root
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guard: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start Playwright's driver and remove directories of servers that were killed."""
         await asyncio.to_thread(_remove_abandoned)
         self._place = _Place()
         self._playwright = await self._start_driver()
+        self._guard = asyncio.create_task(self._guard_memory())
 
     async def _start_driver(self) -> Playwright:
         """Playwright's driver, whose temporary files are left behind when it is killed."""
@@ -747,6 +751,8 @@ class Browsers:
 
     async def close(self) -> None:
         """Close every computer and process, then the driver."""
+        if self._guard is not None:
+            self._guard.cancel()
         for process in list(self._processes.values()):
             for computer in list(process.computers):
                 await computer.close("shutdown")
@@ -853,8 +859,22 @@ class Browsers:
                 raise OpenFailed("Browsers are being closed")
             return self._playwright
 
-    def _on_disconnected(self, process: _Process) -> None:
-        """The process died, or we ended it."""
+    async def _guard_memory(self) -> None:
+        """End a process that takes more memory than one user may have, before the machine has none left."""
+        most = settings.browser_memory_mb * 2**20 or min(total_memory() // 2, MOST_BYTES)
+        while True:
+            await asyncio.sleep(MEMORY_SECONDS)
+            processes = [process for process in self._processes.values() if process.pid]
+            if not processes:
+                continue
+            held = await asyncio.to_thread(_memory, {process.pid for process in processes})
+            for process in processes:
+                if held[process.pid] > most:
+                    log.warning("chromium_too_large", user_id=process.user_id, memory=held[process.pid])
+                    self._on_disconnected(process, "out_of_memory")
+
+    def _on_disconnected(self, process: _Process, reason: str = "crashed") -> None:
+        """The process died, or is to; or we ended it."""
         if process.ended:
             return
         process.end()
@@ -862,7 +882,7 @@ class Browsers:
         process.kill()
         for computer in process.computers:
             computer.report("crashed", {"process": process.pid})
-            computer.end("crashed")
+            computer.end(reason)
         task = asyncio.ensure_future(self._bury(process))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -893,11 +913,18 @@ async def capture(
     return base64.b64decode(picture["data"])
 
 
+def total_memory() -> int:
+    """Bytes of memory that there are here: the machine's, or the container's limit."""
+    total, limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), CGROUP / "memory.max"
+    most = limit.read_text().strip() if limit.exists() else "max"
+    return total if most == "max" else min(total, int(most))
+
+
 def available_memory() -> int:
     """Bytes of memory that are free here: the machine's, or what is left of the container's limit."""
     meminfo, limit, used = Path("/proc/meminfo"), CGROUP / "memory.max", CGROUP / "memory.current"
     if not meminfo.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total_memory()
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     if limit.exists() and (most := limit.read_text().strip()) != "max":
@@ -970,6 +997,15 @@ def _group(process: Path) -> int:
         return int((process / "stat").read_text().rsplit(")", 1)[1].split()[2])
     except (OSError, IndexError):
         return -1  # it has just ended
+
+
+def _memory(groups: set[int]) -> dict[int, int]:
+    """Bytes of memory of its own that each of these process groups holds."""
+    held = dict.fromkeys(groups, 0)
+    for path in Path("/proc").glob("[0-9]*"):
+        if (group := _group(path)) in held:
+            held[group] += _own_memory(path)
+    return held
 
 
 def _own_memory(process: Path) -> int:

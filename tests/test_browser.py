@@ -215,6 +215,23 @@ async def test_a_process_that_dies_takes_its_computers_and_the_next_open_starts_
     await third.close()
 
 
+async def test_a_process_that_takes_too_much_memory_is_ended_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chromium, "settings", settings.model_copy(update={"browser_memory_mb": 700}))
+    own, told = Browsers(), Told()
+    await own.start()
+    greedy = await own.open("gina", uuid4(), Options(downloads=tmp_path), told)
+    modest = await own.open("hugo", uuid4(), Options(downloads=tmp_path), Told())
+    with pytest.raises((ActionFailed, ComputerClosed)):
+        await script(greedy, "window.kept = Array.from({length: 15}, () => new Uint8Array(1e8).fill(1)), {}")
+        await script(greedy, "new Promise(() => {})")
+    await asyncio.wait_for(greedy.closed.wait(), 5)
+    assert told.of("closed") == [{"reason": "out_of_memory"}]
+    assert await script(modest, "6 * 7") == 42
+    await own.close()
+
+
 async def test_when_the_driver_dies_computers_close_and_the_next_open_works(tmp_path: Path) -> None:
     own = Browsers()
     await own.start()
