@@ -85,6 +85,10 @@ MAX_DIALOGS = 50  # in a row
 DIALOG_PAUSE_SECONDS = 1.0
 
 
+FAULTS = (PlaywrightError, TimeoutError, RuntimeError)
+"""What a call to a browser may raise while it goes; RuntimeError is uvloop's word for a dead driver."""
+
+
 class ChromiumMissing(Exception):
     """No Chromium on this machine; the message names the command that installs one."""
 
@@ -382,7 +386,7 @@ class Computer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if hasattr(self, "context"):
-            with contextlib.suppress(PlaywrightError, TimeoutError):
+            with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.context.close()
         for directory in (self._uploads, self._download_dir):
@@ -703,7 +707,7 @@ class _Process:
         self.end()
         answered = False
         if self.browser is not None:
-            with contextlib.suppress(PlaywrightError, TimeoutError):
+            with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.browser.close()
                     answered = True
@@ -761,6 +765,8 @@ class Browsers:
             await self._playwright.stop()
             self._playwright = None
             await self._place.remove()
+            # Those of servers that were killed, whose browsers may have written on after the last look.
+            await asyncio.to_thread(_remove_abandoned)
 
     def processes(self) -> list[dict[str, Any]]:
         """What runs: `{"user_id", "pid", "computers", "memory"}` per process, memory in bytes."""
@@ -823,7 +829,7 @@ class Browsers:
                 await computer.dispose()
             if not process.computers:
                 await process.close()
-            if isinstance(problem, PlaywrightError | TimeoutError):
+            if isinstance(problem, FAULTS):
                 failure = BrowserDied if "closed" in first_line(problem) else OpenFailed
                 raise failure(f"Chromium did not open the computer: {first_line(problem)}") from problem
             raise
@@ -835,7 +841,7 @@ class Browsers:
         while browser is None:
             try:
                 browser = await process.launch(playwright, program, self._ways[0])
-            except PlaywrightError as problem:
+            except (PlaywrightError, RuntimeError) as problem:
                 if _driver_died(problem) and not restarted:
                     restarted, playwright = True, await self._replace_driver(playwright)
                 elif _not_allowed(problem) and len(self._ways) > 1:
@@ -943,19 +949,20 @@ def safe_name(name: str) -> str:
     return printable.lstrip(". ").encode()[:200].decode(errors="ignore") or "file"
 
 
-def _driver_died(problem: PlaywrightError) -> bool:
+def _driver_died(problem: Exception) -> bool:
     """Whether a launch failed because there is no driver; Chromium's own failures bring its log."""
-    return "has been closed" in str(problem) and "Browser logs" not in str(problem)
+    said = str(problem)
+    return isinstance(problem, RuntimeError) or ("has been closed" in said and "Browser logs" not in said)
 
 
-def _launch_error(problem: PlaywrightError) -> str:
+def _launch_error(problem: Exception) -> str:
     """The line of Chromium's log that tells why it ended, or else what the driver says."""
     lines = str(problem).splitlines()
     telling = (line for line in lines if re.search(r"FATAL|sandbox|error while loading|denied|setpriv", line))
     return next(telling, lines[0] if lines else "").strip()[:500]
 
 
-def _not_allowed(problem: PlaywrightError) -> bool:
+def _not_allowed(problem: Exception) -> bool:
     """Whether a launch failed for want of user namespaces, or of the right to become someone else."""
     return any(word in str(problem) for word in ("sandbox!", "setpriv", "Permission denied", "not permitted"))
 
