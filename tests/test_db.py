@@ -17,6 +17,7 @@ import db
 from infra import postgres
 from infra.bus import LocalBus
 from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, User, Workflow, uuid7
+from runs.computers import DATABASE_AWAY
 from schemas import (
     EventQuery,
     EventRead,
@@ -457,3 +458,35 @@ async def test_migrations_make_what_the_models_declare(database: str) -> None:
 async def test_every_model_is_owned_or_the_systems(database: str) -> None:
     models = {mapper.class_ for mapper in Base.registry.mappers}
     assert models == {User, *OWNED_TABLES, *SYSTEM_TABLES}
+
+
+async def test_connections_that_are_lost_are_told_as_a_database_that_is_away(
+    user: str, database: str
+) -> None:
+    """Between two statements and in the middle of one."""
+    told = 0
+    over = asyncio.Event()
+
+    async def use() -> None:
+        nonlocal told
+        while not over.is_set():
+            try:
+                async with db.as_user(user) as tx:
+                    await tx.find(User)
+            except DATABASE_AWAY:
+                told += 1
+
+    users = [asyncio.create_task(use()) for _ in range(6)]
+    admin = await asyncpg.connect(database)
+    for _ in range(40):
+        await admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name = 'cua' and datname = current_database()"
+        )
+        await asyncio.sleep(0.03)
+    await admin.close()
+    over.set()
+    await asyncio.gather(*users)
+    assert told
+    async with db.as_user(user) as tx:
+        assert await tx.one(User)
