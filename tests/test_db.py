@@ -17,7 +17,6 @@ import db
 from infra import postgres
 from infra.bus import LocalBus
 from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, User, Workflow, uuid7
-from runs.computers import DATABASE_AWAY
 from schemas import (
     EventQuery,
     EventRead,
@@ -473,7 +472,7 @@ async def test_connections_that_are_lost_are_told_as_a_database_that_is_away(
             try:
                 async with db.as_user(user) as tx:
                     await tx.find(User)
-            except DATABASE_AWAY:
+            except db.AWAY:
                 told += 1
 
     users = [asyncio.create_task(use()) for _ in range(6)]
