@@ -509,9 +509,13 @@ def _cursor_value(model: type[Base], after: object, cursor: str | None) -> objec
         return after
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode("ascii")
-        return UUID(raw) if model.__order__ == "id" else int(raw)
+        if model.__order__ == "id":
+            return UUID(raw)
+        if re.fullmatch(r"[0-9]{1,18}", raw):
+            return int(raw)
     except (ValueError, binascii.Error) as error:
         raise InvalidCursor("the cursor is not one of this list's") from error
+    raise InvalidCursor("the cursor is not one of this list's")
 
 
 async def read(user_id: str, model: type[Base], shape: type[BaseModel], id: UUID | str) -> Response:

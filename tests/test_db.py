@@ -1,6 +1,7 @@
 """The data path: isolation, the event log, and replies that are the truth."""
 
 import asyncio
+import base64
 import os
 import random
 import signal
@@ -164,6 +165,10 @@ async def test_a_strange_cursor_is_refused(user: str) -> None:
     for cursor in ("x", "!!!!", "AAAA", "é"):
         with pytest.raises(db.InvalidCursor):
             await db.page(user, Workflow, WorkflowRead, PageQuery(cursor=cursor))
+    for position in ("-1", "1_0", " 1", str(2**63), "9" * 100):
+        cursor = base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+        with pytest.raises(db.InvalidCursor):
+            await db.page(user, Event, EventRead, PageQuery(cursor=cursor))
 
 
 async def test_search_takes_wildcards_literally(user: str) -> None:
