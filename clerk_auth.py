@@ -562,7 +562,10 @@ async def close() -> None:
 
 
 async def verify(token: str) -> Caller:
-    """The caller a token speaks for, kept until it expires; raises `NotSignedIn` or `KeysUnavailable`."""
+    """The caller a token speaks for, kept until it expires.
+
+    Raises `NotSignedIn`, `KeysUnavailable`, and, for the embedded issuer's, `db.Unavailable`.
+    """
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         caller = _verified.get(digest)
@@ -594,7 +597,13 @@ async def _verify(token: str) -> Caller:
     verifier = _verifiers.get(issuer) if isinstance(issuer, str) else None
     if verifier is None:
         raise NotSignedIn("unknown issuer")
-    return await verifier.verify(signed, claims)
+    caller = await verifier.verify(signed, claims)
+    # A process that has just started knows no revocation; the database does.
+    if verifier.name == identity.ISSUER_NAME and not await identity.is_open(
+        caller.user_id, caller.session_id
+    ):
+        raise NotSignedIn("session has ended")
+    return caller
 
 
 def revoked(caller: Caller) -> bool:

@@ -507,6 +507,13 @@ async def logout(user_id: str, session_id: UUID) -> None:
             await end_session(tx, session_id, kind="auth.signed_out", reason="signed_out")
 
 
+async def is_open(user_id: str, session_id: str | None) -> bool:
+    """Whether the user has this session, and has not been disabled. Raises db.Unavailable."""
+    async with db.as_user(user_id) as tx:
+        sessions = await tx.find(AuthSession, id=UUID(session_id)) if session_id else []
+        return bool(sessions) and (await tx.one(User)).disabled_at is None
+
+
 async def end_session(
     tx: db.Tx, session_id: UUID, *, kind: str = "auth.session_revoked", reason: str = "revoked"
 ) -> None:

@@ -570,6 +570,18 @@ async def test_signing_out_ends_the_session_and_tells_who_knows_its_tokens(revok
     await until(lambda: revoked == [str(session(tokens))])
 
 
+async def test_a_process_that_has_just_started_knows_who_signed_out_and_who_is_disabled() -> None:
+    signed_out, disabled, other = [await register() for _ in range(3)]
+    await identity.logout(owner(signed_out), session(signed_out))
+    async with db.as_user(owner(disabled)) as tx:
+        await tx.change(User, {"id": owner(disabled)}, disabled_at=datetime.now(UTC))
+    clerk_auth.configure(settings)  # forgets what was verified and what was revoked
+    for tokens in (signed_out, disabled):
+        with pytest.raises(clerk_auth.NotSignedIn, match="session has ended"):
+            await clerk_auth.verify(tokens.access_token)
+    assert (await clerk_auth.verify(other.access_token)).user_id == owner(other)
+
+
 async def test_a_refresh_that_a_sign_out_overtakes_is_refused() -> None:
     tokens = await register()
     async with db.as_user(owner(tokens)) as tx:
