@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import orjson
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from sqlalchemy.exc import NoResultFound
 from starlette.datastructures import Headers
 from starlette.types import Message
@@ -457,7 +458,8 @@ class Session:
             self._refuse(request.id, Refused(failed.code, failed.detail))
         except tuple(_REFUSALS) as problem:
             code, retryable = _REFUSALS[type(problem)]
-            detail = str(problem) or "No such computer, or not yours."
+            missing = isinstance(problem, NoResultFound)
+            detail = "No such computer, or not yours." if missing else str(problem)
             self._refuse(request.id, Refused(code, detail, retryable=retryable))
         except db.AWAY as error:
             log.warning("request_without_database", connection=str(self.id), error=repr(error))
@@ -631,8 +633,8 @@ def _first_error(problem: ValidationError) -> str:
 
 
 def _request_id(text: str) -> RequestId | None:
-    """The `id` of a request with other faults."""
-    found = orjson.loads(text).get("id")
+    """The `id` of a request with other faults, read as `_REQUEST` reads it: with NaN, too."""
+    found = from_json(text).get("id")
     try:
         return TypeAdapter[RequestId](RequestId).validate_python(found, strict=True)
     except ValidationError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import re
 import signal
@@ -530,6 +531,8 @@ async def test_nothing_is_done_before_auth(port: int, user: str) -> None:
         {"type": "subscribe", "id": "a", "kinds": []},
         {"type": "subscribe", "id": "a", "unknown": 1},
         {"type": "watch", "id": "a", "computer_id": str(uuid4()), "max_fps": 1e9},
+        {"type": "watch", "id": "a", "computer_id": str(uuid4()), "max_fps": math.nan},
+        {"type": "subscribe", "id": "a", "after": math.inf},
         {"type": "control", "id": "a", "computer_id": str(uuid4()), "action": "keep"},
         {"type": "input", "id": "a", "computer_id": str(uuid4()), "generation": 1, "event": {"type": "mouse", "x": "\x00"}},
         {"type": "unwatch", "id": "a", "stream": 5},
@@ -1042,6 +1045,7 @@ async def test_another_users_computer_does_not_exist(
             await thief.send(**wish, id=number, computer_id=computer_id)
             error = await thief.receive()
             assert (error["type"], error["id"], error["code"]) == ("error", number, "not_found")
+            assert error["detail"] == "No such computer, or not yours."
     assert (await alice.delete(f"/api/computers/{computer_id}")).status_code == 200
 
 
