@@ -786,10 +786,11 @@ async def _tree(tab: Tab, target: Target | None, depth: int | None, timeout: flo
 
 async def _evaluate(tab: Tab, expression: str, timeout_ms: float) -> Any:
     """The JSON value of an expression; a script that goes on too long is stopped; raises ActionFailed."""
-    # The page makes the JSON and measures it, so that a huge value is never sent.
+    # The page makes the JSON and measures it, so that a huge value or complaint is never sent.
     script = (
-        f"(async () => {{ const json = JSON.stringify(await (0, eval)({json.dumps(expression)}));"
-        f" return json?.length > {MAX_OUTPUT} ? json.length : json; }})()"
+        f"(async () => {{ try {{ const json = JSON.stringify(await (0, eval)({json.dumps(expression)}));"
+        f" return json?.length > {MAX_OUTPUT} ? json.length : json; }}"
+        " catch (thrown) { throw String(thrown).slice(0, 1000); } })()"
     )
     try:
         async with asyncio.timeout(timeout_ms / 1000):

@@ -76,6 +76,7 @@ BYTES_PER_COMPUTER = 512 * 1024 * 1024
 MOST_BYTES = 4 * 1024 * 1024 * 1024  # of one user's process, where the machine has twice as much
 MEMORY_SECONDS = 0.5
 MAX_TABS = 32
+MAX_PIXELS = 2**25  # of one picture, in CSS pixels
 LAUNCH_SECONDS = 30.0
 CALL_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
@@ -903,7 +904,8 @@ async def capture(
 ) -> bytes:
     """A picture of a tab, JPEG or (quality None) PNG; raises the builtin TimeoutError when it hangs.
 
-    A full page ends after 16,384 CSS pixels. `clip` is `x, y, width, height` in the viewport and `scale`.
+    A full page ends after 16,384 CSS pixels down and `MAX_PIXELS` in all. `clip` is `x, y, width, height` in
+    the viewport and `scale`.
     """
     parameters: dict[str, Any] = (
         {"format": "png"} if quality is None else {"format": "jpeg", "quality": quality}
@@ -912,7 +914,9 @@ async def capture(
         if full_page or clip:
             metrics = await tab.cdp.send("Page.getLayoutMetrics")
             size, view = metrics["cssContentSize"], metrics["cssVisualViewport"]
-            whole = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16384), "scale": 1}
+            height = min(size["height"], 16384)
+            width = min(size["width"], MAX_PIXELS // max(height, 1))
+            whole = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
             part = clip and clip | {"x": clip["x"] + view["pageX"], "y": clip["y"] + view["pageY"]}
             parameters |= {"clip": part or whole, "captureBeyondViewport": full_page}
         picture = await tab.cdp.send("Page.captureScreenshot", parameters)

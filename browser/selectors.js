@@ -425,5 +425,14 @@
     return value.many ? elements.slice(0, 10_000).map(one) : elements.length ? one(elements[0]) : null;
   };
 
-  return { find, count, change, typed, read: (value) => read(document, value) };
+  const size = (value) =>
+    typeof value === "string" ? value.length : value && typeof value === "object" ? Object.values(value).reduce((sum, item) => sum + size(item), 2) : 4;
+
+  // What is too large to be used is not sent.
+  const readAtMost = (value, most) => {
+    const found = read(document, value);
+    return size(found) > most ? { size: size(found) } : { found };
+  };
+
+  return { find, count, change, typed, read: readAtMost };
 })()

@@ -168,6 +168,20 @@ async def typed(element: ElementHandle) -> None:
     await element.evaluate(f"(element) => {_SCRIPT}.typed(element)")
 
 
-async def read(frame: Frame, value: dict[str, Any]) -> Any:
-    """What `value` (`selectors`, `attribute`, `type`, `many`, `fields`) describes; None where absent."""
-    return await frame.evaluate(f"(value) => {_SCRIPT}.read(value)", value)
+class TooLarge(Exception):
+    """What was read is too large; `size` in characters."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size:,} characters")
+        self.size = size
+
+
+async def read(frame: Frame, value: dict[str, Any], most: int) -> Any:
+    """What `value` (`selectors`, `attribute`, `type`, `many`, `fields`) describes; None where absent.
+
+    Raises TooLarge beyond `most` characters.
+    """
+    reply = await frame.evaluate(f"([value, most]) => {_SCRIPT}.read(value, most)", [value, most])
+    if "size" in reply:
+        raise TooLarge(reply["size"])
+    return reply.get("found")

@@ -13,7 +13,7 @@ from playwright.async_api import Frame, Page
 
 from browser import selectors
 from browser.actions import refusal, why_unreachable
-from browser.chromium import Computer, ComputerClosed, Tab
+from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
 from runs.placeholders import PlaceholderMissing, fill
 from runs.workflows import (
     Change,
@@ -522,10 +522,14 @@ class Attempt:
         value = step.model_dump(include={"selectors", "many", "fields"}, by_alias=True)
 
         async def look() -> list[Any]:
-            return [await selectors.read(self._frame, value)]
+            return [await selectors.read(self._frame, value, MAX_OUTPUT_BYTES)]
 
-        (rows,) = await self._until(look)
-        if (size := len(orjson.dumps(rows))) > MAX_OUTPUT_BYTES:
+        try:
+            (rows,) = await self._until(look)
+            size = len(orjson.dumps(rows))
+        except selectors.TooLarge as error:
+            size = error.size
+        if size > MAX_OUTPUT_BYTES:
             raise StepFailed("invalid_output", f"{step.name} is {size:,} bytes; at most {MAX_OUTPUT_BYTES:,}")
         schema = step.json_schema
         if schema is not None and (broken := await asyncio.to_thread(violations, schema, rows)):
@@ -536,6 +540,11 @@ class Attempt:
     @_output.register
     async def _(self, step: Screenshot) -> str:
         if self._found is not None:
+            box = await self._found.element.bounding_box()
+            if box is not None and box["width"] * box["height"] > MAX_PIXELS:
+                raise StepFailed(
+                    "too_large", f"The element is too large for a picture: {MAX_PIXELS:,} pixels"
+                )
             picture = await self._found.element.screenshot(type="png", timeout=0)
         else:
             picture = await self._computer.screenshot(full_page=step.full_page, quality=None)

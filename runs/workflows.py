@@ -8,7 +8,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 from starlette.responses import JSONResponse, Response
@@ -56,6 +64,7 @@ __all__ = [
     "violations",
 ]
 
+MAX_SCREEN = 2**26  # pixels of the device
 MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
 OWN_PREFIX = "cua."
 
@@ -198,10 +207,17 @@ class SetViewport(TargetStep):
     repeatable = True
     width: int = Field(ge=1, le=10_000)
     height: int = Field(ge=1, le=10_000)
-    device_scale_factor: float = Field(1, ge=0, le=10)
+    device_scale_factor: float = Field(1, ge=0, le=10, validate_default=True)
     is_mobile: bool = False
     has_touch: bool = False
     is_landscape: bool = False
+
+    @field_validator("device_scale_factor")
+    @classmethod
+    def _drawable(cls, factor: float, info: ValidationInfo) -> float:
+        if info.data.get("width", 0) * info.data.get("height", 0) * (factor or 1) ** 2 > MAX_SCREEN:
+            raise PydanticCustomError("screen", "A screen has at most {most} pixels", {"most": MAX_SCREEN})
+        return factor
 
 
 class EmulateNetworkConditions(TargetStep):

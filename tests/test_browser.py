@@ -794,6 +794,34 @@ async def test_scripts_answer_json_and_are_bounded_in_time_and_size(form: Comput
     assert await script(form, "document.title") == "Csp"
 
 
+@pytest.mark.parametrize(
+    "thrown", ["'x'.repeat(1e6)", "new Error('x'.repeat(1e6))", "{toString: () => 'x'.repeat(1e6)}"]
+)
+async def test_a_long_complaint_of_a_script_never_leaves_the_page(
+    form: Computer, monkeypatch: pytest.MonkeyPatch, thrown: str
+) -> None:
+    replies, cdp = [], form.active.cdp
+    send = cdp.send
+
+    async def recorded(method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        reply = await send(method, parameters)
+        replies.append(reply)
+        return reply
+
+    monkeypatch.setattr(cdp, "send", recorded)
+    expression = f"(() => {{ throw {thrown} }})()"
+    assert "xxx" in await fails("script_failed", form, "evaluate", expression=expression)
+    assert len(str(replies)) < 5000
+
+
+async def test_a_picture_of_a_huge_page_is_bounded(form: Computer) -> None:
+    await script(form, "void (document.body.innerHTML = '<p style=\"width:60000px;height:60000px\">x')")
+    full = await do(form, "screenshot", format="png", full_page=True)
+    assert full.image is not None
+    width, height = png_size(full.image)
+    assert width * height <= chromium.MAX_PIXELS
+
+
 async def test_pictures_have_the_sizes_asked_for(form: Computer) -> None:
     shot = await do(form, "screenshot", format="png")
     assert shot.image is not None

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from browser import selectors
 from browser.chromium import Browsers, Computer, Options
 from runs.replay import Attempt, StepFailed
 from runs.workflows import Flow
@@ -709,6 +710,15 @@ async def test_extract_refuses_to_swallow_a_monstrous_page(run: Runner) -> None:
     await run.open("<script>document.write('<p>' + 'x'.repeat(2e6))</script>")
     failure = await run.fails({"type": "extract", "name": "x", "fields": {"p": {"selectors": ["p"]}}}, 3000)
     assert failure.code == "invalid_output"
+    fields = {"fields": {"p": {"selectors": [["p"]], "type": "text"}}}
+    with pytest.raises(selectors.TooLarge):
+        await selectors.read(run.computer.page.main_frame, fields, 1_000_000)
+
+
+async def test_a_huge_element_is_not_pictured(run: Runner) -> None:
+    await run.open("<p style='width:60000px;height:60000px'>x")
+    failure = await run.fails({"type": "screenshot", "name": "p", "selectors": ["p"]}, 3000)
+    assert failure.code == "too_large"
 
 
 async def test_screenshots_of_the_page_and_of_an_element_are_saved(run: Runner) -> None:

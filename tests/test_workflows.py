@@ -121,6 +121,8 @@ def test_every_step_that_the_recorder_exports_is_accepted_and_kept_as_it_is() ->
         (flow({"type": "change", "selectors": ["a"]}), ["/steps/0/value"]),
         (flow({"type": "keyDown", "key": "Entr"}), ["/steps/0/key"]),
         (flow({"type": "keyDown", "key": None}), ["/steps/0/key"]),
+        (flow({"type": "setViewport", "width": 10_000, "height": 10_000}), ["/steps/0/deviceScaleFactor"]),
+        (flow({"type": "setViewport", "width": 3_840, "height": 2_160, "deviceScaleFactor": 4}), ["/steps/0/deviceScaleFactor"]),
         (flow({"type": "navigate", "url": "file:///etc/passwd"}), ["/steps/0/url"]),
         (flow({"type": "navigate", "url": "javascript:alert(1)"}), ["/steps/0/url"]),
         (flow({"type": "close", "assertedEvents": [{"type": "reload"}]}), ["/steps/0/assertedEvents/0/type"]),
