@@ -769,6 +769,11 @@ class Browsers:
             # Those of servers that were killed, whose browsers may have written on after the last look.
             await asyncio.to_thread(_remove_abandoned)
 
+    @property
+    def files(self) -> Path:
+        """Where files on their way in and out wait; it goes with this process, however that ends."""
+        return self._place.path
+
     def processes(self) -> list[dict[str, Any]]:
         """What runs: `{"user_id", "pid", "computers", "memory"}` per process, memory in bytes."""
         return [

@@ -146,7 +146,7 @@ class Held:
     @property
     def uploads(self) -> Path:
         """Where files of its user wait to be chosen in a page."""
-        return settings.data_dir / "uploads" / str(self.id)
+        return _service().browsers.files / "uploads" / str(self.id)
 
     @property
     def run_id(self) -> UUID | None:
@@ -417,7 +417,7 @@ async def _open_browser(
         policy, lambda host, why: log.info("host_refused", computer_id=str(held.id), host=host, why=why)
     )
     options = chromium.Options(
-        downloads=settings.data_dir / "downloads",
+        downloads=_service().browsers.files / "downloads",
         max_download_bytes=settings.max_upload_mb * 2**20,
         viewport=(wanted.viewport.width, wanted.viewport.height),
         locale=wanted.locale,

@@ -332,7 +332,7 @@ async def test_a_download_becomes_a_file_of_its_user(
     )
     with pytest.raises(NoResultFound):
         await files.content(other_user, file_id)
-    assert not list((settings.data_dir / "downloads").iterdir())
+    assert not list((computers._service().browsers.files / "downloads").iterdir())
     await computers.close(user, computer_id)
 
 
@@ -443,4 +443,4 @@ async def test_only_ones_own_files_are_chosen_in_a_page(
     told = await act(user, computer_id, action="evaluate", expression="events.at(-1)")
     assert told == {"value": "file:n.txt5"}
     await computers.close(user, computer_id)
-    assert not (settings.data_dir / "uploads" / str(computer_id)).exists()
+    assert not (computers._service().browsers.files / "uploads" / str(computer_id)).exists()
