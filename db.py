@@ -367,17 +367,14 @@ def _latest_revision() -> str:
 
 
 async def migrate(dsn: str) -> None:
-    """Bring the database to the newest revision; costs one query where it is there already."""
+    """Bring the database to the newest revision, for one query where it is there. Raises Unavailable."""
     if await _revision(dsn) != _latest_revision():
         await asyncio.to_thread(_upgrade, dsn)
 
 
 async def require_latest(dsn: str) -> None:
     """Raise OutOfDate where the migrations have not run, and Unavailable where nothing answers."""
-    try:
-        revision = await _revision(dsn)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise Unavailable(f"cannot connect to the database: {error}") from error
+    revision = await _revision(dsn)
     if revision != _latest_revision():
         raise OutOfDate(
             f"The database is at revision {revision or 'none'}, this server needs {_latest_revision()}: "
@@ -386,7 +383,10 @@ async def require_latest(dsn: str) -> None:
 
 
 async def _revision(dsn: str) -> str | None:
-    connection = await asyncpg.connect(dsn)
+    try:
+        connection = await asyncpg.connect(dsn)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"cannot connect to the database: {error}") from error
     try:
         if not await connection.fetchval("select to_regclass('alembic_version') is not null"):
             return None
