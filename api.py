@@ -26,7 +26,7 @@ import db
 import identity
 import live
 import process
-from schemas import AuthConfig, ProblemRead, PublicConfig
+from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
 log = structlog.get_logger()
@@ -170,14 +170,16 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 
 
 class StrictRequest(Request):
-    """A request whose JSON holds nothing that PostgreSQL's text cannot."""
+    """A request whose JSON holds nothing that PostgreSQL's text cannot, and nothing nested without end."""
 
     async def json(self) -> Any:
-        """The body. Raises what FastAPI answers with 422: bad JSON, NUL, lone surrogates."""
+        """The body. Raises what FastAPI answers with 422: bad JSON, NUL, lone surrogates, deep nesting."""
         body = await self.body()
         value = orjson.loads(body)
         if b"\\u0000" in body and _holds_nul(value):
             raise orjson.JSONDecodeError("a string holds NUL", body.decode(), 0)
+        if nests_too_deep(value):
+            raise orjson.JSONDecodeError(f"nested more than {MAX_NESTING} deep", body.decode(), 0)
         return value
 
 

@@ -19,6 +19,20 @@ from models import ComputerState, Control, ControlState, RunStatus, StepStatus
 T = TypeVar("T")
 
 
+MAX_NESTING = 64
+
+
+def nests_too_deep(value: Any) -> bool:
+    """Whether JSON holds lists and objects more than `MAX_NESTING` deep; Pydantic writes 255, and fails."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [
+            inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return any(isinstance(item, dict | list) for item in level)
+
+
 class Wire(BaseModel):
     """Unknown names are refused, so that a misspelt field is never silently dropped.
 

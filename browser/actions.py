@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from browser.chromium import Computer, ComputerClosed, NoSuchTab, Tab, capture, first_line, is_page_url
 from browser.input import Button, is_key
 from infra import egress
+from schemas import MAX_NESTING, nests_too_deep
 
 MAX_OUTPUT = 256 * 1024
 GRACE_SECONDS = 1.0
@@ -809,7 +810,14 @@ async def _evaluate(tab: Tab, expression: str, timeout_ms: float) -> Any:
     value = reply["result"].get("value")
     if isinstance(value, int):
         raise ActionFailed("too_large", f"The result is {value} characters of JSON; the most is {MAX_OUTPUT}")
-    return None if value is None else json.loads(value)
+    too_deep = ActionFailed("too_large", f"The result is nested more than {MAX_NESTING} deep")
+    try:
+        found = None if value is None else json.loads(value)
+    except RecursionError:
+        raise too_deep from None
+    if nests_too_deep(found):
+        raise too_deep
+    return found
 
 
 # Live input -----------------------------------------------------------------------------------

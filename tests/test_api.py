@@ -134,11 +134,23 @@ async def test_a_malformed_id_is_refused(alice: httpx.AsyncClient, id: str) -> N
         b'{"name": "\\ud800", "definition": {}}',
         b'{"name": "x", "definition": {"a": NaN}}',
         b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"name": "x", "definition": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}",
     ],
 )
 async def test_json_that_cannot_be_kept_is_refused(alice: httpx.AsyncClient, body: bytes) -> None:
     reply = await alice.post("/api/workflows", content=body, headers={"Content-Type": "application/json"})
     assert_problem(reply, 422, "invalid")
+
+
+async def test_params_and_preferences_are_not_nested_without_end(alice: httpx.AsyncClient) -> None:
+    workflow = await make.workflow(alice, parameters={"additionalProperties": True})
+    for depth, status in ((60, 202), (300, 422), (900, 422)):
+        nested = b"[" * depth + b"]" * depth
+        run = b'{"workflow_id": "' + workflow["id"].encode() + b'", "params": {"a": ' + nested + b"}}"
+        headers = {"Content-Type": "application/json"}
+        assert (await alice.post("/api/runs", content=run, headers=headers)).status_code == status
+        reply = await alice.put("/api/me/preferences", content=b'{"a":' + nested + b"}", headers=headers)
+        assert reply.status_code == (200 if status == 202 else 422)
 
 
 async def test_text_with_backslashes_is_not_mistaken_for_nul(alice: httpx.AsyncClient) -> None:

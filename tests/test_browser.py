@@ -783,6 +783,9 @@ async def test_scripts_answer_json_and_are_bounded_in_time_and_size(form: Comput
     )
     assert "Error" in await fails("script_failed", form, "evaluate", expression="][")
     assert "characters" in await fails("too_large", form, "evaluate", expression="'x'.repeat(1e6)")
+    for depth in (66, 300, 5000):
+        nested = f"JSON.parse('['.repeat({depth}) + ']'.repeat({depth}))"
+        assert "deep" in await fails("too_large", form, "evaluate", expression=nested)
     for forever in (
         "(() => { for (;;); })()",
         "new Promise(() => {})",
