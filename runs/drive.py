@@ -272,6 +272,8 @@ class Drive:
         raw = flow.steps[number - 1]
         safe = workflows.safe(raw)
         self._step = await self._intend(raw, number, safe=safe)
+        if raw["type"] == "navigate":
+            self._computer.crashed = False
         began = self._active()
         try:
             output = clean(await self._perform(self._attempt(flow, raw), safe=safe))
@@ -388,6 +390,8 @@ class Drive:
         crash = self._crash()
         if crash is not None:
             return crash
+        if self._computer.crashed:
+            code, detail = "page_crashed", f"The page had crashed, and no step opened another one. {detail}"
         picture_id = await self._picture()
         return self._step_failure(
             code, detail, tried=tried, screenshot_id=str(picture_id) if picture_id else None

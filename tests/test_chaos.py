@@ -29,8 +29,7 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 USERS = 3
 CALM_SECONDS = 60.0
-# A renderer that dies between two steps leaves a blank tab, in which the next step finds nothing.
-BROWSER_DEATHS = {"page_crashed", "browser_failed", "element_not_found"}
+BROWSER_DEATHS = {"page_crashed", "browser_failed"}
 DEATHS = "worker_fenced|browser_driver_died|postgres_died|postgres_not_restarted"
 DEFECTS = re.compile(rf"Traceback|never retrieved|\[(error|critical) *\] (?!{DEATHS})|\" 500 ")
 # Playwright tells its driver of a cancelled call, and under uvloop that fails aloud where the driver has died.

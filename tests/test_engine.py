@@ -437,6 +437,27 @@ async def test_a_host_outside_the_allowed_domains_is_not_reached(user: str, site
     assert len(site.asked) == asked
 
 
+async def test_a_crash_while_the_run_is_paused_is_why_its_next_step_fails(
+    user: str, site: Site, worker: UUID
+) -> None:
+    missing = {"type": "waitForElement", "selectors": [["#nowhere"]], "timeout": 2000}
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, missing])
+    await step_begun(user, run_id, 2)
+    await ask(user, run_id, Control.pause)
+    run = await until(user, run_id, status="paused")
+    held = await computers.find_held(user, run.computer_id or uuid4())
+    assert held is not None
+    crash = asyncio.ensure_future(held.computer.active.cdp.send("Page.crash"))
+    await asyncio.gather(crash, return_exceptions=True)
+    async for _ in look(10):
+        if held.crashed:
+            break
+    await ask(user, run_id, Control.run)
+    run = await ended(user, run_id)
+    assert run.error is not None
+    assert (run.error["code"], run.error["step"]) == ("page_crashed", 2)
+
+
 @pytest.mark.parametrize("how", ["page", "process"])
 async def test_a_crash_fails_the_step_that_it_hit(user: str, site: Site, worker: UUID, how: str) -> None:
     run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
