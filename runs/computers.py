@@ -127,7 +127,7 @@ class Held:
     written_until: datetime | None = None
     used: float = 0.0
     navigations: int = 0
-    crashed: bool = False
+    crashes: int = 0
     lost: bool = False
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -179,7 +179,7 @@ class Held:
     def report(self, kind: str, data: dict[str, Any]) -> None:
         """What the browser calls: keep the news in order until they are written, repeated ones once."""
         self.navigations += kind == "navigated"
-        self.crashed |= kind == "crashed"
+        self.crashes += kind == "crashed"
         if kind not in WATCHED_KINDS:
             return
         if kind == "navigated" and self.reports and self.reports[-1][0] == kind:

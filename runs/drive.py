@@ -101,7 +101,7 @@ class Drive:
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
-        self._done = self._landed_at = self._navigations = 0
+        self._done = self._landed_at = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -223,7 +223,7 @@ class Drive:
             held = await computers.find_held(self.run.user_id, named) if named else None
             if held is not None and not held.for_run:
                 await held.attach(self)
-                self._main = held.computer.page
+                self._main, self._crashes = held.computer.page, held.crashes
             else:
                 if named and fresh:
                     await self._refuse_closed(named)
@@ -273,7 +273,7 @@ class Drive:
         safe = workflows.safe(raw)
         self._step = await self._intend(raw, number, safe=safe)
         if raw["type"] == "navigate":
-            self._computer.crashed = False
+            self._crashes = self._computer.crashes
         began = self._active()
         try:
             output = clean(await self._perform(self._attempt(flow, raw), safe=safe))
@@ -390,7 +390,7 @@ class Drive:
         crash = self._crash()
         if crash is not None:
             return crash
-        if self._computer.crashed:
+        if self._computer.crashes > self._crashes:
             code, detail = "page_crashed", f"The page had crashed, and no step opened another one. {detail}"
         picture_id = await self._picture()
         return self._step_failure(
@@ -410,7 +410,7 @@ class Drive:
         held = self._held
         if held is None or held.browser is None or not held.browser.closed.is_set():
             return None
-        if held.crashed:
+        if held.crashes:
             return self._step_failure("page_crashed", "The browser crashed")
         return self._step_failure("computer_closed", "The computer was closed while the run used it")
 

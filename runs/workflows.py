@@ -475,13 +475,14 @@ def _problem(at: str, value: dict[str, Any], error: ErrorDetails) -> Problem:
 def _real(loc: tuple[int | str, ...], value: Any) -> Iterator[int | str]:
     """The location without what the model adds to it: names of union members and validators."""
     for index, part in enumerate(loc):
-        if isinstance(value, dict) and (part in value or index == len(loc) - 1):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        listed = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if listed or (isinstance(value, dict) and part in value):
             value = value[part]
+            yield part
         else:
+            if isinstance(value, dict) and index == len(loc) - 1:  # left out, or filled in by its default
+                yield to_camel(part) if isinstance(part, str) else part
             return
-        yield part
 
 
 def _misspelt(model: type[Step], step: dict[str, Any], at: str) -> Iterator[Problem]:

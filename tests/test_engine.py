@@ -450,7 +450,7 @@ async def test_a_crash_while_the_run_is_paused_is_why_its_next_step_fails(
     crash = asyncio.ensure_future(held.computer.active.cdp.send("Page.crash"))
     await asyncio.gather(crash, return_exceptions=True)
     async for _ in look(10):
-        if held.crashed:
+        if held.crashes:
             break
     await ask(user, run_id, Control.run)
     run = await ended(user, run_id)
