@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 SOCKETS := --ws-per-message-deflate false --ws-max-size 65536
 
-.PHONY: run demo test check bench setup migrate migration format clean
+.PHONY: run demo test check chaos bench setup migrate migration format clean
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
@@ -20,6 +20,9 @@ check: .venv/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
+
+chaos: .venv/.tools .venv/.chromium
+	$(BIN)/pytest tests/chaos.py
 
 bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.start
