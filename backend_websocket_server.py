@@ -1,6 +1,7 @@
 """Every HTTP route and WebSocket of CUA Backend, and nothing else.
 
-Ops · Auth · Me · Computers · Workflows · Runs · Files · Events · Sockets
+Ops · Auth · Me · Keys · Secrets · Profiles · Computers · Threads · Workflows · Runs · Approvals · Schedules ·
+Files · Webhooks · Events · Analytics · Admin · Sockets
 """
 
 from collections.abc import Callable
@@ -8,40 +9,84 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-from fastapi import Body, Depends, Header, Query, WebSocket
+from fastapi import Body, Depends, Header, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
+import activity
+import analytics
 import api
+import api_keys
 import clerk_auth
 import db
 import identity
 import live
 import process
+import users
+import webhooks
 from api import CurrentDevice, Problem
 from browser import actions, chromium
 from browser.actions import Action
-from clerk_auth import CurrentCaller, CurrentUser, Once, Tx, mine
+from clerk_auth import CurrentCaller, CurrentUser, Once, SignedInCaller, SignedInTx, Tx, mine
 from db import envelope
 from infra import storage
-from models import AuthSession, Computer, Control, Event, File, Run, Step, User, Workflow
-from runs import computers, engine, files, workflows
+from models import (
+    ApiKey,
+    Approval,
+    AuthSession,
+    Computer,
+    Control,
+    Delivery,
+    Event,
+    File,
+    Message,
+    Profile,
+    Role,
+    Run,
+    Schedule,
+    Secret,
+    Step,
+    Thread,
+    User,
+    Webhook,
+    Workflow,
+    WorkflowVersion,
+)
+from runs import approvals, computers, engine, files, profiles, schedules, secrets, workflows
 from schemas import (
     ActionRead,
+    ActivityRead,
+    AdminRunQuery,
+    AdminRunRead,
+    AdminUserQuery,
+    AnalyticsQuery,
+    AnalyticsSummary,
+    ApprovalDecision,
+    ApprovalQuery,
+    ApprovalRead,
     ComputerCreate,
     ComputerQuery,
     ComputerRead,
     ComputerUpdate,
     ControlRead,
     Credentials,
+    CronPreview,
+    DeliveryQuery,
+    DeliveryRead,
     EventQuery,
     EventRead,
     FileQuery,
     FileRead,
     FileUpdate,
     Health,
+    KeyCreate,
+    KeyCreated,
+    KeyRead,
+    KeyUpdate,
     MeRead,
+    MessageCreate,
+    MessageRead,
     MeUpdate,
     NamedQuery,
     OldestFirstQuery,
@@ -49,6 +94,12 @@ from schemas import (
     PageQuery,
     PasswordChange,
     Preferences,
+    PreviewQuery,
+    ProfileCapture,
+    ProfileCreate,
+    ProfileRead,
+    ProfileState,
+    ProfileUpdate,
     PublicConfig,
     Readiness,
     RefreshRequest,
@@ -58,16 +109,43 @@ from schemas import (
     RunDetail,
     RunQuery,
     RunRead,
+    RunRetry,
+    RunToWorkflow,
     RunWait,
+    ScheduleCreate,
+    SchedulePreview,
+    ScheduleQuery,
+    ScheduleRead,
+    ScheduleUpdate,
+    SecretCreate,
+    SecretRead,
+    SecretUpdate,
     SessionRead,
+    StatsRead,
     StepRead,
     TabRead,
+    ThreadCreate,
+    ThreadRead,
+    ThreadUpdate,
+    TimelinePoint,
+    TimelineQuery,
     Tokens,
+    UsageQuery,
+    UsageRead,
+    UserRead,
+    UserUpdate,
+    VersionRead,
+    WebhookCreate,
+    WebhookCreated,
+    WebhookRead,
+    WebhookUpdate,
     WorkflowCheck,
+    WorkflowCounts,
     WorkflowCreate,
     WorkflowDetail,
     WorkflowImport,
     WorkflowRead,
+    WorkflowRestore,
     WorkflowUpdate,
     WorkflowVerdict,
 )
@@ -239,6 +317,128 @@ async def replace_preferences(tx: Tx, user: CurrentUser, body: Preferences) -> R
     return tx.reply(body)
 
 
+@app.get("/api/me/usage", response_model=Reply[UsageRead])
+async def read_usage(user: CurrentUser, query: Annotated[UsageQuery, Query()]) -> Response:
+    return envelope(await users.usage(user, query.days))
+
+
+@app.get("/api/me/export", response_class=StreamingResponse)
+async def export_me(user: CurrentUser) -> Response:
+    """Everything that is kept of its user, as a zip: JSON lines for each kind of thing, and the files."""
+    return await users.export(user)
+
+
+@app.delete("/api/me", response_model=Reply[None])
+async def erase_me(caller: SignedInCaller) -> Response:
+    """Erases the user and everything of the user's for good: rows, files, sign-ins; sockets close."""
+    await users.erase(caller.user_id)
+    return envelope("null")
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+@app.get("/api/keys", response_model=Page[KeyRead])
+async def list_keys(caller: SignedInCaller, query: Annotated[NamedQuery, Query()]) -> Response:
+    return await db.page(caller.user_id, ApiKey, KeyRead, query)
+
+
+@app.post("/api/keys", response_model=Reply[KeyCreated], status_code=201)
+async def create_key(tx: SignedInTx, body: KeyCreate) -> Response:
+    """The answer is the only place where the key is ever shown."""
+    return await api_keys.create(tx, body)
+
+
+@app.get("/api/keys/{id}", response_model=Reply[KeyRead])
+async def read_key(caller: SignedInCaller, id: UUID) -> Response:
+    return await db.read(caller.user_id, ApiKey, KeyRead, id)
+
+
+@update("/api/keys/{id}", response_model=Reply[KeyRead])
+async def update_key(tx: SignedInTx, id: UUID, body: KeyUpdate) -> Response:
+    return await api_keys.update(tx, id, body)
+
+
+@app.delete("/api/keys/{id}", response_model=Reply[None])
+async def delete_key(tx: SignedInTx, id: UUID) -> Response:
+    """The key is refused from now on, and its sockets close."""
+    return await api_keys.delete(tx, id)
+
+
+# Secrets ------------------------------------------------------------------------------------------
+
+
+@app.get("/api/secrets", response_model=Page[SecretRead])
+async def list_secrets(user: CurrentUser, query: Annotated[NamedQuery, Query()]) -> Response:
+    return await db.page(user, Secret, SecretRead, query)
+
+
+@app.post("/api/secrets", response_model=Reply[SecretRead], status_code=201)
+async def create_secret(tx: Tx, body: SecretCreate) -> Response:
+    """What is stored is never shown again, only filled in on the secret's own origins."""
+    return await secrets.create(tx, body)
+
+
+@app.get("/api/secrets/{id}", response_model=Reply[SecretRead])
+async def read_secret(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Secret, SecretRead, id)
+
+
+@update("/api/secrets/{id}", response_model=Reply[SecretRead])
+async def update_secret(
+    tx: Tx, secret: Annotated[Secret, Depends(mine(Secret))], body: SecretUpdate
+) -> Response:
+    return await secrets.update(tx, secret, body)
+
+
+@app.delete("/api/secrets/{id}", response_model=Reply[None])
+async def delete_secret(tx: Tx, id: UUID) -> Response:
+    return await tx.delete(Secret, id)
+
+
+# Profiles -----------------------------------------------------------------------------------------
+
+MyProfile = Annotated[Profile, Depends(mine(Profile))]
+
+
+@app.get("/api/profiles", response_model=Page[ProfileRead])
+async def list_profiles(user: CurrentUser, query: Annotated[NamedQuery, Query()]) -> Response:
+    return await db.page(user, Profile, ProfileRead, query)
+
+
+@app.post("/api/profiles", response_model=Reply[ProfileRead], status_code=201)
+async def create_profile(tx: Tx, body: ProfileCreate) -> Response:
+    return await tx.create(Profile, ProfileRead, body)
+
+
+@app.get("/api/profiles/{id}", response_model=Reply[ProfileRead])
+async def read_profile(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Profile, ProfileRead, id)
+
+
+@update("/api/profiles/{id}", response_model=Reply[ProfileRead])
+async def update_profile(tx: Tx, id: UUID, body: ProfileUpdate) -> Response:
+    return await tx.update(Profile, ProfileRead, id, body)
+
+
+@app.delete("/api/profiles/{id}", response_model=Reply[None])
+async def delete_profile(tx: Tx, id: UUID) -> Response:
+    """Computers and runs that use it go on with what they have."""
+    return await tx.delete(Profile, id)
+
+
+@app.put("/api/profiles/{id}/state", response_model=Reply[ProfileRead])
+async def replace_profile_state(tx: Tx, profile: MyProfile, body: ProfileState) -> Response:
+    """Cookies and storage in, never out."""
+    return await profiles.import_state(tx, profile, body)
+
+
+@app.post("/api/profiles/{id}/capture", response_model=Reply[ProfileRead])
+async def capture_profile(once: Once, id: UUID, body: ProfileCapture) -> Response:
+    """Keeps the cookies and storage of an open computer, as after a sign-in by hand."""
+    return await once(profiles.capture, id, body.computer_id)
+
+
 # Computers ----------------------------------------------------------------------------------------
 
 
@@ -299,6 +499,47 @@ async def release_control(user: CurrentUser, id: UUID) -> Response:
     return envelope(await computers.release_control(user, id))
 
 
+# Threads ------------------------------------------------------------------------------------------
+
+
+@app.get("/api/threads", response_model=Page[ThreadRead])
+async def list_threads(user: CurrentUser, query: Annotated[NamedQuery, Query()]) -> Response:
+    return await db.page(user, Thread, ThreadRead, query)
+
+
+@app.post("/api/threads", response_model=Reply[ThreadRead], status_code=201)
+async def create_thread(tx: Tx, body: ThreadCreate) -> Response:
+    return await tx.create(Thread, ThreadRead, body)
+
+
+@app.get("/api/threads/{id}", response_model=Reply[ThreadRead])
+async def read_thread(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Thread, ThreadRead, id)
+
+
+@update("/api/threads/{id}", response_model=Reply[ThreadRead])
+async def update_thread(tx: Tx, id: UUID, body: ThreadUpdate) -> Response:
+    return await tx.update(Thread, ThreadRead, id, body)
+
+
+@app.delete("/api/threads/{id}", response_model=Reply[None])
+async def delete_thread(tx: Tx, id: UUID) -> Response:
+    """Its messages go with it; its runs stay."""
+    return await tx.delete(Thread, id)
+
+
+@app.get("/api/threads/{id}/messages", response_model=Page[MessageRead])
+async def list_messages(user: CurrentUser, id: UUID, query: Annotated[OldestFirstQuery, Query()]) -> Response:
+    return await db.page(user, Message, MessageRead, query, within=Thread, thread_id=id)
+
+
+@app.post("/api/threads/{id}/messages", response_model=Reply[MessageRead], status_code=201)
+async def create_message(
+    tx: Tx, thread: Annotated[Thread, Depends(mine(Thread))], body: MessageCreate
+) -> Response:
+    return await tx.create(Message, MessageRead, body, thread_id=thread.id, role=Role.user)
+
+
 # Workflows ----------------------------------------------------------------------------------------
 
 signed_in = [Depends(clerk_auth.get_current_caller)]
@@ -312,7 +553,7 @@ async def list_workflows(user: CurrentUser, query: Annotated[NamedQuery, Query()
 
 @app.post("/api/workflows", response_model=Reply[WorkflowDetail], status_code=201)
 async def create_workflow(tx: Tx, body: WorkflowCreate) -> Response:
-    return await tx.create(Workflow, WorkflowDetail, workflows.checked(body))
+    return await workflows.create(tx, workflows.checked(body))
 
 
 @app.post("/api/workflows/validate", response_model=Reply[WorkflowVerdict], dependencies=signed_in)
@@ -324,7 +565,7 @@ async def validate_workflow(body: WorkflowCheck) -> Response:
 @app.post("/api/workflows/import", response_model=Reply[WorkflowDetail], status_code=201)
 async def import_workflow(tx: Tx, body: WorkflowImport) -> Response:
     """Takes what Chrome DevTools' Recorder exports."""
-    return await tx.create(Workflow, WorkflowDetail, workflows.from_recording(body))
+    return await workflows.create(tx, workflows.from_recording(body))
 
 
 @app.get("/api/workflows/{id}", response_model=Reply[WorkflowDetail])
@@ -340,14 +581,26 @@ async def export_workflow(workflow: MyWorkflow) -> Response:
 
 @update("/api/workflows/{id}", response_model=Reply[WorkflowDetail])
 async def update_workflow(tx: Tx, workflow: MyWorkflow, body: WorkflowUpdate) -> Response:
-    version = workflows.next_version(workflow, body)
-    return await tx.update(Workflow, WorkflowDetail, workflow.id, body, version=version)
+    return await workflows.update(tx, workflow, body)
 
 
 @app.delete("/api/workflows/{id}", response_model=Reply[None])
 async def delete_workflow(tx: Tx, id: UUID) -> Response:
-    """Its runs stay."""
+    """Its versions and schedules go with it; its runs stay."""
     return await tx.delete(Workflow, id)
+
+
+@app.get("/api/workflows/{id}/versions", response_model=Page[VersionRead])
+async def list_workflow_versions(
+    user: CurrentUser, id: UUID, query: Annotated[PageQuery, Query()]
+) -> Response:
+    return await db.page(user, WorkflowVersion, VersionRead, query, within=Workflow, workflow_id=id)
+
+
+@app.post("/api/workflows/{id}/restore", response_model=Reply[WorkflowDetail])
+async def restore_workflow(tx: Tx, workflow: MyWorkflow, body: WorkflowRestore) -> Response:
+    """What it was becomes a new version; nothing in between is lost."""
+    return await workflows.restore(tx, workflow, body.version)
 
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -397,6 +650,31 @@ async def resume_run(tx: Tx, run: MyRun) -> Response:
     return await engine.wish(tx, run, Control.run)
 
 
+@app.post("/api/runs/{id}/retry", response_model=Reply[RunRead], status_code=202)
+async def retry_run(tx: Tx, run: MyRun, body: RunRetry | None = None) -> Response:
+    """Another run of the same, from the beginning or from a step; only of one that has ended."""
+    return await engine.retry(tx, run, body or RunRetry())
+
+
+@app.post("/api/runs/{id}/workflow", response_model=Reply[WorkflowDetail], status_code=201)
+async def save_run_as_workflow(tx: Tx, run: MyRun, body: RunToWorkflow | None = None) -> Response:
+    """What the run did becomes a workflow that does it again."""
+    return await workflows.from_run(tx, run, body or RunToWorkflow())
+
+
+@app.get("/api/runs/{id}/messages", response_model=Page[MessageRead])
+async def list_run_messages(
+    user: CurrentUser, id: UUID, query: Annotated[OldestFirstQuery, Query()]
+) -> Response:
+    return await db.page(user, Message, MessageRead, query, within=Run, run_id=id)
+
+
+@app.post("/api/runs/{id}/messages", response_model=Reply[MessageRead], status_code=201)
+async def guide_run(tx: Tx, run: MyRun, body: MessageCreate) -> Response:
+    """Guidance while it goes on; telling a run that has ended is a conflict."""
+    return await engine.guide(tx, run, body)
+
+
 @app.get("/api/runs/{id}/steps", response_model=Page[StepRead])
 async def list_steps(user: CurrentUser, id: UUID, query: Annotated[OldestFirstQuery, Query()]) -> Response:
     return await db.page(user, Step, StepRead, query, within=Run, run_id=id)
@@ -415,6 +693,87 @@ async def stream_run_events(
 ) -> Response:
     """The run's events as Server-Sent Events, from `Last-Event-ID` on."""
     return await live.event_stream(caller, last_event_id, run_id=run.id)
+
+
+# Approvals ----------------------------------------------------------------------------------------
+
+
+@app.get("/api/approvals", response_model=Page[ApprovalRead])
+async def list_approvals(user: CurrentUser, query: Annotated[ApprovalQuery, Query()]) -> Response:
+    return await db.page(user, Approval, ApprovalRead, query)
+
+
+@app.get("/api/approvals/{id}", response_model=Reply[ApprovalRead])
+async def read_approval(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Approval, ApprovalRead, id)
+
+
+@app.post("/api/approvals/{id}/decision", response_model=Reply[ApprovalRead])
+async def decide_approval(
+    tx: Tx, approval: Annotated[Approval, Depends(mine(Approval))], body: ApprovalDecision
+) -> Response:
+    """Once, and only while it waits; its run goes on within a second."""
+    return await approvals.decide(tx, approval, body)
+
+
+# Schedules ----------------------------------------------------------------------------------------
+
+MySchedule = Annotated[Schedule, Depends(mine(Schedule))]
+
+
+@app.get("/api/schedules", response_model=Page[ScheduleRead])
+async def list_schedules(user: CurrentUser, query: Annotated[ScheduleQuery, Query()]) -> Response:
+    return await db.page(user, Schedule, ScheduleRead, query)
+
+
+@app.post("/api/schedules", response_model=Reply[ScheduleRead], status_code=201)
+async def create_schedule(tx: Tx, body: ScheduleCreate) -> Response:
+    return await schedules.create(tx, body)
+
+
+@app.post("/api/schedules/preview", response_model=Reply[SchedulePreview], dependencies=signed_in)
+async def preview_cron(body: CronPreview) -> Response:
+    """What a cron expression means, in words and fires; nothing is stored."""
+    return envelope(schedules.preview(body.cron, body.time_zone, body.count))
+
+
+@app.get("/api/schedules/{id}", response_model=Reply[ScheduleRead])
+async def read_schedule(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Schedule, ScheduleRead, id)
+
+
+@update("/api/schedules/{id}", response_model=Reply[ScheduleRead])
+async def update_schedule(tx: Tx, schedule: MySchedule, body: ScheduleUpdate) -> Response:
+    return await schedules.update(tx, schedule, body)
+
+
+@app.delete("/api/schedules/{id}", response_model=Reply[None])
+async def delete_schedule(tx: Tx, id: UUID) -> Response:
+    """Its runs stay."""
+    return await tx.delete(Schedule, id)
+
+
+@app.post("/api/schedules/{id}/pause", response_model=Reply[ScheduleRead])
+async def pause_schedule(tx: Tx, schedule: MySchedule) -> Response:
+    """It fires no more; pausing one that is paused changes nothing."""
+    return await schedules.enable(tx, schedule, on=False)
+
+
+@app.post("/api/schedules/{id}/resume", response_model=Reply[ScheduleRead])
+async def resume_schedule(tx: Tx, schedule: MySchedule) -> Response:
+    """It fires from now on; what it would have fired meanwhile is not made up for."""
+    return await schedules.enable(tx, schedule, on=True)
+
+
+@app.post("/api/schedules/{id}/run", response_model=Reply[RunRead], status_code=202)
+async def run_schedule(tx: Tx, schedule: MySchedule) -> Response:
+    """One run now, beside the clock's."""
+    return await schedules.run_now(tx, schedule)
+
+
+@app.get("/api/schedules/{id}/preview", response_model=Reply[SchedulePreview])
+async def preview_schedule(schedule: MySchedule, query: Annotated[PreviewQuery, Query()]) -> Response:
+    return envelope(schedules.preview(schedule.cron, schedule.time_zone, query.count))
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -448,6 +807,75 @@ async def delete_file(tx: Tx, id: UUID) -> Response:
     return await files.delete(tx, id)
 
 
+# Webhooks -----------------------------------------------------------------------------------------
+
+MyWebhook = Annotated[Webhook, Depends(mine(Webhook))]
+MyDelivery = Annotated[Delivery, Depends(mine(Delivery))]
+
+
+@app.get("/api/webhooks", response_model=Page[WebhookRead])
+async def list_webhooks(user: CurrentUser, query: Annotated[NamedQuery, Query()]) -> Response:
+    return await db.page(user, Webhook, WebhookRead, query)
+
+
+@app.post("/api/webhooks", response_model=Reply[WebhookCreated], status_code=201)
+async def create_webhook(tx: Tx, body: WebhookCreate) -> Response:
+    """Signed as Standard Webhooks says; the answer is the only place where the secret is shown."""
+    return await webhooks.create(tx, body)
+
+
+@app.get("/api/webhooks/{id}", response_model=Reply[WebhookRead])
+async def read_webhook(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Webhook, WebhookRead, id)
+
+
+@update("/api/webhooks/{id}", response_model=Reply[WebhookRead])
+async def update_webhook(tx: Tx, webhook: MyWebhook, body: WebhookUpdate) -> Response:
+    """Enabling one that was disabled tells it what happens from now on."""
+    return await webhooks.update(tx, webhook, body)
+
+
+@app.delete("/api/webhooks/{id}", response_model=Reply[None])
+async def delete_webhook(tx: Tx, id: UUID) -> Response:
+    """Its deliveries go with it."""
+    return await tx.delete(Webhook, id)
+
+
+@app.post("/api/webhooks/{id}/test", response_model=Reply[DeliveryRead], status_code=202)
+async def test_webhook(tx: Tx, webhook: MyWebhook) -> Response:
+    """Sends the event `webhook.test` to this one alone."""
+    return await webhooks.test(tx, webhook)
+
+
+@app.post("/api/webhooks/{id}/rotate", response_model=Reply[WebhookCreated])
+async def rotate_webhook_secret(tx: Tx, webhook: MyWebhook) -> Response:
+    """A new secret; the one before also signs for another day."""
+    return await webhooks.rotate(tx, webhook)
+
+
+@app.get("/api/webhooks/{id}/deliveries", response_model=Page[DeliveryRead])
+async def list_deliveries(user: CurrentUser, id: UUID, query: Annotated[DeliveryQuery, Query()]) -> Response:
+    return await db.page(user, Delivery, DeliveryRead, query, within=Webhook, webhook_id=id)
+
+
+@app.get("/api/deliveries/{id}", response_model=Reply[DeliveryRead])
+async def read_delivery(user: CurrentUser, id: UUID) -> Response:
+    return await db.read(user, Delivery, DeliveryRead, id)
+
+
+@app.post("/api/deliveries/{id}/redeliver", response_model=Reply[DeliveryRead], status_code=202)
+async def redeliver(tx: Tx, delivery: MyDelivery) -> Response:
+    """Sends it again, under the same `webhook-id`; one that is on its way is a conflict."""
+    return await webhooks.redeliver(tx, delivery)
+
+
+@app.post("/webhooks/clerk", response_model=Reply[None])
+async def receive_clerk_event(request: Request) -> Response:
+    """Takes Clerk's events, signed by Svix; repeats and old news change nothing."""
+    await webhooks.receive_clerk(request.headers, await request.body())
+    return envelope("null")
+
+
 # Events -------------------------------------------------------------------------------------------
 
 
@@ -460,6 +888,69 @@ async def list_events(user: CurrentUser, query: Annotated[EventQuery, Query()]) 
 async def stream_events(caller: CurrentCaller, last_event_id: clerk_auth.LastEventId = None) -> Response:
     """The log as Server-Sent Events, from `Last-Event-ID` on; without one, what happens from now."""
     return await live.event_stream(caller, last_event_id)
+
+
+@app.get("/api/activity", response_model=Page[ActivityRead])
+async def list_activity(user: CurrentUser, query: Annotated[EventQuery, Query()]) -> Response:
+    """The log in words."""
+    return await activity.page(user, query)
+
+
+# Analytics ----------------------------------------------------------------------------------------
+
+
+@app.get("/api/analytics/summary", response_model=Reply[AnalyticsSummary])
+async def read_summary(user: CurrentUser, query: Annotated[AnalyticsQuery, Query()]) -> Response:
+    return envelope(await analytics.summary(user, query))
+
+
+@app.get("/api/analytics/timeline", response_model=Reply[list[TimelinePoint]])
+async def read_timeline(user: CurrentUser, query: Annotated[TimelineQuery, Query()]) -> Response:
+    """Oldest first, with the days or weeks on which nothing ran."""
+    return envelope(await analytics.timeline(user, query))
+
+
+@app.get("/api/analytics/workflows", response_model=Reply[list[WorkflowCounts]])
+async def read_workflow_counts(user: CurrentUser, query: Annotated[AnalyticsQuery, Query()]) -> Response:
+    """The most used first, at most 200."""
+    return envelope(await analytics.workflows(user, query))
+
+
+# Admin --------------------------------------------------------------------------------------------
+
+admin = [Depends(clerk_auth.require_admin)]
+
+
+@app.get("/api/admin/users", response_model=Page[UserRead], dependencies=admin)
+async def list_users(query: Annotated[AdminUserQuery, Query()]) -> Response:
+    return await users.page(query)
+
+
+@app.get("/api/admin/users/{user}", response_model=Reply[UserRead], dependencies=admin)
+async def read_user(user: str) -> Response:
+    return envelope(await users.read(user))
+
+
+@update("/api/admin/users/{user}", response_model=Reply[UserRead], dependencies=admin)
+async def update_user(user: str, body: UserUpdate, caller: CurrentCaller) -> Response:
+    """Nobody disables or demotes oneself."""
+    return envelope(await users.change(user, body, by=caller.user_id))
+
+
+@app.get("/api/admin/runs", response_model=Page[AdminRunRead], dependencies=admin)
+async def list_all_runs(query: Annotated[AdminRunQuery, Query()]) -> Response:
+    """Everyone's, without what they are about."""
+    return await users.runs(query)
+
+
+@app.post("/api/admin/runs/{run}/cancel", response_model=Reply[AdminRunRead], dependencies=admin)
+async def cancel_any_run(run: UUID) -> Response:
+    return envelope(await users.cancel_run(run))
+
+
+@app.get("/api/admin/stats", response_model=Reply[StatsRead], dependencies=admin)
+async def read_stats() -> Response:
+    return envelope(await analytics.stats())
 
 
 # Sockets ------------------------------------------------------------------------------------------

@@ -643,6 +643,28 @@ async def get_current_caller(
 CurrentCaller = Annotated[Caller, Depends(get_current_caller)]
 
 
+class OnlySignedIn(Exception):
+    """An API key was used for what only a person who has signed in may do."""
+
+
+async def _signed_in(caller: CurrentCaller) -> Caller:
+    if caller.session_id is None:
+        raise OnlySignedIn("An API key cannot do this; sign in.")
+    return caller
+
+
+SignedInCaller = Annotated[Caller, Depends(_signed_in)]
+
+
+class NotAdmin(Exception):
+    """Only administrators may do this."""
+
+
+async def require_admin(caller: SignedInCaller) -> None:
+    """Raise NotAdmin unless the caller is an administrator."""
+    raise NotImplementedError
+
+
 async def get_current_user(caller: CurrentCaller) -> str:
     """The id of the user who sent this request."""
     return caller.user_id
@@ -670,6 +692,13 @@ async def _transaction(
 
 # Function scope: the commit happens before the reply leaves, so a failed one is never a success.
 Tx = Annotated[db.Tx, Depends(_transaction, scope="function")]
+
+
+async def _signed_in_transaction(_caller: SignedInCaller, tx: Tx) -> db.Tx:
+    return tx
+
+
+SignedInTx = Annotated[db.Tx, Depends(_signed_in_transaction)]
 
 
 def mine(model: type[M]) -> Callable[[db.Tx, UUID], Awaitable[M]]:

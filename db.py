@@ -46,6 +46,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
+from infra.vault import Unsealable, Vault
 from models import Base, Event, IdempotencyKey, Quota, Stream, User, uuid7
 from schemas import EventRead, PageQuery
 
@@ -253,8 +254,10 @@ def _row_statement(model: type[Base], names: tuple[str, ...], *, owned: bool, lo
 class _Database:
     """The process's connections; `restrict` is the begin of a login that would bypass the policies."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], wait: float, publish: Publish) -> None:
-        self.pool, self.wait, self.publish = pool, wait, publish
+    def __init__(
+        self, pool: asyncpg.Pool[asyncpg.Record], wait: float, publish: Publish, vault: Vault | None
+    ) -> None:
+        self.pool, self.wait, self.publish, self.vault = pool, wait, publish, vault
         self.restrict = ""
         self.known_users: set[str] = set()
 
@@ -298,11 +301,17 @@ async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def open_database(
-    dsn: str, *, size: int = 8, wait: float = 5, publish: Publish = lambda _topic, _payload: None
+    dsn: str,
+    *,
+    size: int = 8,
+    wait: float = 5,
+    publish: Publish = lambda _topic, _payload: None,
+    vault: Vault | None = None,
 ) -> None:
     """Open the process's pool of `size` connections and check that policies bind the login.
 
-    `publish` is told `user:<id>` after each commit that logged events. Raises Unsafe, Unavailable.
+    `publish` is told `user:<id>` after each commit that logged events; `vault` seals replies that show a
+    secret. Raises Unsafe, Unavailable.
     """
     global _open  # noqa: PLW0603 - one database a process
     try:
@@ -323,7 +332,7 @@ async def open_database(
         )
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise Unavailable(f"cannot connect to the database: {error}") from error
-    database = _Database(pool, wait, publish)
+    database = _Database(pool, wait, publish, vault)
     try:
         database.restrict = await _restriction(database)
     except BaseException:
@@ -570,6 +579,7 @@ class Tx:
     _events: list[str] = field(default_factory=list)
     _hints: set[tuple[str, bytes]] = field(default_factory=set)
     _reply: Response | None = None
+    _reply_is_secret: bool = False
 
     def act_for(self, user_id: str) -> None:
         """Bind a system transaction to the one user whose events it logs."""
@@ -695,7 +705,7 @@ class Tx:
         given = (body.model_dump() if body else {}) | values
         new = self._new(model, given)
         rows = await self._write("insert", model, shape, new, {})
-        location = f"/api/{model.__tablename__}/{new['id']}"
+        location = f"/api/{model.collection()}/{new['id']}"
         self._log(event, model, new["id"], shape, rows[0][0])
         return self.reply(rows[0][0], status, location)
 
@@ -730,10 +740,20 @@ class Tx:
             text = orjson.dumps({name: whole[name] for name in logged_as.model_fields}).decode()
         self.emit(f"{model.resource()}.{event}", (model.resource(), id), text)
 
-    def reply(self, data: str | BaseModel, status: int = 200, location: str | None = None) -> Response:
-        """The answer of this transaction, kept for repeats under the same `Idempotency-Key`."""
+    def reply(
+        self,
+        data: str | BaseModel,
+        status: int = 200,
+        location: str | None = None,
+        *,
+        secret: bool = False,
+    ) -> Response:
+        """The answer of this transaction, kept for repeats under the same `Idempotency-Key`.
+
+        One that shows a `secret` is kept encrypted.
+        """
         headers = {"Location": location} if location else None
-        self._reply = envelope(data, status=status, headers=headers)
+        self._reply, self._reply_is_secret = envelope(data, status=status, headers=headers), secret
         return self._reply
 
     # The end
@@ -744,10 +764,15 @@ class Tx:
         if idempotency is not None:
             if self._reply is None:
                 raise RuntimeError("a transaction with an Idempotency-Key must make its reply")
-            body = _literal(bytes(self._reply.body).decode())
+            body = bytes(self._reply.body)
+            if self._reply_is_secret:
+                sealed = _vault().seal(body, **_reply_place(self.user_id, idempotency.key))
+                kept = f"sealed_reply = decode('{sealed.hex()}', 'hex')"
+            else:
+                kept = f"reply = {_literal(body.decode())}"
             location = _literal(self._reply.headers.get("location"))
             parts.append(
-                f"update idempotency_keys set status = {self._reply.status_code:d}, reply = {body}, "  # noqa: S608
+                f"update idempotency_keys set status = {self._reply.status_code:d}, {kept}, "  # noqa: S608
                 f"location = {location} where user_id = {_literal(self.user_id)} "
                 f"and key = {_literal(idempotency.key)}"
             )
@@ -758,7 +783,10 @@ class Tx:
                 "with head as (insert into streams as s (user_id, last_seq) "  # noqa: S608
                 f"values ({_literal(self.user_id)}, {count}) "
                 f"on conflict (user_id) do update set last_seq = s.last_seq + {count} "
-                "returning user_id, last_seq) insert into events "
+                "returning user_id, last_seq), "
+                "told as (insert into outbox (user_id) select user_id from head where exists (select from "
+                "webhooks w where w.user_id = head.user_id and w.enabled) on conflict do nothing) "
+                "insert into events "
                 "(user_id, seq, id, kind, run_id, resource_type, resource_id, actor, data) "
                 f"select user_id, last_seq - {count} + n, e.id::uuid, kind, run_id::uuid, "
                 "type, resource, actor, data::json from head, "
@@ -806,8 +834,8 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
         "insert into idempotency_keys (user_id, key, fingerprint) "  # noqa: S608 - literals are escaped
         f"values ({_literal(user_id)}, {_literal(wanted.key)}, {_literal(wanted.fingerprint)}) "
         "on conflict (user_id, key) do update "
-        "set fingerprint = excluded.fingerprint, status = null, reply = null, location = null, "
-        "created_at = now() where idempotency_keys.created_at < now() - interval '24 hours'"
+        "set fingerprint = excluded.fingerprint, status = null, reply = null, sealed_reply = null, "
+        "location = null, created_at = now() where idempotency_keys.created_at < now() - interval '24 hours'"
     )
     try:
         tag = await connection.execute(f"{begin}; set local lock_timeout = '2s'; {take}")
@@ -816,7 +844,8 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     if tag != "INSERT 0 0":
         return
     stored = await connection.fetchrow(
-        "select fingerprint, status, location, reply from idempotency_keys where user_id = $1 and key = $2",
+        "select fingerprint, status, location, reply, sealed_reply from idempotency_keys "
+        "where user_id = $1 and key = $2",
         user_id,
         wanted.key,
     )
@@ -827,7 +856,23 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     headers = {"Idempotency-Replayed": "true"}
     if stored["location"]:
         headers["Location"] = stored["location"]
-    raise Repeat(Response(stored["reply"], stored["status"], headers, "application/json"))
+    reply = stored["reply"]
+    if stored["sealed_reply"] is not None:
+        try:
+            reply = _vault().unseal(stored["sealed_reply"], **_reply_place(user_id, wanted.key))
+        except Unsealable as error:
+            raise KeyBusy("the first request was answered, but its reply cannot be read any more") from error
+    raise Repeat(Response(reply, stored["status"], headers, "application/json"))
+
+
+def _vault() -> Vault:
+    if (vault := _database().vault) is None:
+        raise RuntimeError("the database was opened without a vault")
+    return vault
+
+
+def _reply_place(user_id: str, key: str) -> dict[str, str]:
+    return {"table": "idempotency_keys", "column": "sealed_reply", "row": key, "user": user_id}
 
 
 async def do_once(

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
@@ -18,12 +18,14 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     FromClause,
+    Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Text,
+    TextClause,
     UniqueConstraint,
     case,
     func,
@@ -49,7 +51,10 @@ def uuid7() -> UUID:
 
 
 class Base(DeclarativeBase):
-    """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row."""
+    """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row.
+
+    `__collection__` is the name in paths and events where it differs from the table's.
+    """
 
     metadata = MetaData(
         naming_convention={
@@ -69,17 +74,29 @@ class Base(DeclarativeBase):
         list[Any]: JSON(none_as_null=True),
         list[str]: ARRAY(Text),
     }
+    __collection__: ClassVar[str] = ""
     __order__: ClassVar[str] = "id"
     __expressions__: ClassVar[dict[str, Callable[[FromClause], ColumnElement[Any]]]] = {}
 
     @classmethod
+    def collection(cls) -> str:
+        """The name of all such things in paths: `runs`."""
+        return cls.__collection__ or str(cls.__tablename__)
+
+    @classmethod
     def resource(cls) -> str:
         """The name of one such thing in events: `run` for the table `runs`."""
-        return str(cls.__tablename__).removesuffix("s")
+        name = cls.collection()
+        return f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
 
 
 def _now() -> Mapped[datetime]:
     return mapped_column(server_default=func.now())
+
+
+def _where(condition: str) -> TextClause:
+    """The rows that a partial index has."""
+    return text(condition)
 
 
 def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
@@ -108,19 +125,25 @@ class Owned:
 
 
 class User(Base):
-    """Mirrors the caller; the id is the issuer's subject."""
+    """Mirrors the caller; the id is the issuer's subject, `number` the order in which users came.
+
+    `mirrored_at` is the issuer's own time of the profile kept here, so that older news never replaces newer.
+    """
 
     __tablename__ = "users"
     id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     email: Mapped[str | None]
     name: Mapped[str | None]
     image_url: Mapped[str | None]
     role: Mapped[str] = mapped_column(server_default="user")
     preferences: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     disabled_at: Mapped[datetime | None]
+    mirrored_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
-    __table_args__ = (CheckConstraint("role in ('user', 'admin')", name="role"),)
+    __table_args__ = (CheckConstraint("role in ('user', 'admin')", name="role"), Index(None, "number"))
+    __order__ = "number"
 
 
 class Account(Base):
@@ -131,8 +154,43 @@ class Account(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
     email: Mapped[str] = mapped_column(unique=True)
     password_hash: Mapped[str]
+    email_verified_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
+
+
+class AuthCode(Base):
+    """A code that was mailed to prove an address or to set a new password; a system table."""
+
+    __tablename__ = "auth_codes"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    purpose: Mapped[str]
+    code_hash: Mapped[bytes]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = _now()
+    __table_args__ = (
+        CheckConstraint("purpose in ('verify', 'reset')", name="purpose"),
+        Index(None, "account_id", "purpose"),
+        Index(None, "code_hash"),
+    )
+
+
+class ErasedUser(Base):
+    """A user who was erased, by the SHA-256 of the id: late news must not bring one back; a system table."""
+
+    __tablename__ = "erased_users"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    erased_at: Mapped[datetime] = _now()
+
+
+class Inbox(Base):
+    """A message from outside that was taken in, so that its repetition changes nothing; a system table."""
+
+    __tablename__ = "inbox"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime] = _now()
+    __table_args__ = (Index(None, "received_at"),)
 
 
 class SigningKey(Base):
@@ -155,6 +213,20 @@ class AuthSession(Owned, Base):
     expires_at: Mapped[datetime]
     address: Mapped[str | None]
     user_agent: Mapped[str | None]
+
+
+class ApiKey(Owned, Base):
+    """A program's credential: shown once, kept as its SHA-256; `start` is what its owner knows it by."""
+
+    __tablename__ = "api_keys"
+    name: Mapped[str]
+    start: Mapped[str]
+    key_hash: Mapped[bytes]
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    __table_args__ = (Index(None, "key_hash"),)
+    __collection__ = "keys"
 
 
 # The log ------------------------------------------------------------------------------------------
@@ -185,7 +257,8 @@ class Event(Base):
     data: Mapped[dict[str, Any]]
     __table_args__ = (
         PrimaryKeyConstraint("user_id", "seq"),
-        Index(None, "user_id", "run_id", "seq", postgresql_where=text("run_id is not null")),
+        Index(None, "user_id", "run_id", "seq", postgresql_where=_where("run_id is not null")),
+        Index(None, "user_id", "resource_id", "seq"),
     )
     __order__ = "seq"
     __expressions__: ClassVar = {
@@ -205,22 +278,137 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]
     location: Mapped[str | None]
     reply: Mapped[str | None]
+    sealed_reply: Mapped[bytes | None]
     created_at: Mapped[datetime] = _now()
-    __table_args__ = (PrimaryKeyConstraint("user_id", "key"),)
+    __table_args__ = (PrimaryKeyConstraint("user_id", "key"), Index(None, "created_at"))
+
+
+# Webhooks -----------------------------------------------------------------------------------------
+
+
+class Outbox(Base):
+    """A user with webhooks whose log has moved; written in the commit that logs, taken by a worker."""
+
+    __tablename__ = "outbox"
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = _now()
+
+
+class Webhook(Owned, Base):
+    """An address that is told what happens; `cursor` is the `seq` up to which it has deliveries."""
+
+    __tablename__ = "webhooks"
+    name: Mapped[str]
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    disabled_reason: Mapped[str | None]
+    failing_since: Mapped[datetime | None]
+    secret: Mapped[bytes]
+    old_secret: Mapped[bytes | None]
+    old_secret_until: Mapped[datetime | None]
+    cursor: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeliveryStatus(StrEnum):
+    """`pending` is tried at `next_at`; the others are final until its user asks for it again."""
+
+    pending = "pending"
+    succeeded = "succeeded"
+    failed = "failed"
+
+
+class Delivery(Owned, Base):
+    """One event on its way to one webhook; `attempts` are the heads of the newest requests and replies."""
+
+    __tablename__ = "deliveries"
+    webhook_id: Mapped[UUID]
+    event_id: Mapped[UUID]
+    kind: Mapped[str]
+    payload: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="pending")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    attempts: Mapped[list[Any]] = mapped_column(server_default="[]")
+    next_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        _parent("webhooks", "webhook_id", "CASCADE"),
+        _one_of("status", DeliveryStatus),
+        Index(None, "user_id", "webhook_id", "id"),
+        Index("deliveries_due_ix", "next_at", postgresql_where=_where("status = 'pending'")),
+    )
 
 
 # Browsers and what they do ------------------------------------------------------------------------
 
 
 class Quota(Base):
-    """A user's place in the queue: `turn` makes claims fair, `ready_at` says when to look for work."""
+    """A user's limits, null for the server's, and place in the queue.
+
+    `turn` makes claims fair, `ready_at` says when to look for work, `stored_bytes` follows the files' rows.
+    """
 
     __tablename__ = "quotas"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     max_runs: Mapped[int | None]
+    max_computers: Mapped[int | None]
+    max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    requests_per_minute: Mapped[int | None]
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     turn: Mapped[datetime] = mapped_column(server_default=text("'-infinity'"))
     ready_at: Mapped[datetime | None]
-    __table_args__ = (Index(None, "turn", postgresql_where=text("ready_at is not null")),)
+    __table_args__ = (Index(None, "turn", postgresql_where=_where("ready_at is not null")),)
+
+
+class Usage(Base):
+    """What a user has used on one day (UTC); kept when the runs themselves are gone."""
+
+    __tablename__ = "usage"
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    day: Mapped[date]
+    runs: Mapped[int] = mapped_column(server_default="0")
+    active_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    steps: Mapped[int] = mapped_column(server_default="0")
+    frames: Mapped[int] = mapped_column(server_default="0")
+    input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    output_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    __table_args__ = (PrimaryKeyConstraint("user_id", "day"),)
+    __order__ = "day"
+
+
+class SecretKind(StrEnum):
+    """What a secret holds: a sign-in, a seed of one-time codes, or any text."""
+
+    password = "password"  # noqa: S105 - the name of a kind
+    totp = "totp"
+    text = "text"
+
+
+class Secret(Owned, Base):
+    """What only a browser may be told, and only on its `origins`; `fields` names what is sealed."""
+
+    __tablename__ = "secrets"
+    name: Mapped[str]
+    kind: Mapped[str]
+    fields: Mapped[list[str]]
+    origins: Mapped[list[str]]
+    sealed: Mapped[bytes]
+    used_at: Mapped[datetime | None]
+    __table_args__ = (_one_of("kind", SecretKind), UniqueConstraint("user_id", "name"))
+
+
+class Profile(Owned, Base):
+    """Cookies and storage of signed-in sites, sealed; what is shown of them are `domains` and counts."""
+
+    __tablename__ = "profiles"
+    name: Mapped[str]
+    state: Mapped[bytes | None]
+    domains: Mapped[list[str]] = mapped_column(server_default="{}")
+    cookie_count: Mapped[int] = mapped_column(server_default="0")
+    origin_count: Mapped[int] = mapped_column(server_default="0")
+    saved_at: Mapped[datetime | None]
+    __table_args__ = (UniqueConstraint("user_id", "name"),)
 
 
 class ComputerState(StrEnum):
@@ -243,6 +431,7 @@ class Computer(Owned, Base):
     """One browser session; owned by one process at a time, fenced by `lease_epoch`."""
 
     __tablename__ = "computers"
+    profile_id: Mapped[UUID | None]
     name: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="opening")
     settings: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
@@ -259,11 +448,21 @@ class Computer(Owned, Base):
     lease_expires_at: Mapped[datetime | None]
     used_at: Mapped[datetime] = _now()
     __table_args__ = (
+        _optional("profiles", "profile_id"),
+        Index(None, "user_id", "profile_id", postgresql_where=_where("profile_id is not null")),
         _one_of("state", ComputerState),
         _one_of("control_state", ControlState),
-        Index("computers_waiting_ix", "user_id", "id", postgresql_where=text("state = 'opening'")),
-        Index("computers_lease_ix", "lease_owner", postgresql_where=text("lease_owner is not null")),
+        Index("computers_waiting_ix", "user_id", "id", postgresql_where=_where("state = 'opening'")),
+        Index("computers_lease_ix", "lease_owner", postgresql_where=_where("lease_owner is not null")),
     )
+
+
+class Thread(Owned, Base):
+    """A conversation that runs belong to."""
+
+    __tablename__ = "threads"
+    name: Mapped[str]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class Workflow(Owned, Base):
@@ -274,6 +473,60 @@ class Workflow(Owned, Base):
     definition: Mapped[dict[str, Any]]
     parameters: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     version: Mapped[int] = mapped_column(server_default="1")
+
+
+class WorkflowVersion(Owned, Base):
+    """What a workflow was; every save of its definition or parameters makes one."""
+
+    __tablename__ = "workflow_versions"
+    workflow_id: Mapped[UUID]
+    version: Mapped[int]
+    definition: Mapped[dict[str, Any]]
+    parameters: Mapped[dict[str, Any]]
+    actor: Mapped[str]
+    __table_args__ = (
+        _parent("workflows", "workflow_id", "CASCADE"),
+        UniqueConstraint("user_id", "workflow_id", "version"),
+    )
+    __order__ = "version"
+
+
+class Missed(StrEnum):
+    """What a schedule does about fires that no scheduler was there for."""
+
+    skip = "skip"
+    once = "once"
+    all = "all"
+
+
+class Overlap(StrEnum):
+    """What a schedule does at a fire while its run before still goes on."""
+
+    skip = "skip"
+    queue = "queue"
+
+
+class Schedule(Owned, Base):
+    """Starts runs of a workflow by the clock of a time zone; `run` is what each of them is made of."""
+
+    __tablename__ = "schedules"
+    workflow_id: Mapped[UUID]
+    name: Mapped[str]
+    cron: Mapped[str]
+    time_zone: Mapped[str]
+    missed: Mapped[str]
+    overlap: Mapped[str]
+    run: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    next_at: Mapped[datetime | None]
+    last_at: Mapped[datetime | None]
+    __table_args__ = (
+        _parent("workflows", "workflow_id", "CASCADE"),
+        _one_of("missed", Missed),
+        _one_of("overlap", Overlap),
+        Index(None, "user_id", "workflow_id"),
+        Index("schedules_due_ix", "next_at", postgresql_where=_where("enabled and next_at is not null")),
+    )
 
 
 class RunStatus(StrEnum):
@@ -319,6 +572,13 @@ class Run(Owned, Base):
     __tablename__ = "runs"
     workflow_id: Mapped[UUID | None]
     computer_id: Mapped[UUID | None]
+    profile_id: Mapped[UUID | None]
+    thread_id: Mapped[UUID | None]
+    schedule_id: Mapped[UUID | None]
+    scheduled_for: Mapped[datetime | None]
+    retry_of: Mapped[UUID | None]
+    first_step: Mapped[int] = mapped_column(server_default="1")
+    save_profile: Mapped[bool] = mapped_column(server_default=text("false"))
     title: Mapped[str]
     definition: Mapped[dict[str, Any]]
     params: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
@@ -344,19 +604,30 @@ class Run(Owned, Base):
     __table_args__ = (
         _optional("workflows", "workflow_id"),
         _optional("computers", "computer_id"),
+        _optional("profiles", "profile_id"),
+        _optional("threads", "thread_id"),
+        _optional("schedules", "schedule_id"),
+        _optional("runs", "retry_of"),
         _one_of("status", RunStatus),
         _one_of("control", Control),
+        UniqueConstraint("user_id", "schedule_id", "scheduled_for"),
+        Index(None, "id"),
         Index(None, "user_id", "workflow_id", "id"),
+        Index(None, "user_id", "thread_id", "id", postgresql_where=_where("thread_id is not null")),
+        Index(None, "user_id", "profile_id", postgresql_where=_where("profile_id is not null")),
+        Index(None, "user_id", "retry_of", postgresql_where=_where("retry_of is not null")),
         Index(
             "runs_queued_ix",
             "user_id",
             text("priority desc"),
             "id",
-            postgresql_where=text("status = 'queued'"),
+            postgresql_where=_where("status = 'queued'"),
         ),
-        Index("runs_lease_ix", "lease_owner", postgresql_where=text("lease_owner is not null")),
-        Index("runs_live_ix", "user_id", postgresql_where=text("lease_owner is not null")),
-        Index("runs_computer_ix", "user_id", "computer_id", postgresql_where=text("computer_id is not null")),
+        Index("runs_lease_ix", "lease_owner", postgresql_where=_where("lease_owner is not null")),
+        Index("runs_live_ix", "user_id", postgresql_where=_where("lease_owner is not null")),
+        Index(
+            "runs_computer_ix", "user_id", "computer_id", postgresql_where=_where("computer_id is not null")
+        ),
     )
     __expressions__: ClassVar = {"position": _position}
 
@@ -400,6 +671,71 @@ class Step(Owned, Base):
     __order__ = "number"
 
 
+class Role(StrEnum):
+    """Who says a message."""
+
+    user = "user"
+    assistant = "assistant"
+    system = "system"
+
+
+class Message(Owned, Base):
+    """Something said in a thread or to a run; `taken_at` is when the run heard it."""
+
+    __tablename__ = "messages"
+    thread_id: Mapped[UUID | None]
+    run_id: Mapped[UUID | None]
+    role: Mapped[str]
+    text: Mapped[str]
+    data: Mapped[dict[str, Any] | None]
+    taken_at: Mapped[datetime | None]
+    __table_args__ = (
+        _parent("threads", "thread_id", "CASCADE"),
+        _parent("runs", "run_id", "CASCADE"),
+        _one_of("role", Role),
+        CheckConstraint("thread_id is not null or run_id is not null", name="place"),
+        Index(None, "user_id", "thread_id", "id", postgresql_where=_where("thread_id is not null")),
+        Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
+    )
+
+
+class ApprovalStatus(StrEnum):
+    """All but `pending` are final."""
+
+    pending = "pending"
+    approved = "approved"
+    denied = "denied"
+    expired = "expired"
+    cancelled = "cancelled"
+
+
+class Approval(Owned, Base):
+    """A question of a run about exactly one action, named by `digest`; `arguments` are its user's edit."""
+
+    __tablename__ = "approvals"
+    run_id: Mapped[UUID]
+    step_id: Mapped[UUID | None]
+    screenshot_id: Mapped[UUID | None]
+    status: Mapped[str] = mapped_column(server_default="pending")
+    title: Mapped[str]
+    action: Mapped[dict[str, Any]]
+    digest: Mapped[str]
+    url: Mapped[str | None]
+    arguments: Mapped[dict[str, Any] | None]
+    note: Mapped[str | None]
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    __table_args__ = (
+        _parent("runs", "run_id", "CASCADE"),
+        _optional("steps", "step_id"),
+        _optional("files", "screenshot_id"),
+        _one_of("status", ApprovalStatus),
+        Index(None, "user_id", "run_id", "id"),
+        Index("approvals_pending_ix", "expires_at", postgresql_where=_where("status = 'pending'")),
+    )
+
+
 class File(Owned, Base):
     """What a run saw, fetched or made; its bytes are in the file store under `storage_key`."""
 
@@ -415,12 +751,47 @@ class File(Owned, Base):
     __table_args__ = (
         _parent("runs", "run_id", "CASCADE"),
         _optional("computers", "computer_id"),
-        CheckConstraint("kind in ('screenshot', 'download', 'upload')", name="kind"),
-        Index(None, "user_id", "run_id", "id", postgresql_where=text("run_id is not null")),
+        CheckConstraint("kind in ('screenshot', 'download', 'upload', 'recording')", name="kind"),
+        Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
     )
 
 
-SYSTEM_TABLES = (Account, SigningKey)
+class Frame(Owned, Base):
+    """One picture of a run's recording: `length` bytes at `position` of a segment file."""
+
+    __tablename__ = "frames"
+    run_id: Mapped[UUID]
+    file_id: Mapped[UUID]
+    number: Mapped[int]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[int | None]
+    captured_at: Mapped[datetime]
+    position: Mapped[int] = mapped_column(BigInteger)
+    length: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    __table_args__ = (
+        _parent("runs", "run_id", "CASCADE"),
+        _parent("files", "file_id", "CASCADE"),
+        UniqueConstraint("user_id", "run_id", "number"),
+        Index(None, "user_id", "file_id"),
+    )
+    __order__ = "number"
+
+
+class Removal(Base):
+    """Bytes in the file store that no row speaks of, to be removed from `not_before` on; a system table.
+
+    Written before bytes are stored and when their row is deleted, and gone once a row speaks of them.
+    """
+
+    __tablename__ = "removals"
+    place: Mapped[str] = mapped_column(primary_key=True)
+    not_before: Mapped[datetime] = _now()
+    __table_args__ = (Index(None, "not_before"),)
+
+
+SYSTEM_TABLES = (Account, AuthCode, ErasedUser, Inbox, Removal, SigningKey)
 OWNED_TABLES = tuple(
     mapper.class_ for mapper in Base.registry.mappers if mapper.class_ not in (User, *SYSTEM_TABLES)
 )

@@ -54,11 +54,15 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         bus = make_bus(dsn, settings.redis_url)
         await bus.start()
         stack.push_async_callback(bus.close)
+        keys = vault.load_vault(settings.data_dir, settings.secret_keys)
         await db.open_database(
-            dsn, size=settings.database_pool, wait=settings.database_wait_seconds, publish=bus.publish
+            dsn,
+            size=settings.database_pool,
+            wait=settings.database_wait_seconds,
+            publish=bus.publish,
+            vault=keys,
         )
         stack.push_async_callback(db.close_database)
-        keys = vault.load_vault(settings.data_dir, settings.secret_keys)
         store = await storage.open_directory(settings.data_dir / "files")
         if not clerk_auth.clerk_issuer(settings):
             await identity.start(keys)

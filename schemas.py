@@ -1,6 +1,6 @@
 """The wire: what each resource's requests and replies look like, and the messages of the socket."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -14,7 +14,19 @@ from pydantic import (
     model_validator,
 )
 
-from models import ComputerState, Control, ControlState, RunStatus, StepStatus
+from models import (
+    ApprovalStatus,
+    ComputerState,
+    Control,
+    ControlState,
+    DeliveryStatus,
+    Missed,
+    Overlap,
+    Role,
+    RunStatus,
+    SecretKind,
+    StepStatus,
+)
 
 T = TypeVar("T")
 
@@ -251,6 +263,175 @@ class Preferences(BaseModel):
         return self
 
 
+class UsageQuery(Wire):
+    """How many days back, today (UTC) included."""
+
+    days: int = Field(30, ge=1, le=366)
+
+
+class UsageDay(Wire):
+    """What ended on one day (UTC)."""
+
+    day: date
+    runs: int
+    active_ms: int = Field(description="Time that runs spent acting, in milliseconds.")
+    steps: int
+    frames: int = Field(description="Pictures that recordings kept.")
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class LimitsRead(Wire):
+    """What this user may use at once."""
+
+    max_runs: int
+    max_computers: int
+    max_storage_bytes: int | None = Field(description="null is no limit.")
+    requests_per_minute: int | None = Field(description="null is the server's own limit.")
+
+
+class UsageRead(Wire):
+    days: list[UsageDay] = Field(description="Newest first; days without any use are left out.")
+    total: UsageDay | None = Field(
+        description="The sum of `days`, under the first of them; null without any."
+    )
+    stored_bytes: int
+    limits: LimitsRead
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+Scope = Literal["read", "run", "write"]
+
+
+class KeyCreate(Wire):
+    """`read` reads; `run` also starts, steers and answers runs and computers; `write` does all the rest."""
+
+    name: Name
+    scopes: list[Scope] = Field(["read"], min_length=1, max_length=3)
+    expires_at: Instant | None = None
+
+
+class KeyUpdate(Patch):
+    clearable = frozenset({"expires_at"})
+    name: Name | None = None
+    scopes: list[Scope] | None = Field(None, min_length=1, max_length=3)
+    expires_at: Instant | None = None
+
+
+class KeyRead(Wire):
+    id: UUID
+    name: str
+    start: str = Field(description="How the key begins, to tell it from others.")
+    scopes: list[Scope]
+    expires_at: Instant | None
+    last_used_at: Instant | None = Field(description="Exact to a minute.")
+    created_at: Instant
+    updated_at: Instant
+
+
+class KeyCreated(KeyRead):
+    """The only time that the key itself is shown."""
+
+    key: str
+
+
+# Secrets ------------------------------------------------------------------------------------------
+
+SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+SecretText = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+Origin = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        to_lower=True,
+        max_length=300,
+        pattern=r"^https?://[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
+    ),
+]
+TotpSeed = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=8, max_length=2000),
+    Field(description="A base32 seed or an otpauth:// address."),
+]
+
+
+class SecretCreate(Wire):
+    """A `password` may come with a username and with the seed of one-time codes; values are never shown."""
+
+    name: SecretName = Field(description="As placeholders write it: `{{ secrets.name.password }}`.")
+    kind: SecretKind
+    origins: list[Origin] = Field([], max_length=50, description="The only origins it is filled in on.")
+    username: SecretText | None = None
+    password: SecretText | None = None
+    totp: TotpSeed | None = None
+    text: SecretText | None = None
+
+
+class SecretUpdate(Patch):
+    """The kind stays; a value that is sent replaces the one before, null removes an optional one."""
+
+    clearable = frozenset({"username", "totp"})
+    name: SecretName | None = None
+    origins: list[Origin] | None = Field(None, max_length=50)
+    username: SecretText | None = None
+    password: SecretText | None = None
+    totp: TotpSeed | None = None
+    text: SecretText | None = None
+
+
+class SecretRead(Wire):
+    id: UUID
+    name: str
+    kind: SecretKind
+    fields: list[str] = Field(description="Which values it has: username, password, totp, text.")
+    origins: list[str]
+    used_at: Instant | None
+    created_at: Instant
+    updated_at: Instant
+
+
+# Profiles -----------------------------------------------------------------------------------------
+
+
+class ProfileCreate(Wire):
+    name: Name
+
+
+class ProfileUpdate(Patch):
+    name: Name | None = None
+
+
+class ProfileState(Wire):
+    """Exactly one of the forms that browsers and their extensions export."""
+
+    storage_state: dict[str, Any] | None = Field(None, description="Playwright's storage state.")
+    cookies_txt: str | None = Field(None, description="A Netscape cookies.txt.")
+    cookies: list[dict[str, Any]] | None = Field(None, description="The JSON list that extensions export.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if sum(form is not None for form in (self.storage_state, self.cookies_txt, self.cookies)) != 1:
+            raise ValueError("give exactly one of storage_state, cookies_txt and cookies")
+        return self
+
+
+class ProfileCapture(Wire):
+    computer_id: UUID = Field(description="An open computer, whose cookies and storage are kept.")
+
+
+class ProfileRead(Wire):
+    id: UUID
+    name: str
+    domains: list[str] = Field(description="Where its cookies and storage belong; values are never shown.")
+    cookie_count: int
+    origin_count: int
+    saved_at: Instant | None
+    created_at: Instant
+    updated_at: Instant
+
+
 # Computers ----------------------------------------------------------------------------------------
 
 
@@ -271,6 +452,7 @@ class ComputerSettings(Wire):
 
 class ComputerCreate(Wire):
     name: Name = "Computer"
+    profile_id: UUID | None = Field(None, description="Whose cookies and storage it begins with.")
     settings: ComputerSettings = ComputerSettings()
 
 
@@ -284,6 +466,7 @@ class ComputerQuery(NamedQuery):
 
 class ComputerRead(Wire):
     id: UUID
+    profile_id: UUID | None
     name: str
     state: ComputerState
     settings: dict[str, Any]
@@ -318,6 +501,52 @@ class ActionRead(Wire):
 
     output: Any
     image: str | None = None
+
+
+# Threads ------------------------------------------------------------------------------------------
+
+Label = Annotated[str, StringConstraints(max_length=500)]
+
+
+class ThreadCreate(Wire):
+    name: Name = "Thread"
+    labels: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Label] = Field(
+        {}, max_length=50
+    )
+
+
+class ThreadUpdate(Patch):
+    name: Name | None = None
+    labels: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Label] | None = Field(
+        None, max_length=50
+    )
+
+
+class ThreadRead(Wire):
+    id: UUID
+    name: str
+    labels: dict[str, str]
+    created_at: Instant
+    updated_at: Instant
+
+
+class MessageCreate(Wire):
+    """What its user says; `data` is for programs."""
+
+    text: str = Field(min_length=1, max_length=100_000)
+    data: dict[str, Any] | None = None
+
+
+class MessageRead(Wire):
+    id: UUID
+    thread_id: UUID | None
+    run_id: UUID | None
+    role: Role
+    text: str
+    data: dict[str, Any] | None
+    taken_at: Instant | None = Field(description="When the run heard it.")
+    created_at: Instant
+    updated_at: Instant
 
 
 # Workflows ----------------------------------------------------------------------------------------
@@ -371,6 +600,20 @@ class WorkflowDetail(WorkflowRead):
     definition: dict[str, Any]
 
 
+class WorkflowRestore(Wire):
+    version: int = Field(ge=1, lt=2**31, description="What it was then becomes its newest version.")
+
+
+class VersionRead(Wire):
+    id: UUID
+    workflow_id: UUID
+    version: int
+    definition: dict[str, Any]
+    parameters: dict[str, Any]
+    actor: str = Field(description="Who saved it.")
+    created_at: Instant
+
+
 # Runs ---------------------------------------------------------------------------------------------
 
 
@@ -382,6 +625,14 @@ class RunCreate(Wire):
     parameters: dict[str, Any] = Field({}, description="JSON Schema of `params`, beside a definition.")
     params: dict[str, Any] = {}
     computer_id: UUID | None = Field(None, description="An open computer to use, and to leave open.")
+    profile_id: UUID | None = Field(None, description="Whose cookies and storage its browser begins with.")
+    save_profile: bool = Field(False, description="Keep them in the profile again when the run ends well.")
+    thread_id: UUID | None = Field(
+        None, description="The conversation it belongs to; one of its runs at a time."
+    )
+    on_conflict: Literal["reject", "enqueue", "interrupt"] = Field(
+        "enqueue", description="What to do while another run of the thread goes on."
+    )
     allowed_domains: list[Domain] = Field([], max_length=100, description="Empty allows every public host.")
     priority: int = Field(0, ge=-100, le=100)
     run_after: Instant | None = None
@@ -399,12 +650,29 @@ class RunCreate(Wire):
 class RunQuery(PageQuery):
     status: RunStatus | None = None
     workflow_id: UUID | None = None
+    thread_id: UUID | None = None
+    schedule_id: UUID | None = None
+
+
+class RunRetry(Wire):
+    from_step: int = Field(1, ge=1, le=1000, description="Number of the step to begin with.")
+
+
+class RunToWorkflow(Wire):
+    name: Name | None = Field(None, description="Default is the run's title.")
 
 
 class RunRead(Wire):
     id: UUID
     workflow_id: UUID | None
     computer_id: UUID | None
+    profile_id: UUID | None
+    thread_id: UUID | None
+    schedule_id: UUID | None
+    scheduled_for: Instant | None = Field(description="The fire of its schedule.")
+    retry_of: UUID | None = Field(description="The run that this one tries again.")
+    first_step: int = Field(description="Number of the step that it begins with.")
+    save_profile: bool
     title: str
     params: dict[str, Any]
     allowed_domains: list[str]
@@ -454,12 +722,126 @@ class StepRead(Wire):
     duration_ms: int | None
 
 
+# Approvals ----------------------------------------------------------------------------------------
+
+
+class ApprovalQuery(PageQuery):
+    status: ApprovalStatus | None = None
+    run_id: UUID | None = None
+
+
+class ApprovalDecision(Wire):
+    """`arguments` may be edited on the way; `digest`, when given, must be that of the question answered."""
+
+    decision: Literal["approve", "deny"]
+    digest: str | None = Field(None, max_length=64)
+    arguments: dict[str, Any] | None = None
+    note: str | None = Field(None, max_length=2000)
+
+
+class ApprovalRead(Wire):
+    id: UUID
+    run_id: UUID
+    step_id: UUID | None
+    screenshot_id: UUID | None = Field(description="What the page looked like when it was asked.")
+    status: ApprovalStatus
+    title: str
+    action: dict[str, Any] = Field(description="Exactly what would be done.")
+    digest: str = Field(description="SHA-256 of the action, its page, run and step.")
+    url: str | None
+    arguments: dict[str, Any] | None = Field(description="The action's arguments as its user edited them.")
+    note: str | None
+    decided_by: str | None
+    decided_at: Instant | None
+    expires_at: Instant = Field(description="Denied by then, if nobody answers.")
+    created_at: Instant
+    updated_at: Instant
+
+
+# Schedules ----------------------------------------------------------------------------------------
+
+Cron = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+TimeZone = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class ScheduledRun(Wire):
+    """What each run is made of, beside the workflow."""
+
+    params: dict[str, Any] = {}
+    profile_id: UUID | None = None
+    save_profile: bool = False
+    thread_id: UUID | None = None
+    allowed_domains: list[Domain] = Field([], max_length=100)
+    priority: int = Field(0, ge=-100, le=100)
+    timeout_seconds: int | None = Field(None, ge=1, le=86400)
+
+
+class ScheduleCreate(Wire):
+    workflow_id: UUID
+    name: Name
+    cron: Cron = Field(
+        description="Five fields (minute hour day month weekday), or @hourly, @daily and the like."
+    )
+    time_zone: TimeZone = Field("UTC", description="IANA name, such as Europe/Berlin.")
+    missed: Missed = Missed.once
+    overlap: Overlap = Overlap.skip
+    run: ScheduledRun = ScheduledRun()
+    enabled: bool = True
+
+
+class ScheduleUpdate(Patch):
+    name: Name | None = None
+    cron: Cron | None = None
+    time_zone: TimeZone | None = None
+    missed: Missed | None = None
+    overlap: Overlap | None = None
+    run: ScheduledRun | None = None
+
+
+class ScheduleQuery(NamedQuery):
+    workflow_id: UUID | None = None
+    enabled: bool | None = None
+
+
+class ScheduleRead(Wire):
+    id: UUID
+    workflow_id: UUID
+    name: str
+    cron: str
+    time_zone: str
+    missed: Missed
+    overlap: Overlap
+    run: dict[str, Any]
+    enabled: bool
+    next_at: Instant | None
+    last_at: Instant | None = Field(description="Its newest fire.")
+    created_at: Instant
+    updated_at: Instant
+
+
+class PreviewQuery(Wire):
+    count: int = Field(5, ge=1, le=50)
+
+
+class CronPreview(PreviewQuery):
+    cron: Cron
+    time_zone: TimeZone = "UTC"
+
+
+class SchedulePreview(Wire):
+    explanation: str = Field(description="The cron expression in words.")
+    fires: list[Instant] = Field(description="The next fires.")
+
+
 # Files --------------------------------------------------------------------------------------------
+
+
+FileKind = Literal["screenshot", "download", "upload", "recording"]
 
 
 class FileQuery(NamedQuery):
     run_id: UUID | None = None
-    kind: Literal["screenshot", "download", "upload"] | None = None
+    kind: FileKind | None = None
 
 
 class FileUpdate(Patch):
@@ -470,11 +852,82 @@ class FileRead(Wire):
     id: UUID
     run_id: UUID | None
     computer_id: UUID | None
-    kind: Literal["screenshot", "download", "upload"]
+    kind: FileKind
     name: str
     content_type: str
     size: int
     sha256: str
+    created_at: Instant
+    updated_at: Instant
+
+
+# Webhooks -----------------------------------------------------------------------------------------
+
+WebhookUrl = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^https?://[^\s@]+$")
+]
+EventFilter = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z_]+(\.[a-z_]+)*\.?)$", max_length=100)]
+
+
+class WebhookCreate(Wire):
+    name: Name = "Webhook"
+    url: WebhookUrl
+    events: list[EventFilter] = Field(
+        ["*"], min_length=1, max_length=50, description="Kinds, beginnings that end in a dot, or `*`."
+    )
+
+
+class WebhookUpdate(Patch):
+    name: Name | None = None
+    url: WebhookUrl | None = None
+    events: list[EventFilter] | None = Field(None, min_length=1, max_length=50)
+    enabled: bool | None = None
+
+
+class WebhookRead(Wire):
+    id: UUID
+    name: str
+    url: str
+    events: list[str]
+    enabled: bool
+    disabled_reason: str | None
+    failing_since: Instant | None
+    old_secret_until: Instant | None = Field(description="How long the secret before also signs.")
+    created_at: Instant
+    updated_at: Instant
+
+
+class WebhookCreated(WebhookRead):
+    """The only time that the signing secret is shown."""
+
+    secret: str
+
+
+class DeliveryQuery(PageQuery):
+    status: DeliveryStatus | None = None
+
+
+class AttemptRead(Wire):
+    """One request and the head of its reply; the reply's body is never kept."""
+
+    at: Instant
+    duration_ms: int
+    status: int | None = Field(description="HTTP status of the reply; null when none came.")
+    error: str | None
+    request_headers: dict[str, str]
+    response_headers: dict[str, str]
+
+
+class DeliveryRead(Wire):
+    id: UUID
+    webhook_id: UUID
+    event_id: UUID
+    kind: str
+    status: DeliveryStatus
+    attempt: int
+    attempts: list[AttemptRead] = Field(description="The newest twenty, oldest first.")
+    next_at: Instant | None
+    finished_at: Instant | None
     created_at: Instant
     updated_at: Instant
 
@@ -488,6 +941,19 @@ class EventQuery(OldestFirstQuery):
     after: int | None = Field(None, ge=0, le=2**62)
     kind: str | None = Field(None, max_length=100)
     run_id: UUID | None = None
+    resource_type: str | None = Field(None, max_length=50)
+    resource_id: str | None = Field(None, max_length=300)
+
+
+class ActivityRead(Wire):
+    """An event in words."""
+
+    seq: int
+    at: Instant
+    text: str = Field(description="What happened, as a sentence.")
+    kind: str
+    run_id: UUID | None
+    resource: "ResourceRead"
 
 
 class ResourceRead(Wire):
@@ -504,6 +970,120 @@ class EventRead(Wire):
     at: Instant
     actor: str
     data: dict[str, Any]
+
+
+# Analytics ----------------------------------------------------------------------------------------
+
+
+class AnalyticsQuery(Wire):
+    """Runs that were created from `since` to before `until`; default is the last 30 days."""
+
+    since: Instant | None = None
+    until: Instant | None = None
+    workflow_id: UUID | None = None
+
+
+class TimelineQuery(AnalyticsQuery):
+    by: Literal["day", "week"] = "day"
+    time_zone: TimeZone = "UTC"
+
+
+class RunCounts(Wire):
+    """How runs went; durations are of those that ended well or failed, in milliseconds, pauses left out."""
+
+    runs: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    success_rate: float | None = Field(description="Of those that succeeded or failed; null without any.")
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class AnalyticsSummary(RunCounts):
+    live: int = Field(description="Runs that have not ended.")
+
+
+class TimelinePoint(RunCounts):
+    start: date = Field(description="The day, or the Monday of the week.")
+
+
+class WorkflowCounts(RunCounts):
+    workflow_id: UUID | None = Field(description="null for runs of their own definitions.")
+    name: str | None
+    failing_step: int | None = Field(description="Number of the step that failed most often.")
+    failing_step_title: str | None
+
+
+# Admin --------------------------------------------------------------------------------------------
+
+
+class AdminUserQuery(PageQuery):
+    q: str | None = Field(None, min_length=1, max_length=200, description="Part of the email or name.")
+    role: Literal["user", "admin"] | None = None
+    disabled: bool | None = None
+
+
+class UserRead(Wire):
+    """What an administrator sees of a user: never any contents."""
+
+    id: str
+    email: str | None
+    name: str | None
+    role: Literal["user", "admin"]
+    disabled_at: Instant | None
+    max_runs: int | None
+    max_computers: int | None
+    max_storage_bytes: int | None
+    requests_per_minute: int | None
+    stored_bytes: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class UserUpdate(Patch):
+    """Limits that are null are the server's."""
+
+    clearable = frozenset({"max_runs", "max_computers", "max_storage_bytes", "requests_per_minute"})
+    role: Literal["user", "admin"] | None = None
+    disabled: bool | None = Field(None, description="Ends sockets and runs, and refuses every credential.")
+    max_runs: int | None = Field(None, ge=0, le=1000)
+    max_computers: int | None = Field(None, ge=0, le=1000)
+    max_storage_bytes: int | None = Field(None, ge=0, le=2**50)
+    requests_per_minute: int | None = Field(None, ge=1, le=1_000_000)
+
+
+class AdminRunQuery(PageQuery):
+    status: RunStatus | None = None
+    owner: str | None = Field(None, max_length=300, description="A user's id.")
+
+
+class AdminRunRead(Wire):
+    """A run without what it is about."""
+
+    id: UUID
+    owner: str
+    status: RunStatus
+    control: Control
+    reason: str | None
+    priority: int
+    attempt: int
+    active_ms: int
+    step_count: int
+    error_code: str | None
+    started_at: Instant | None
+    finished_at: Instant | None
+    created_at: Instant
+
+
+class StatsRead(Wire):
+    users: int
+    disabled_users: int
+    runs: dict[str, int] = Field(description="By status.")
+    oldest_queued_seconds: float | None
+    computers: int = Field(description="Open browsers.")
+    stored_bytes: int
+    pending_deliveries: int
 
 
 # Socket -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
 from runs import computers, files, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, look_at_queue
-from schemas import RunCreate, RunRead
+from schemas import MessageCreate, RunCreate, RunRead, RunRetry
 from settings import settings
 
 log = structlog.get_logger()
@@ -97,6 +97,14 @@ async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
     if event is not None:
         tx.announce(f"run.{event}", changed, RunRead)
     return tx.reply(RunRead.model_validate(changed))
+
+
+async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:
+    raise NotImplementedError
+
+
+async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:
+    raise NotImplementedError
 
 
 async def wait(user_id: str, id: UUID, seconds: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
+from uuid import UUID
 
 import orjson
 from pydantic import (
@@ -21,8 +22,9 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 from starlette.responses import JSONResponse, Response
 
+import db
 from browser.selectors import selector_problem
-from models import Workflow
+from models import Run, Workflow, WorkflowVersion, uuid7
 from runs.parameters import (
     Invalid,
     InvalidParams,
@@ -34,8 +36,10 @@ from runs.parameters import (
 )
 from runs.placeholders import BadPlaceholder, PlaceholderMissing, fill, is_whole, masked, paths, written
 from schemas import (
+    RunToWorkflow,
     WorkflowCheck,
     WorkflowCreate,
+    WorkflowDetail,
     WorkflowImport,
     WorkflowProblem,
     WorkflowUpdate,
@@ -51,16 +55,19 @@ __all__ = [
     "Problem",
     "as_recording",
     "checked",
+    "create",
     "export_recorder",
     "fill",
     "from_recording",
+    "from_run",
     "import_recorder",
     "judge",
-    "next_version",
     "parse",
     "problems",
     "resolve_params",
+    "restore",
     "safe",
+    "update",
     "violations",
 ]
 
@@ -596,10 +603,63 @@ def as_recording(workflow: Workflow) -> Response:
     return JSONResponse(export_recorder(workflow.definition), headers=headers)
 
 
-def next_version(workflow: Workflow, body: WorkflowUpdate) -> int:
-    """The version after this change, which must be right as a whole; raises InvalidWorkflow."""
+async def create(tx: db.Tx, body: WorkflowCreate) -> Response:
+    """Store a checked workflow as its first version."""
+    workflow_id = uuid7()
+    response = await tx.create(Workflow, WorkflowDetail, body, id=workflow_id)
+    await _keep_version(tx, workflow_id, 1, body.definition, body.parameters)
+    return response
+
+
+async def update(tx: db.Tx, workflow: Workflow, body: WorkflowUpdate) -> Response:
+    """Set the fields sent; a definition or parameters, right as a whole, are a new version.
+
+    Raises InvalidWorkflow.
+    """
     if body.definition is None and body.parameters is None:
-        return workflow.version
+        return await tx.update(Workflow, WorkflowDetail, workflow.id, body)
     definition = workflow.definition if body.definition is None else body.definition
-    parse(definition, workflow.parameters if body.parameters is None else body.parameters)
-    return workflow.version + 1
+    parameters = workflow.parameters if body.parameters is None else body.parameters
+    parse(definition, parameters)
+    version = workflow.version + 1
+    await _keep_version(tx, workflow.id, version, definition, parameters)
+    return await tx.update(Workflow, WorkflowDetail, workflow.id, body, version=version)
+
+
+async def restore(tx: db.Tx, workflow: Workflow, version: int) -> Response:
+    """Save what a version was as the newest one. Raises NoResultFound."""
+    kept = await tx.one(WorkflowVersion, workflow_id=workflow.id, version=version)
+    body = WorkflowUpdate(definition=kept.definition, parameters=kept.parameters)
+    return await update(tx, workflow, body)
+
+
+async def from_run(tx: db.Tx, run: Run, body: RunToWorkflow) -> Response:
+    """Store what a run did as a workflow; its params become the parameters' defaults."""
+    properties = {
+        name: {"default": value} | ({"type": kind} if (kind := _json_type(value)) else {})
+        for name, value in run.params.items()
+    }
+    parameters = {"type": "object", "properties": properties} if properties else {}
+    name = body.name or run.title.strip()[:200] or "Run"
+    return await create(
+        tx, checked(WorkflowCreate(name=name, definition=run.definition, parameters=parameters))
+    )
+
+
+def _json_type(value: object) -> str | None:
+    """The JSON Schema type of a value; null says nothing about what else may stand there."""
+    kinds = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return kinds.get(type(value))
+
+
+async def _keep_version(
+    tx: db.Tx, workflow_id: UUID, version: int, definition: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    await tx.add(
+        WorkflowVersion,
+        workflow_id=workflow_id,
+        version=version,
+        definition=definition,
+        parameters=parameters,
+        actor=tx.actor,
+    )

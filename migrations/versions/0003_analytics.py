@@ -1,0 +1,14 @@
+"""Aggregates: what analytics, usage and the administrator are told."""
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass

@@ -1,0 +1,1 @@
+"""What is past its time: kept as long as the settings say, then removed."""
