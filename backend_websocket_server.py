@@ -30,7 +30,7 @@ from browser import actions, chromium
 from browser.actions import Action
 from clerk_auth import CurrentCaller, CurrentUser, Once, SignedInCaller, SignedInTx, Tx, mine
 from db import envelope
-from infra import storage
+from infra import storage, vault
 from models import (
     ApiKey,
     Approval,
@@ -160,6 +160,9 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     identity.IssuerOff: Problem(404, "not_found", "People sign in elsewhere"),
     storage.FileMissing: Problem(404, "file_missing", "The file's content is gone"),
     identity.EmailTaken: Problem(409, "email_taken", "There is an account with this address"),
+    asyncpg.UniqueViolationError: Problem(
+        409, "already_exists", "It already exists", "There is one already."
+    ),
     asyncpg.IntegrityConstraintViolationError: Problem(
         409, "conflict", "Conflict", "It already exists, or refers to something that does not."
     ),
@@ -172,6 +175,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
+    secrets.InvalidSecret: Problem(422, "invalid_secret", "The values do not make such a secret"),
+    profiles.InvalidState: Problem(422, "invalid_state", "The cookies or storage cannot be read"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
@@ -182,6 +187,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     identity.SignInBusy: Problem(503, "sign_in_busy", "Too many people sign in at once"),
     computers.NeedsRedis: Problem(503, "needs_redis", "The computer is in another process", None, 30),
     chromium.ChromiumMissing: Problem(503, "chromium_missing", "There is no Chromium", None, 60),
+    vault.Unsealable: Problem(500, "unsealable", "What is stored cannot be decrypted"),
     storage.StorageUnavailable: Problem(503, "storage_unavailable", "Files cannot be kept", None, 30),
     **dict.fromkeys(
         (
@@ -436,7 +442,7 @@ async def replace_profile_state(tx: Tx, profile: MyProfile, body: ProfileState) 
 @app.post("/api/profiles/{id}/capture", response_model=Reply[ProfileRead])
 async def capture_profile(once: Once, id: UUID, body: ProfileCapture) -> Response:
     """Keeps the cookies and storage of an open computer, as after a sign-in by hand."""
-    return await once(profiles.capture, id, body.computer_id)
+    return await once(computers.capture_profile, body.computer_id, id)
 
 
 # Computers ----------------------------------------------------------------------------------------

@@ -621,6 +621,19 @@ class Tx:
         marks = ", ".join(f"${n}" for n in range(1, len(arguments) + 1))
         return await self.connection.fetch(f"select * from {function}({marks})", *arguments)  # noqa: S608
 
+    # Sealed columns
+
+    def seal(self, model: type[Base], column: str, row_id: UUID, plaintext: bytes) -> bytes:
+        """The value encrypted for exactly this column of the user's row."""
+        return _vault().seal(plaintext, **self._place(model, column, row_id))
+
+    def unseal(self, model: type[Base], column: str, row_id: UUID, sealed: bytes) -> bytes:
+        """What `seal` has encrypted. Raises infra.vault.Unsealable."""
+        return _vault().unseal(sealed, **self._place(model, column, row_id))
+
+    def _place(self, model: type[Base], column: str, row_id: UUID) -> dict[str, str]:
+        return {"table": model.__tablename__, "column": column, "row": str(row_id), "user": self.user_id}
+
     def _new(self, model: type[Base], values: Mapping[str, object]) -> dict[str, object]:
         columns = _table(model).c
         new = dict(values)

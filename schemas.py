@@ -99,7 +99,7 @@ Domain = Annotated[
         strip_whitespace=True,
         to_lower=True,
         max_length=260,
-        pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
+        pattern=r"(?i)^[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
     ),
 ]
 
@@ -347,7 +347,7 @@ Origin = Annotated[
         strip_whitespace=True,
         to_lower=True,
         max_length=300,
-        pattern=r"^https?://[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
+        pattern=r"(?i)^https?://[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
     ),
 ]
 TotpSeed = Annotated[
@@ -644,6 +644,8 @@ class RunCreate(Wire):
             raise ValueError("name either workflow_id or definition")
         if self.parameters and self.workflow_id is not None:
             raise ValueError("a stored workflow has its own parameters")
+        if self.save_profile and self.profile_id is None:
+            raise ValueError("name the profile_id to save in")
         return self
 
 

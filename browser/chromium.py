@@ -331,7 +331,7 @@ class Computer:
     async def open(self, browser: Browser) -> None:
         """Make the context and its first tab, then bring back the tabs of the checkpoint."""
         options, state = self.options, self.options.storage_state or {}
-        stored = {"cookies": state.get("cookies") or [], "origins": state.get("origins") or []}
+        stored = {"cookies": [], "origins": state.get("origins") or []}
         width, height = options.viewport
         self.context = await browser.new_context(
             viewport={"width": width, "height": height},
@@ -344,6 +344,7 @@ class Computer:
             proxy={"server": options.proxy_url, "bypass": "<-loopback>"} if options.proxy_url else None,
             storage_state=cast(StorageState, stored),
         )
+        await self._add_cookies(state.get("cookies") or [])
         self._cdp = await browser.new_browser_cdp_session()
         self._cdp.on("Browser.downloadWillBegin", self._on_download)
         self._cdp.on("Browser.downloadProgress", self._on_download_progress)
@@ -364,6 +365,19 @@ class Computer:
             )
         )
         await self._restore(state)
+
+    async def _add_cookies(self, cookies: list[Any]) -> None:
+        """Set the cookies; Chromium refuses all for one that it does not like, so then each on its own."""
+        if not cookies:
+            return
+        try:
+            await self._call(self.context.add_cookies(cookies))
+        except PlaywrightError:
+            for cookie in cookies:
+                try:
+                    await self._call(self.context.add_cookies([cookie]))
+                except PlaywrightError as error:
+                    log.info("cookie_refused", domain=cookie.get("domain"), error=first_line(error))
 
     def end(self, reason: str) -> bool:
         """Mark it closed and stop what it does; False when it was closed before."""

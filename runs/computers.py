@@ -28,11 +28,20 @@ from browser.screencast import Frame, Watch
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
 from infra.storage import Storage, StorageUnavailable, TooLarge
-from models import Computer, ComputerState, ControlState, Quota, Run
-from runs import files
+from infra.vault import Unsealable
+from models import Computer, ComputerState, ControlState, Profile, Quota, Run
+from runs import files, profiles
 from runs.parameters import InvalidParams, Problem
 from runs.remote import Peers, Refused, Unanswered
-from schemas import ActionRead, ComputerCreate, ComputerRead, ComputerSettings, ControlRead, TabRead
+from schemas import (
+    ActionRead,
+    ComputerCreate,
+    ComputerRead,
+    ComputerSettings,
+    ControlRead,
+    ProfileRead,
+    TabRead,
+)
 from settings import settings
 
 log = structlog.get_logger()
@@ -332,8 +341,10 @@ def check_domains(domains: list[str], pointer: str) -> None:
 
 
 async def create(tx: db.Tx, body: ComputerCreate) -> Response:
-    """Ask for a computer; a worker opens it. Raises TooManyComputers, InvalidParams."""
+    """Ask for a computer; a worker opens it. Raises TooManyComputers, InvalidParams, NoResultFound."""
     check_domains(body.settings.allowed_domains, "/settings/allowed_domains")
+    if body.profile_id is not None:
+        await tx.one(Profile, id=body.profile_id)
     await tx.find(Quota, lock=True)
     alive = [await tx.find(Computer, state=state, for_run=False) for state in ("opening", "open")]
     if sum(map(len, alive)) >= settings.max_computers_per_user:
@@ -369,7 +380,7 @@ async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
 async def _open_claimed(held: Held, row: Computer) -> None:
     try:
         wanted = ComputerSettings.model_validate(row.settings)
-        await _open_browser(held, wanted, wanted.allowed_domains, None)
+        await _open_browser(held, wanted, wanted.allowed_domains, await _profile_state(row))
     except TooManyComputers:
         await _give_back(held)
     except ChromiumMissing as error:
@@ -379,6 +390,18 @@ async def _open_claimed(held: Held, row: Computer) -> None:
     except Exception as error:
         log.exception("computer_broke", computer_id=str(held.id))
         await _write_failed(held, "internal", repr(error))
+
+
+async def _profile_state(row: Computer | Run) -> dict[str, Any] | None:
+    """What its profile keeps; a profile that was deleted meanwhile is none. Raises OpenFailed."""
+    if row.profile_id is None:
+        return None
+    try:
+        return await profiles.load(row.user_id, row.profile_id)
+    except NoResultFound:
+        return None
+    except Unsealable as error:
+        raise OpenFailed(f"The profile cannot be decrypted. {error}") from error
 
 
 async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | None) -> Held:
@@ -392,6 +415,7 @@ async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | No
         row = await tx.add(
             Computer,
             name=run.title[:200],
+            profile_id=run.profile_id,
             settings=wanted.model_dump(mode="json"),
             for_run=True,
             lease_owner=service.worker_id,
@@ -402,7 +426,7 @@ async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | No
     held = Held(run.user_id, row.id, row.lease_epoch, for_run=True, driver=driver)
     service.held[held.id] = held
     try:
-        await _open_browser(held, wanted, run.allowed_domains, checkpoint)
+        await _open_browser(held, wanted, run.allowed_domains, checkpoint or await _profile_state(run))
     except BaseException as error:
         await asyncio.shield(_write_failed(held, "open_failed", str(error)))
         raise
@@ -682,6 +706,28 @@ async def tabs(user_id: str, id: UUID) -> list[TabRead]:
     return [TabRead.model_validate(clean(tab)) for tab in held.computer.tabs()]
 
 
+async def storage_state(user_id: str, id: UUID) -> dict[str, Any]:
+    """The cookies and local storage of the computer. Raises what `screenshot` raises."""
+    try:
+        held = await _usable(user_id, id)
+    except Elsewhere as there:
+        state: dict[str, Any] = await there.ask("storage_state")
+        return state
+    try:
+        return await held.computer.storage_state()
+    except (PlaywrightError, TimeoutError) as error:
+        raise ActionFailed("hanging", "The computer does not tell its cookies") from error
+
+
+async def capture_profile(user_id: str, id: UUID, profile_id: UUID) -> ProfileRead:
+    """Replace a profile's cookies and storage by those of the computer. Raises what `screenshot` raises."""
+    async with db.as_user(user_id) as tx:
+        await tx.one(Profile, id=profile_id)
+    state = await storage_state(user_id, id)
+    async with db.as_user(user_id, "user") as tx:
+        return await profiles.save(tx, profile_id, state)
+
+
 async def watch(
     user_id: str,
     id: UUID,
@@ -847,6 +893,8 @@ async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -
             return (await act(user_id, id, ACTION.validate_python(arguments["action"]))).model_dump()
         case "screenshot":
             return base64.b64encode(await screenshot(user_id, id)).decode()
+        case "storage_state":
+            return await storage_state(user_id, id)
         case "tabs":
             return [tab.model_dump() for tab in await tabs(user_id, id)]
         case "relay":

@@ -16,13 +16,14 @@ import orjson
 import structlog
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Page
+from sqlalchemy.exc import NoResultFound
 
 import db
 from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Computer, Control, Quota, Run, RunStatus, Step, StepStatus
-from runs import computers, files, workflows
+from runs import computers, files, profiles, workflows
 from runs.computers import Held, clean, wait_for
 from runs.replay import Attempt, StepFailed
 from runs.workflows import Flow
@@ -194,6 +195,30 @@ class Drive:
         for number in range(self._done + 1, len(flow.steps) + 1):
             await self._do_step(flow, number)
         await self._boundary()
+        if self.run.save_profile and self.run.profile_id is not None:
+            await self._save_profile(self.run.profile_id)
+
+    async def _save_profile(self, profile_id: UUID) -> None:
+        """Keep the cookies and storage as the run leaves them; a run that did its work never fails for it."""
+        message = "The profile keeps the cookies and storage of this run"
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                state = clean(await self._computer.computer.storage_state())
+            async with db.as_user(self.run.user_id) as tx:
+                await profiles.save(tx, profile_id, state)
+        except NoResultFound:
+            message = "The profile was not saved: it was deleted"
+        except (profiles.InvalidState, *BROWSER_FAULTS, *db.AWAY) as error:
+            message = f"The profile was not saved: {first_line(error)}"
+        await self._say(message)
+
+    async def _say(self, message: str) -> None:
+        """A line in the run's log."""
+
+        async def say(tx: db.Tx) -> None:
+            tx.emit("run.log", ("run", self.run_id), {"message": message})
+
+        await self._write(say)
 
     async def _resume_steps(self) -> list[Step]:
         """The steps so far; one that its worker left unfinished is marked for what is known of it."""

@@ -13,7 +13,7 @@ import db
 from browser.chromium import ComputerClosed
 from infra.bus import Bus
 from infra.vault import Vault
-from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
+from models import Computer, ComputerState, Control, Profile, Run, RunStatus, Workflow
 from runs import computers, files, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, look_at_queue
@@ -44,14 +44,18 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         definition, parameters = workflow.definition, workflow.parameters
     flow = workflows.parse(definition or {}, parameters)
     check_domains(body.allowed_domains, "/allowed_domains")
+    if body.profile_id is not None:
+        await tx.one(Profile, id=body.profile_id)
     if body.computer_id is not None:
         computer = await tx.one(Computer, id=body.computer_id)
         if computer.state == ComputerState.closed:
             raise ComputerClosed(f"The computer is closed ({computer.closed_reason})")
         if body.allowed_domains:
             raise WrongState("On an open computer its own allowed_domains hold; leave the run's out")
+        if body.profile_id is not None and not body.save_profile:
+            raise WrongState("An open computer has its own cookies; name a profile only to save them in it")
     given = body.model_dump(
-        exclude={"definition", "parameters", "params", "timeout_seconds"}, exclude_none=True
+        exclude={"definition", "parameters", "params", "timeout_seconds", "on_conflict"}, exclude_none=True
     )
     response = await tx.create(
         Run,

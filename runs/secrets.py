@@ -1,15 +1,107 @@
 """Secrets: sealed values that only a page of a pinned origin is told."""
 
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Self
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+import pyotp
 from starlette.responses import Response
 
 import db
-from models import Secret
-from schemas import SecretCreate, SecretUpdate
+from models import Secret, SecretKind, uuid7
+from runs.parameters import Invalid, Problem
+from schemas import SecretCreate, SecretRead, SecretUpdate
+
+FIELDS = {  # of each kind; the first one is needed
+    SecretKind.password: ("password", "username", "totp"),
+    SecretKind.totp: ("totp",),
+    SecretKind.text: ("text",),
+}
+ALL_FIELDS = ("username", "password", "totp", "text")
+
+
+class InvalidSecret(Invalid):
+    """The values do not make a secret of that kind."""
 
 
 async def create(tx: db.Tx, body: SecretCreate) -> Response:
-    raise NotImplementedError
+    """Seal the values and answer 201 without them. Raises InvalidSecret."""
+    secret_id = uuid7()
+    values = _checked(body.kind, body.model_dump(include=set(ALL_FIELDS), exclude_none=True))
+    return await tx.create(
+        Secret,
+        SecretRead,
+        id=secret_id,
+        name=body.name,
+        kind=body.kind,
+        origins=list(dict.fromkeys(body.origins)),
+        fields=list(values),
+        sealed=tx.seal(Secret, "sealed", secret_id, orjson.dumps(values)),
+    )
 
 
 async def update(tx: db.Tx, secret: Secret, body: SecretUpdate) -> Response:
-    raise NotImplementedError
+    """Replace the values sent and keep the others. Raises InvalidSecret, infra.vault.Unsealable."""
+    sent = body.model_dump(exclude_unset=True)
+    changed = {name: sent.pop(name) for name in ALL_FIELDS if name in sent}
+    if "origins" in sent:
+        sent["origins"] = list(dict.fromkeys(sent["origins"]))
+    if changed:
+        kept = orjson.loads(tx.unseal(Secret, "sealed", secret.id, secret.sealed))
+        merged = {name: value for name, value in (kept | changed).items() if value is not None}
+        values = _checked(SecretKind(secret.kind), merged)
+        sealed = tx.seal(Secret, "sealed", secret.id, orjson.dumps(values))
+        sent |= {"fields": list(values), "sealed": sealed}
+    return await tx.update(Secret, SecretRead, secret.id, **sent)
+
+
+def _checked(kind: SecretKind, values: Mapping[str, str]) -> dict[str, str]:
+    """The values in the order of their kind, once they are found to make one."""
+    fields = FIELDS[kind]
+    problems = [
+        Problem(f"/{name}", f"A secret of the kind {kind} has no {name}")
+        for name in values
+        if name not in fields
+    ]
+    if fields[0] not in values:
+        problems.append(Problem(f"/{fields[0]}", f"A secret of the kind {kind} needs a {fields[0]}"))
+    if "totp" in values and (problem := _seed_problem(values["totp"])) is not None:
+        problems.append(Problem("/totp", problem))
+    if problems:
+        raise InvalidSecret(problems)
+    return {name: values[name] for name in fields if name in values}
+
+
+class OneTimeCode(pyotp.TOTP):
+    """A time-based code (RFC 6238); sites still hand out seeds of 80 bits, which pyotp finds too short."""
+
+    min_secret_length_bits = 40
+
+    @classmethod
+    def of(cls, seed: str) -> Self:
+        """The code of a base32 seed or of an otpauth:// address of one. Raises ValueError."""
+        if not seed.startswith("otpauth:"):
+            return cls(re.sub(r"[\s-]", "", seed))
+        address = urlsplit(seed)
+        given = dict(parse_qsl(address.query))
+        digest = {"SHA1": hashlib.sha1, "SHA256": hashlib.sha256, "SHA512": hashlib.sha512}.get(
+            given.get("algorithm", "SHA1").upper()
+        )
+        interval = int(given.get("period", "30"))
+        if address.netloc != "totp" or digest is None or not 1 <= interval <= 3600:
+            raise ValueError("not an address of a time-based code")
+        return cls(
+            given.get("secret", ""), digits=int(given.get("digits", "6")), digest=digest, interval=interval
+        )
+
+
+def _seed_problem(seed: str) -> str | None:
+    """Why no one-time code can be made of this seed, or None."""
+    try:
+        OneTimeCode.of(seed).now()
+    except ValueError:
+        return "It is neither a base32 seed nor an otpauth:// address of a time-based code"
+    return None

@@ -25,10 +25,12 @@ import pytest  # noqa: E402
 import db  # noqa: E402
 from infra import postgres  # noqa: E402
 from infra.bus import LocalBus  # noqa: E402
+from infra.vault import Vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import make  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+VAULT = Vault([os.urandom(32)])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,7 +72,7 @@ async def dsn(postgres_server: postgres.Server) -> str:
 @pytest.fixture(scope="session")
 async def database(dsn: str, bus: LocalBus) -> AsyncIterator[str]:
     """The module `db`, open on a migrated database; yields its address."""
-    await db.open_database(dsn, size=8, publish=bus.publish)
+    await db.open_database(dsn, size=8, publish=bus.publish, vault=VAULT)
     yield dsn
     await db.close_database()
 
@@ -247,6 +249,9 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
     session = (await owner.get("/api/auth/sessions")).json()["data"][0]
     made = {
         "/api/auth/sessions": session,
+        "/api/secrets": await make.secret(owner),
+        "/api/profiles": await make.profile(owner),
+        "/api/threads": await make.thread(owner),
         "/api/files": await make.file(owner),
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),

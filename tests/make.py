@@ -1,6 +1,7 @@
 """The least valid thing of each kind, made through the API; arguments override."""
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -28,6 +29,19 @@ async def run(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
 
 async def computer(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
     return await _made(await client.post("/api/computers", json=values))
+
+
+async def secret(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    body = {"name": f"s{uuid4().hex[:8]}", "kind": "text", "text": "hidden", **values}
+    return await _made(await client.post("/api/secrets", json=body))
+
+
+async def profile(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    return await _made(await client.post("/api/profiles", json={"name": uuid4().hex, **values}))
+
+
+async def thread(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    return await _made(await client.post("/api/threads", json=values))
 
 
 async def file(client: httpx.AsyncClient) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Another user's things do not exist: every route of the app, so that a new one is covered or fails."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -11,6 +11,14 @@ import backend_websocket_server as module
 from tests import make
 
 BODIES: dict[str, Any] = {
+    "update_secret": {"text": "stolen"},
+    "update_profile": {"name": "stolen"},
+    "replace_profile_state": {"cookies": []},
+    "capture_profile": {"computer_id": str(UUID(int=1))},
+    "update_thread": {"name": "stolen"},
+    "create_message": {"text": "stolen"},
+    "restore_workflow": {"version": 1},
+    "guide_run": {"text": "stolen"},
     "update_computer": {"name": "stolen"},
     "act_on_computer": {"action": "list_tabs"},
     "update_workflow": {"name": "stolen"},

@@ -1,0 +1,210 @@
+"""Profiles: cookies and storage go in, are used by browsers, and come out nowhere."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from runs.profiles import InvalidState, read_cookies_txt
+from tests import make, pages
+from tests.pages import Site
+from tests.test_api import assert_problem
+
+
+@pytest.fixture(scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with pages.serve() as running:
+        yield running
+
+
+LATER = int(time.time()) + 86400
+COOKIE = {"name": "session", "value": "abc123", "domain": ".example.com", "path": "/"}
+
+
+async def put(client: httpx.AsyncClient, profile: dict[str, Any], **body: Any) -> httpx.Response:
+    return await client.put(f"/api/profiles/{profile['id']}/state", json=body)
+
+
+async def test_three_forms_of_cookies_are_taken_and_none_is_shown(alice: httpx.AsyncClient) -> None:
+    made = await make.profile(alice, name="Work")
+    storage = {"origin": "https://app.example.org", "localStorage": [{"name": "token", "value": "xyz789"}]}
+    state = {"cookies": [COOKIE | {"expires": -1, "sameSite": "Lax"}], "origins": [storage]}
+    first = (await put(alice, made, storage_state=state)).json()["data"]
+    assert (first["domains"], first["cookie_count"], first["origin_count"]) == (
+        ["app.example.org", "example.com"],
+        1,
+        1,
+    )
+    assert first["saved_at"] is not None
+    text = (
+        "# Netscape HTTP Cookie File\n\n"
+        f".example.net\tTRUE\t/\tTRUE\t{LATER}\tid\tabc123\n"
+        f"#HttpOnly_www.example.net\tFALSE\t/a\tFALSE\t0\tempty\t\n"
+    )
+    second = (await put(alice, made, cookies_txt=text)).json()["data"]
+    assert (second["domains"], second["cookie_count"], second["origin_count"]) == (
+        ["example.net", "www.example.net"],
+        2,
+        0,
+    )
+    extension = COOKIE | {
+        "hostOnly": False,
+        "httpOnly": True,
+        "sameSite": "no_restriction",
+        "secure": True,
+        "session": False,
+        "storeId": "0",
+        "expirationDate": LATER + 0.5,
+    }
+    third = (await put(alice, made, cookies=[extension])).json()["data"]
+    assert (third["domains"], third["cookie_count"]) == (["example.com"], 1)
+    seen = (await alice.get("/api/profiles")).text + (await alice.get("/api/events")).text
+    for hidden in ("abc123", "xyz789"):
+        assert hidden not in seen
+
+
+async def test_what_has_expired_is_left_out(alice: httpx.AsyncClient) -> None:
+    made = await make.profile(alice)
+    old = COOKIE | {"expirationDate": 1_500_000_000}
+    assert (await put(alice, made, cookies=[old, COOKIE])).json()["data"]["cookie_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid"),
+        ({"cookies": [], "cookies_txt": ""}, "invalid"),
+        ({"cookies": "x"}, "invalid"),
+        ({"storage_state": {"cookies": {}}}, "invalid_state"),
+        ({"storage_state": {"cookies": [{"name": "a"}]}}, "invalid_state"),
+        ({"storage_state": {"origins": [{"origin": "file:///etc"}]}}, "invalid_state"),
+        ({"storage_state": {"origins": [{"origin": "https://x"}] * 201}}, "invalid_state"),
+        ({"cookies": [COOKIE] * 5001}, "invalid_state"),
+        ({"cookies": [COOKIE | {"domain": "exa mple.com"}]}, "invalid_state"),
+        ({"cookies": [COOKIE | {"domain": ""}]}, "invalid_state"),
+        ({"cookies": [COOKIE | {"value": "x" * 8193}]}, "invalid_state"),
+        ({"cookies": [COOKIE | {"path": "x"}]}, "invalid_state"),
+        ({"cookies": [COOKIE | {"expires": "soon"}]}, "invalid_state"),
+        ({"cookies": [COOKIE | {"name": "a\nb"}]}, "invalid_state"),
+        ({"cookies_txt": "just text"}, "invalid_state"),
+        ({"cookies_txt": "a\tTRUE\t/\tTRUE\tnever\tid\tv"}, "invalid_state"),
+    ],
+)
+async def test_what_is_no_state_is_refused_and_changes_nothing(
+    alice: httpx.AsyncClient, body: dict[str, Any], code: str
+) -> None:
+    made = await make.profile(alice)
+    before = (await put(alice, made, cookies=[COOKIE])).json()["data"]
+    assert_problem(await put(alice, made, **body), 422, code)
+    assert (await alice.get(f"/api/profiles/{made['id']}")).json()["data"] == before
+
+
+def test_a_line_that_is_no_cookie_is_named() -> None:
+    with pytest.raises(InvalidState) as caught:
+        list(read_cookies_txt("# ok\n\nwrong"))
+    assert "Line 3" in str(caught.value)
+
+
+async def test_a_name_serves_once(alice: httpx.AsyncClient) -> None:
+    first, second = await make.profile(alice, name="Work"), await make.profile(alice, name="Home")
+    assert_problem(await alice.post("/api/profiles", json={"name": "Work"}), 409, "already_exists")
+    reply = await alice.patch(f"/api/profiles/{second['id']}", json={"name": "Work"})
+    assert_problem(reply, 409, "already_exists")
+    assert (await alice.delete(f"/api/profiles/{first['id']}")).status_code == 200
+    assert (await alice.patch(f"/api/profiles/{second['id']}", json={"name": "Work"})).status_code == 200
+
+
+# In browsers
+
+
+def signed_in(site: Site) -> dict[str, Any]:
+    """A state in which the site's cookie and storage say so; one cookie is none that Chromium would take."""
+    host = "127.0.0.1"
+    cookies = [
+        {"name": "who", "value": "alice", "domain": host, "path": "/"},
+        {"name": "__Host-bad", "value": "x", "domain": host, "path": "/deep"},
+    ]
+    storage = {"origin": site.url("").rstrip("/"), "localStorage": [{"name": "theme", "value": "dark"}]}
+    return {"cookies": cookies, "origins": [storage]}
+
+
+READ = "`${document.cookie} ${localStorage.getItem('theme')}`"
+
+
+async def evaluate(client: httpx.AsyncClient, computer_id: str, expression: str) -> Any:
+    action = {"action": "evaluate", "expression": expression}
+    reply = await client.post(f"/api/computers/{computer_id}/actions", json=action)
+    assert reply.status_code == 200, reply.text
+    return reply.json()["data"]["output"]["value"]
+
+
+async def test_a_computer_begins_with_its_profile_and_is_captured_into_one(
+    alice: httpx.AsyncClient, site: Site
+) -> None:
+    work, home = await make.profile(alice, name="Work"), await make.profile(alice, name="Home")
+    await put(alice, work, storage_state=signed_in(site))
+    computer = await make.computer(alice, profile_id=work["id"])
+    assert computer["profile_id"] == work["id"]
+    path = f"/api/computers/{computer['id']}"
+    go = {"action": "navigate", "url": site.url("/second")}
+    assert (await alice.post(f"{path}/actions", json=go)).status_code == 200
+    assert await evaluate(alice, computer["id"], READ) == "who=alice dark"
+    await evaluate(
+        alice, computer["id"], "document.cookie = 'by=hand; max-age=3600'; localStorage.b = '2'; 1"
+    )
+    reply = await alice.post(f"/api/profiles/{home['id']}/capture", json={"computer_id": computer["id"]})
+    kept = reply.json()["data"]
+    assert (kept["cookie_count"], kept["origin_count"]) == (2, 1)
+    assert (await alice.get(f"/api/profiles/{work['id']}")).json()["data"]["cookie_count"] == 2
+    assert (await alice.delete(path)).status_code == 200
+    again = await make.computer(alice, profile_id=home["id"])
+    await alice.post(f"/api/computers/{again['id']}/actions", json=go)
+    assert await evaluate(alice, again["id"], READ) == "who=alice; by=hand dark"
+    missing = {"computer_id": again["id"]}
+    await alice.delete(f"/api/computers/{again['id']}")
+    assert_problem(
+        await alice.post(f"/api/profiles/{home['id']}/capture", json=missing), 409, "computer_closed"
+    )
+
+
+async def test_a_run_begins_with_its_profile_and_saves_it_when_asked(
+    alice: httpx.AsyncClient, site: Site
+) -> None:
+    profile = await make.profile(alice)
+    await put(alice, profile, storage_state=signed_in(site))
+    flow = {
+        "title": "Visit",
+        "steps": [
+            {"type": "navigate", "url": site.url("/second")},
+            {
+                "type": "waitForExpression",
+                "expression": "document.cookie.includes('who=alice')",
+                "timeout": 3000,
+            },
+        ],
+    }
+    before = (await alice.get(f"/api/profiles/{profile['id']}")).json()["data"]
+    for save, count in ((False, 2), (True, 1)):
+        run = await make.run(alice, definition=flow, profile_id=profile["id"], save_profile=save)
+        ended = (await alice.get(f"/api/runs/{run['id']}", params={"wait": 30})).json()["data"]
+        assert ended["status"] == "succeeded", ended["error"]
+        after = (await alice.get(f"/api/profiles/{profile['id']}")).json()["data"]
+        assert after["cookie_count"] == count
+        assert (after["saved_at"] != before["saved_at"]) is save
+    logged = (await alice.get(f"/api/runs/{run['id']}/events?limit=200")).json()["data"]
+    assert any(event["kind"] == "run.log" and "profile keeps" in json.dumps(event) for event in logged)
+
+
+async def test_anothers_or_no_profile_is_refused(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+    theirs = await make.profile(bob)
+    for path, body in (
+        ("/api/computers", {"profile_id": theirs["id"]}),
+        ("/api/runs", {"definition": make.FLOW, "profile_id": theirs["id"]}),
+    ):
+        assert_problem(await alice.post(path, json=body), 404, "not_found")
+    assert_problem(
+        await alice.post("/api/runs", json={"definition": make.FLOW, "save_profile": True}), 422, "invalid"
+    )
