@@ -175,6 +175,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
+    schedules.TooManySchedules: Problem(409, "too_many_schedules", "Delete a schedule first"),
+    schedules.InvalidSchedule: Problem(422, "invalid_schedule", "The schedule is not valid"),
     secrets.InvalidSecret: Problem(422, "invalid_secret", "The values do not make such a secret"),
     profiles.InvalidState: Problem(422, "invalid_state", "The cookies or storage cannot be read"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),

@@ -612,6 +612,15 @@ class Run(Owned, Base):
         _one_of("control", Control),
         UniqueConstraint("user_id", "schedule_id", "scheduled_for"),
         Index(None, "id"),
+        Index(
+            "runs_scheduled_ix",
+            "user_id",
+            "schedule_id",
+            "id",
+            postgresql_where=_where(
+                "schedule_id is not null and status not in ('succeeded', 'failed', 'cancelled')"
+            ),
+        ),
         Index(None, "user_id", "workflow_id", "id"),
         Index(None, "user_id", "thread_id", "id", postgresql_where=_where("thread_id is not null")),
         Index(None, "user_id", "profile_id", postgresql_where=_where("profile_id is not null")),

@@ -14,7 +14,7 @@ import identity
 from infra import postgres, storage, vault
 from infra.bus import Bus, make_bus
 from models import uuid7
-from runs import computers, engine
+from runs import computers, engine, schedules
 from schemas import Readiness
 from settings import settings
 
@@ -77,6 +77,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         if worker:
             await engine.start(worker_id, bus, keys)
             stack.push_async_callback(engine.stop)
+            await schedules.start()
+            stack.push_async_callback(schedules.stop)
         _works = worker
         gc.freeze()
         yield bus

@@ -33,8 +33,8 @@ class WrongState(Exception):
 # What routes use ----------------------------------------------------------------------------------
 
 
-async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
-    """Queue a run and answer 202.
+async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
+    """Queue a run, with `more` values for its row, and answer 202.
 
     Raises NoResultFound, InvalidWorkflow, InvalidParams, ComputerClosed, WrongState.
     """
@@ -67,6 +67,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         params=await asyncio.to_thread(workflows.resolve_params, parameters, body.params),
         timeout_seconds=body.timeout_seconds or settings.run_timeout_seconds,
         **given,
+        **more,
     )
     await look_at_queue(tx)
     return response

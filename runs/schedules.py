@@ -1,27 +1,262 @@
 """Schedules: runs by the clock of a time zone, each fire exactly once."""
 
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+import asyncpg
+import structlog
+from cronsim import CronSim, CronSimError
+from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
-from models import Schedule
-from schemas import ScheduleCreate, SchedulePreview, ScheduleUpdate
+from models import Missed, Overlap, Profile, Run, RunStatus, Schedule, Thread, User, Workflow
+from runs import engine, workflows
+from runs.computers import check_domains, forever
+from runs.parameters import Invalid, Problem
+from schemas import (
+    RunCreate,
+    ScheduleCreate,
+    ScheduledRun,
+    SchedulePreview,
+    ScheduleRead,
+    ScheduleUpdate,
+)
+
+log = structlog.get_logger()
+
+MAX_SCHEDULES = 200
+MAX_CATCH_UP = 100  # runs that one late look may start
+LATE = timedelta(seconds=60)  # a fire that nobody was there for by then was missed
+POLL_SECONDS = 1.0
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+OF_THIS_MACHINE = ("Factory", "localtime", "posixrules")
+LIVE = tuple(status for status in RunStatus if not status.ended)
 
 
-async def create(tx: db.Tx, body: ScheduleCreate) -> Response:
-    raise NotImplementedError
+class InvalidSchedule(Invalid):
+    """The cron expression or the time zone cannot be used."""
 
 
-async def update(tx: db.Tx, schedule: Schedule, body: ScheduleUpdate) -> Response:
-    raise NotImplementedError
+class TooManySchedules(Exception):
+    """The user has as many schedules as one may have."""
 
 
-async def enable(tx: db.Tx, schedule: Schedule, *, on: bool) -> Response:
-    raise NotImplementedError
+# The clock ----------------------------------------------------------------------------------------
 
 
-async def run_now(tx: db.Tx, schedule: Schedule) -> Response:
-    raise NotImplementedError
+def zone_named(name: str) -> ZoneInfo:
+    """The IANA time zone. Raises InvalidSchedule."""
+    if name not in available_timezones() or name in OF_THIS_MACHINE:
+        raise InvalidSchedule([Problem("/time_zone", f"{name} is no IANA time zone such as Europe/Berlin")])
+    return ZoneInfo(name)
+
+
+def fires(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
+    """The instants (UTC) of a five-field cron expression after `after`, by its zone's clock.
+
+    As Debian's cron: a time that the clock skips in spring fires at the next one there is, and a time that it
+    shows twice in autumn fires once. Raises InvalidSchedule, also when it never fires.
+    """
+    found = (fire.astimezone(UTC) for fire in _parsed(cron, after.astimezone(zone_named(time_zone))))
+    first = next(found, None)
+    if first is None:
+        raise InvalidSchedule([Problem("/cron", "It never fires")])
+    yield first
+    yield from found
+
+
+def _parsed(cron: str, after: datetime) -> CronSim:
+    fields = ALIASES.get(cron.lower(), cron)
+    if len(fields.split()) != 5:
+        text = "Write five fields (minute hour day month weekday), or one of " + ", ".join(ALIASES)
+        raise InvalidSchedule([Problem("/cron", text)])
+    try:
+        return CronSim(fields, after)
+    except CronSimError as error:
+        raise InvalidSchedule([Problem("/cron", f"Not a cron expression: {error}")]) from error
 
 
 def preview(cron: str, time_zone: str, count: int) -> SchedulePreview:
-    raise NotImplementedError
+    """What the expression means, in words and fires. Raises InvalidSchedule."""
+    now = datetime.now(UTC)
+    upcoming = list(islice(fires(cron, time_zone, now), count))
+    return SchedulePreview(explanation=_parsed(cron, now).explain(), fires=upcoming)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a schedule owes: `start` a run for each, `missed` were let go, and `next_at` comes next."""
+
+    start: list[datetime]
+    missed: int
+    next_at: datetime | None
+
+
+def due(cron: str, time_zone: str, first: datetime, now: datetime, policy: Missed) -> Due:
+    """What is owed at `now` when nothing has been done from the fire at `first` on."""
+    passed = [first]
+    next_at = None
+    for fire in fires(cron, time_zone, first):
+        if fire > now:
+            next_at = fire
+            break
+        passed.append(fire)
+    late = [fire for fire in passed if now - fire > LATE]
+    on_time = passed[len(late) :]
+    if policy is Missed.all:
+        start = passed[-MAX_CATCH_UP:]
+    elif policy is Missed.once:
+        start = on_time or passed[-1:]
+    else:
+        start = on_time
+    return Due(start, len(passed) - len(start), next_at)
+
+
+# What routes use ----------------------------------------------------------------------------------
+
+
+async def create(tx: db.Tx, body: ScheduleCreate) -> Response:
+    """Store a schedule. Raises NoResultFound, InvalidSchedule, InvalidParams, TooManySchedules."""
+    workflow = await tx.one(Workflow, lock=True, id=body.workflow_id)
+    if len(await tx.find(Schedule)) >= MAX_SCHEDULES:
+        raise TooManySchedules(f"There can be {MAX_SCHEDULES} schedules at most; delete one")
+    await _check_run(tx, workflow, body.run)
+    next_at = next(fires(body.cron, body.time_zone, datetime.now(UTC)))
+    return await tx.create(Schedule, ScheduleRead, body, next_at=next_at)
+
+
+async def update(tx: db.Tx, schedule: Schedule, body: ScheduleUpdate) -> Response:
+    """Set the fields sent; it fires by a new clock from now on. Raises what `create` raises."""
+    if body.run is not None:
+        await _check_run(tx, await tx.one(Workflow, id=schedule.workflow_id), body.run)
+    values: dict[str, Any] = {}
+    if body.cron is not None or body.time_zone is not None:
+        clock = body.cron or schedule.cron, body.time_zone or schedule.time_zone
+        values["next_at"] = next(fires(*clock, datetime.now(UTC)))
+    return await tx.update(Schedule, ScheduleRead, schedule.id, body, **values)
+
+
+async def enable(tx: db.Tx, schedule: Schedule, *, on: bool) -> Response:
+    """Let it fire from now on, or no more; what it is already, it stays."""
+    values: dict[str, Any] = {"enabled": on}
+    if on and not schedule.enabled:
+        values["next_at"] = next(fires(schedule.cron, schedule.time_zone, datetime.now(UTC)))
+    return await tx.update(Schedule, ScheduleRead, schedule.id, **values)
+
+
+async def run_now(tx: db.Tx, schedule: Schedule) -> Response:
+    """Queue one run beside the clock's. Raises what `engine.enqueue` raises."""
+    return await engine.enqueue(tx, _wanted(schedule), schedule_id=schedule.id)
+
+
+async def _check_run(tx: db.Tx, workflow: Workflow, run: ScheduledRun) -> None:
+    """What a run would be refused for, said now."""
+    check_domains(run.allowed_domains, "/run/allowed_domains")
+    for model, named in ((Profile, run.profile_id), (Thread, run.thread_id)):
+        if named is not None:
+            await tx.one(model, id=named)
+    await asyncio.to_thread(workflows.resolve_params, workflow.parameters, run.params)
+
+
+def _wanted(schedule: Schedule) -> RunCreate:
+    return RunCreate.model_validate({**schedule.run, "workflow_id": schedule.workflow_id})
+
+
+# The scheduler ------------------------------------------------------------------------------------
+
+
+async def fire_due() -> None:
+    """Start what is due, one schedule a transaction, so that each fire is done once or not at all."""
+    while await _fire_one():
+        pass
+
+
+async def _fire_one() -> bool:
+    async with db.as_system("schedule") as tx:
+        rows = await tx.call("claim_schedule")
+        if not rows:
+            return False
+        tx.act_for(rows[0]["user_id"])
+        schedule = await tx.one(Schedule, id=rows[0]["id"])
+        try:
+            owed = await _owed(tx, schedule)
+        except InvalidSchedule as error:  # a zone that this machine's tables no longer have
+            await tx.change(Schedule, {"id": schedule.id}, enabled=False)
+            _say(tx, schedule, "missed", reason="refused", detail=str(error))
+            return True
+        last = {"last_at": owed.start[-1]} if owed.start else {}
+        await tx.change(Schedule, {"id": schedule.id}, next_at=owed.next_at, **last)
+        if owed.missed:
+            _say(tx, schedule, "missed", reason="late", count=owed.missed)
+        for fire in owed.start:
+            await _fire(tx, schedule, fire)
+    return True
+
+
+async def _owed(tx: db.Tx, schedule: Schedule) -> Due:
+    """What the schedule owes now; those of a disabled user are let go."""
+    now = datetime.now(UTC)
+    clock = schedule.cron, schedule.time_zone, schedule.next_at or now
+    owed = await asyncio.to_thread(due, *clock, now, Missed(schedule.missed))
+    if (await tx.one(User)).disabled_at is not None:
+        return Due([], 0, owed.next_at)
+    return owed
+
+
+async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
+    if schedule.overlap == Overlap.skip and await _goes_on(tx, schedule):
+        _say(tx, schedule, "missed", reason="overlap", scheduled_for=fire)
+        return
+    try:
+        async with tx.savepoint():
+            await engine.enqueue(tx, _wanted(schedule), schedule_id=schedule.id, scheduled_for=fire)
+    except asyncpg.UniqueViolationError:
+        log.info("fired_before", schedule=str(schedule.id), scheduled_for=str(fire))
+    except (NoResultFound, Invalid) as error:
+        detail = "What it refers to is gone" if isinstance(error, NoResultFound) else str(error)
+        _say(tx, schedule, "missed", reason="refused", scheduled_for=fire, detail=detail)
+    else:
+        _say(tx, schedule, "fired", scheduled_for=fire)
+
+
+async def _goes_on(tx: db.Tx, schedule: Schedule) -> bool:
+    for status in LIVE:
+        if await tx.find(Run, schedule_id=schedule.id, status=status):
+            return True
+    return False
+
+
+def _say(tx: db.Tx, schedule: Schedule, what: str, **data: Any) -> None:
+    tx.emit(f"schedule.{what}", ("schedule", schedule.id), {"name": schedule.name, **data})
+
+
+_loop: asyncio.Task[None] | None = None
+
+
+async def start() -> None:
+    """Begin to look for schedules that are due."""
+    global _loop  # noqa: PLW0603 - one scheduler a process
+    _loop = asyncio.create_task(forever(fire_due, asyncio.Event(), POLL_SECONDS))
+
+
+async def stop() -> None:
+    """Look no more; a transaction under way is rolled back, and the next scheduler does it."""
+    global _loop  # noqa: PLW0603
+    if _loop is not None:
+        _loop.cancel()
+        await asyncio.gather(_loop, return_exceptions=True)
+        _loop = None

@@ -252,6 +252,7 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/secrets": await make.secret(owner),
         "/api/profiles": await make.profile(owner),
         "/api/threads": await make.thread(owner),
+        "/api/schedules": await make.schedule(owner),
         "/api/files": await make.file(owner),
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),

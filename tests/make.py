@@ -31,6 +31,14 @@ async def computer(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
     return await _made(await client.post("/api/computers", json=values))
 
 
+async def schedule(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    if "workflow_id" not in values:
+        values["workflow_id"] = (await workflow(client))["id"]
+    return await _made(
+        await client.post("/api/schedules", json={"name": "Daily", "cron": "@daily", **values})
+    )
+
+
 async def secret(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
     body = {"name": f"s{uuid4().hex[:8]}", "kind": "text", "text": "hidden", **values}
     return await _made(await client.post("/api/secrets", json=body))

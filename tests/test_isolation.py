@@ -15,6 +15,7 @@ BODIES: dict[str, Any] = {
     "update_profile": {"name": "stolen"},
     "replace_profile_state": {"cookies": []},
     "capture_profile": {"computer_id": str(UUID(int=1))},
+    "update_schedule": {"name": "stolen"},
     "update_thread": {"name": "stolen"},
     "create_message": {"text": "stolen"},
     "restore_workflow": {"version": 1},
