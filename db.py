@@ -371,22 +371,27 @@ def sqlalchemy_url(dsn: str) -> URL:
     return url.set(query=query)
 
 
-def _latest_revision() -> str:
+def latest_revision() -> str:
+    """The newest revision of the migrations."""
     return max(path.name.split("_")[0] for path in (_HERE / "migrations" / "versions").glob("[0-9]*.py"))
 
 
-async def migrate(dsn: str) -> None:
-    """Bring the database to the newest revision, for one query where it is there. Raises Unavailable."""
-    if await _revision(dsn) != _latest_revision():
-        await asyncio.to_thread(_upgrade, dsn)
+async def migrate(dsn: str, revision: str | None = None) -> None:
+    """Bring the database to a revision, by default the newest, for one query where it is there.
+
+    Raises Unavailable.
+    """
+    wanted = revision or latest_revision()
+    if await _revision(dsn) != wanted:
+        await asyncio.to_thread(_upgrade, dsn, wanted)
 
 
 async def require_latest(dsn: str) -> None:
     """Raise OutOfDate where the migrations have not run, and Unavailable where nothing answers."""
     revision = await _revision(dsn)
-    if revision != _latest_revision():
+    if revision != latest_revision():
         raise OutOfDate(
-            f"The database is at revision {revision or 'none'}, this server needs {_latest_revision()}: "
+            f"The database is at revision {revision or 'none'}, this server needs {latest_revision()}: "
             "run `make migrate` (the Procfile's release step)."
         )
 
@@ -404,14 +409,14 @@ async def _revision(dsn: str) -> str | None:
         await connection.close()
 
 
-def _upgrade(dsn: str) -> None:
+def _upgrade(dsn: str, revision: str) -> None:
     from alembic import command  # noqa: PLC0415 - half a second of import that a warm start does not need
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(str(_HERE / "alembic.ini"))
     config.set_main_option("script_location", str(_HERE / "migrations"))
     config.attributes["dsn"] = dsn
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 async def close_database() -> None:
