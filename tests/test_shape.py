@@ -19,11 +19,11 @@ TREE = ast.parse(SOURCE)
 
 # DESIGN's order: a file may import only what stands before it.
 ORDER = (
-    "settings", "models", "schemas", "infra", "db", "identity", "clerk_auth", "browser", "runs",
+    "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "clerk_auth", "browser", "runs",
     "webhooks", "process", "live", "api", "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
-    "read_health", "read_readiness", "read_config", "register", "login", "refresh", "read_jwks", "read_discovery",
+    "read_health", "read_readiness", "read_config", "read_metrics", "register", "login", "refresh", "read_jwks", "read_discovery",
 }  # fmt: skip
 SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
 
