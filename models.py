@@ -49,7 +49,10 @@ def uuid7() -> UUID:
 
 
 class Base(DeclarativeBase):
-    """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row."""
+    """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row.
+
+    `__tagged__` rows have an `ETag`: their wire form must depend on nothing but the row.
+    """
 
     metadata = MetaData(
         naming_convention={
@@ -71,6 +74,7 @@ class Base(DeclarativeBase):
     }
     __order__: ClassVar[str] = "id"
     __expressions__: ClassVar[dict[str, Callable[[FromClause], ColumnElement[Any]]]] = {}
+    __tagged__: ClassVar[bool] = False
 
     @classmethod
     def resource(cls) -> str:
@@ -274,6 +278,7 @@ class Workflow(Owned, Base):
     definition: Mapped[dict[str, Any]]
     parameters: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     version: Mapped[int] = mapped_column(server_default="1")
+    __tagged__ = True
 
 
 class RunStatus(StrEnum):
