@@ -116,7 +116,7 @@ def address(host: str) -> str:
     try:
         parsed = ip_address(host)
     except ValueError:
-        return host
+        return host[:64]
     if isinstance(parsed, IPv6Address):
         return str(parsed.ipv4_mapped or f"{IPv6Address(int(parsed) >> 64 << 64)}/64")
     return host

@@ -95,10 +95,13 @@ async def test_no_path_and_no_method_of_a_client_adds_a_series(counted: Backend)
                 name = uuid4().hex
                 for path in (f"/{name}", f"/api/{name}", f"/api/runs/{name}", f"/docs/{name}?{name}={name}"):
                     await client.get(path)
-                await client.request(name[:8].upper(), "/api/me")
-                await client.request(name[:8].upper(), f"/{name}")
                 await client.get("/api/health", headers={"Host": f"{name}.example.com"})
-    assert len(await scrape(counted)) == series
+            for method in ("PROPFIND", "LOCK", "REPORT", "M-SEARCH"):
+                await client.request(method, "/api/me")
+    told = await scrape(counted)
+    assert len(told) == series
+    methods = {dict(labels).get("method", "GET") for _, labels in told}
+    assert methods <= metrics.METHODS | {"other"}
 
 
 async def test_sockets_streams_and_events_are_counted(counted: Backend) -> None:
@@ -123,6 +126,7 @@ async def test_sockets_streams_and_events_are_counted(counted: Backend) -> None:
         assert (await value(counted, "cua_events_read_total") or 0) >= 1
     await until(counted, "cua_sockets_open", 0)
     await until(counted, "cua_event_streams_open", 0)
+    assert await value(counted, "cua_http_request_seconds_count", **labels) == 1
     await until(counted, "cua_subscriptions", 0)
 
 
