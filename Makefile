@@ -2,13 +2,13 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
-SOCKETS := --ws-per-message-deflate false --ws-max-size 65536
+SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
 .PHONY: run demo test check chaos bench setup migrate migration format clean
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
-	@HOST=$(HOST) PORT=$(PORT) $(BIN)/uvicorn backend_websocket_server:app --host $(HOST) --port $(PORT) $(SOCKETS) --no-access-log
+	@HOST=$(HOST) PORT=$(PORT) $(BIN)/uvicorn backend_websocket_server:app --host $(HOST) --port $(PORT) $(SERVER)
 
 demo: setup
 	@$(BIN)/python -m demo
@@ -27,6 +27,7 @@ chaos: .venv/.tools .venv/.chromium
 bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.edge
 
 setup: .venv/.packages .venv/.chromium
 

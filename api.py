@@ -1,12 +1,16 @@
-"""What every route shares: the application, problems, the checks at the edge, request ids and headers."""
+"""What every route shares: problems, the checks at the edge, request ids, headers, logs and metrics."""
 
+import hmac
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import orjson
@@ -15,17 +19,21 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 import clerk_auth
 import db
 import identity
 import live
+import logs
+import metrics
 import process
+from infra import rates
 from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
@@ -33,23 +41,36 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 JSON_LIMIT = 2**20  # bytes
-_ALIASES = {"/api/users/me": "/api/me"}
+FRONT = "/docs" if settings.docs_shown else "/api/health"
+_ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
 _SECTIONS = {
-    **dict.fromkeys(("health", "ready", "config"), "ops"),
+    **dict.fromkeys(("health", "ready", "config", "metrics"), "ops"),
     **dict.fromkeys(("jwks.json", "openid-configuration"), "auth"),
 }
+_SIGN_IN = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "forgot", "reset", "verify")}
+_PROBED = {"/api/health", "/api/ready", "/metrics"}  # asked too often to be told at `info`
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 _HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
 }
-_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_HSTS = b"max-age=31536000"  # RFC 6797; other hosts of the domain are not ours to speak for
+_CORS_ASKED = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
+    *("Range", "X-API-Key", "X-Request-ID"),
+)
+_CORS_SHOWN = (
+    *("Content-Disposition", "ETag", "Idempotency-Replayed", "Link", "Location", "RateLimit-Limit"),
+    *("RateLimit-Policy", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"),
+)
+_CONTENT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; frame-ancestors 'none'"
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; frame-ancestors 'none'"
 )
 
 
@@ -78,7 +99,9 @@ _STATUS_PROBLEMS = {
     405: Problem(405, "method_not_allowed", "This address does not know that method"),
     413: Problem(413, "too_large", "The request is too large"),
     415: Problem(415, "unsupported_media_type", "Send JSON as application/json"),
+    421: Problem(421, "misdirected", "This server does not answer for that host"),
     422: Problem(422, "invalid", "Something in the request is not valid"),
+    429: Problem(429, "rate_limited", "Too many requests"),
     500: Problem(500, "internal", "Something went wrong on our side"),
 }
 
@@ -97,7 +120,7 @@ def problem(
         **({"errors": errors} if errors else {}),
         "request_id": request_id,
     }
-    headers = {**_HEADERS, "x-request-id": request_id, "cache-control": "no-store"}
+    headers = {"cache-control": "no-store"}
     if of.status == 401:
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     if of.retry_after is not None:
@@ -123,22 +146,36 @@ def _handle_problems(app: FastAPI, problems: Mapping[type[Exception], Problem]) 
         async def named(request: Request, error: Exception, of: Problem = of) -> Response:
             detail = of.detail or str(error) or of.title
             known = replace(of, retry_after=getattr(error, "retry_after", of.retry_after))
+            if isinstance(error, rates.RateLimited):
+                request.state.standing = error.standing
             return problem(_request_id(request), known, detail, _pointer_errors(error))
 
         app.add_exception_handler(kind, named)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(db.Repeat, _on_repeat)
-    app.add_exception_handler(Exception, _on_crash)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    allowed = {"Allow": _allowed(request)} if status == 405 else {}
+    if request.method == "OPTIONS" and allowed:
+        return Response(status_code=204, headers=allowed)
     of = _STATUS_PROBLEMS.get(status) or Problem(status, f"http_{status}", detail)
     reply = problem(_request_id(request), of, detail if status not in (404, 405) else of.title)
-    if status == 405 and isinstance(error, HTTPException) and error.headers:
-        reply.headers.update(error.headers)
+    reply.headers.update(allowed)
     return reply
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the address (RFC 9110, 10.2.1); the router knows of one route's only."""
+    methods = {"OPTIONS"}
+    for route in request.app.routes:
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    if "GET" in methods and not _streams(request.scope["path"]):
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
@@ -158,12 +195,6 @@ async def _on_repeat(_request: Request, error: Exception) -> Response:
     if not isinstance(error, db.Repeat):
         raise error
     return error.reply
-
-
-async def _on_crash(request: Request, error: Exception) -> Response:
-    log.error("request_crashed", path=request.scope["path"], exc_info=error)
-    of = _STATUS_PROBLEMS[500]
-    return problem(_request_id(request), of, "The server could not finish this; it has been logged.")
 
 
 # The edge -----------------------------------------------------------------------------------------
@@ -209,7 +240,7 @@ class StrictRoute(APIRoute):
 
 
 class Edge:
-    """Outside everything: request ids, `/api/v1`, size and text checks, headers on every reply."""
+    """Outside everything: request ids, `/api/v1`, `HEAD`; headers, a log line and metrics of every reply."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -222,35 +253,163 @@ class Edge:
         headers = dict(scope["headers"])
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         scope["path"] = _canonical(scope["path"])
-        if scope["type"] != "http":
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        if scope["type"] == "http":
+            state["exchange"] = exchange = _Exchange(scope, headers, send)
+            await exchange.run(self._app, receive)
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Enough(Exception):
+    """The reply has been sent as far as it is wanted."""
+
+
+class _Exchange:
+    """One request and its reply."""
+
+    __slots__ = ("_began", "_headers", "_method", "_scope", "_send", "_size", "bare", "status", "streams")
+
+    def __init__(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> None:
+        self._method, self._headers, self._send = scope["method"], headers, send
+        self._began = time.perf_counter()
+        self.bare = self._method == "HEAD" and not _streams(scope["path"])
+        # The server's own scope keeps HEAD, by which it knows that no body follows.
+        self._scope = {**scope, "method": "GET"} if self.bare else scope
+        self.status = self._size = 0
+        self.streams = False
+
+    async def run(self, app: ASGIApp, receive: Receive) -> None:
+        """Have `app` answer, then count and log it."""
+        metrics.IN_FLIGHT.inc()
+        try:
+            await app(self._scope, receive, self.send)
+        except _Enough:
+            await self._send({"type": "http.response.body"})
+        finally:
+            metrics.IN_FLIGHT.dec()
+            if not self.streams:
+                self._observe()
+            self._log()
+
+    async def send(self, message: Message) -> None:
+        """ASGI."""
+        if message["type"] == "http.response.start":
+            message = self._begin(message)
+        elif self.bare:
+            if message.get("more_body"):
+                raise _Enough
+            message = {"type": "http.response.body"}
+        else:
+            self._size += len(message.get("body", b""))
+        await self._send(message)
+
+    def _begin(self, message: Message) -> Message:
+        self.status = message["status"]
+        headers = list(message["headers"])
+        names = {name for name, _ in headers}
+        headers += [(name, value) for name, value in self._additions() if name not in names]
+        given = dict(headers)
+        if self.status == 200 and self._is_known(given.get(b"etag")):
+            self.status, self.bare = 304, True
+            headers = [it for it in headers if it[0] not in (b"content-length", b"content-type")]
+        if given.get(b"content-type", b"").startswith(b"text/event-stream"):
+            self.streams = True
+            self._observe()
+        return {**message, "status": self.status, "headers": headers}
+
+    def _additions(self) -> Iterable[tuple[bytes, bytes]]:
+        state, path = self._scope["state"], self._scope["path"]
+        yield b"x-request-id", state["request_id"].encode()
+        yield from _HEADERS.items()
+        page = path.startswith(("/docs", "/static-offline-docs"))
+        yield b"content-security-policy", _DOCS_POLICY if page else _CONTENT_POLICY
+        if path.startswith("/api/"):
+            yield b"cache-control", b"no-store"
+        if settings.environment == "production" or self._scope["scheme"] == "https":
+            yield b"strict-transport-security", _HSTS
+        if standing := state.get("standing"):
+            yield from standing.headers
+
+    def _is_known(self, etag: bytes | None) -> bool:
+        """Whether the client has this representation (RFC 9110, 13.1.2: weak comparison)."""
+        known = self._headers.get(b"if-none-match")
+        if etag is None or known is None or self._scope["method"] != "GET":
+            return False
+        tags = {tag.removeprefix("W/") for tag in db.tags([known.decode("latin-1")])}
+        return bool({"*", etag.decode("latin-1").removeprefix("W/")} & tags)
+
+    @property
+    def _route(self) -> str:
+        return getattr(self._scope.get("route"), "path", "unmatched")
+
+    def _observe(self) -> None:
+        metrics.observe(self._method, self._route, self.status or 500, time.perf_counter() - self._began)
+
+    def _log(self) -> None:
+        tell = log.debug if self._scope["path"] in _PROBED else log.info
+        tell(
+            "request",
+            method=self._method if self._method in metrics.METHODS else "other",
+            route=self._route,
+            status=self.status,
+            duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
+            bytes=self._size,
+        )
+
+
+class Gate:
+    """Inside CORS, so that a page may read why it was turned away: hosts, sizes, sign-in limits, crashes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            send = self._with_headers(scope["path"], request_id, send)
-            refusal = _refusal(scope, headers)
-            if refusal is not None:
-                status, detail = refusal
-                await problem(request_id, _STATUS_PROBLEMS[status], detail)(scope, receive, send)
-            else:
+        request_id = scope["state"]["request_id"]
+        refusal = _refusal(scope)
+        if refusal is not None:
+            status, detail = refusal
+            await problem(request_id, _STATUS_PROBLEMS[status], detail)(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+        elif (crowded := await _too_many_sign_ins(scope)) is not None:
+            await crowded(scope, receive, send)
+        else:
+            try:
                 await self._app(scope, _counted(receive), send)
+            except _Enough:
+                raise
+            except Exception:
+                if scope["state"]["exchange"].status:
+                    raise  # all that is left is to cut the connection
+                log.exception("request_crashed", path=scope["path"])
+                detail = "The server could not finish this; it has been logged."
+                await problem(request_id, _STATUS_PROBLEMS[500], detail)(scope, receive, send)
 
-    @staticmethod
-    def _with_headers(path: str, request_id: str, send: Send) -> Send:
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                page = path.startswith(("/docs", "/static-offline-docs"))
-                headers.setdefault("content-security-policy", _DOCS_POLICY if page else _CONTENT_POLICY)
-                if path.startswith("/api/"):
-                    headers.setdefault("cache-control", "no-store")
-            await send(message)
 
-        return sending
+async def _too_many_sign_ins(scope: Scope) -> Response | None:
+    if scope["path"] not in _SIGN_IN or scope["method"] != "POST":
+        return None
+    who = rates.address(scope["client"][0]) if scope["client"] else ""
+    try:
+        scope["state"]["standing"] = await rates.take("sign_in", who, rates.limit(settings.sign_in_limit))
+    except rates.RateLimited as limited:
+        scope["state"]["standing"] = limited.standing
+        of = replace(_STATUS_PROBLEMS[429], retry_after=limited.retry_after)
+        return problem(scope["state"]["request_id"], of, str(limited))
+    return None
+
+
+def _streams(path: str) -> bool:
+    return path.endswith("/stream")
 
 
 def _plainly(send: Send) -> Send:
@@ -271,8 +430,35 @@ def _canonical(path: str) -> str:
     return _ALIASES.get(path, path)
 
 
-def _refusal(scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
-    """Why this request goes no further: NUL in its address, a body too long, or one that is not JSON."""
+@cache
+def _hosts() -> frozenset[str]:
+    """The values of `Host` that are answered; empty for any.
+
+    A page of another site may have its name resolved to this machine; a laptop's server has no other guard.
+    """
+    own = {host.lower() for host in settings.allowed_hosts}
+    if not own and not clerk_auth.clerk_issuer(settings) and identity.is_loopback(settings.host):
+        own = {"localhost", "127.0.0.1", "[::1]", settings.host.lower()}
+        own.add((urlsplit(settings.public_url).hostname or "localhost").lower())
+    return frozenset(own)
+
+
+def _is_ours(scope: Scope) -> bool:
+    hosts = _hosts()
+    if not hosts or "*" in hosts:
+        return True
+    given = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
+    match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+    return match is not None and match[1].removesuffix(".") in hosts
+
+
+def _refusal(scope: Scope) -> tuple[int, str] | None:
+    """Why it goes no further: another's host, NUL in its address, a body too long or not JSON."""
+    if not _is_ours(scope):
+        return 421, "Use one of this server's own names; its operator can add more with ALLOWED_HOSTS."
+    if scope["type"] == "websocket":
+        return None
+    headers = dict(scope["headers"])
     if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
         return 422, "The address holds NUL."
     length = headers.get(b"content-length", b"0")
@@ -297,6 +483,21 @@ def _counted(receive: Receive) -> Receive:
         return message
 
     return counting
+
+
+async def metrics_reader(request: Request) -> None:
+    """A dependency: whoever asks directly from this machine, or with `METRICS_TOKEN`."""
+    token = settings.metrics_token
+    given = request.headers.get("authorization", "")
+    if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        return
+    forwarded = {"forwarded", "x-forwarded-for"} & set(request.headers)
+    try:
+        near = request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:
+        near = False
+    if forwarded or not near:
+        raise HTTPException(403, "Metrics are for this machine, and for who sends METRICS_TOKEN as bearer.")
 
 
 class Device(NamedTuple):
@@ -346,7 +547,9 @@ def create_app(
     **about: Any,
 ) -> FastAPI:
     """The application with the edge around it; `problems` is where an exception gets its status."""
-    app = FastAPIOffline(
+    logs.configure()
+    make = FastAPIOffline if settings.docs_shown else partial(FastAPI, docs_url=None, openapi_url=None)
+    app = make(
         redoc_url=None,
         version=VERSION,
         lifespan=lifespan,
@@ -361,13 +564,14 @@ def create_app(
     app.router.route_class = StrictRoute
     app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     _handle_problems(app, problems)
+    app.add_middleware(Gate)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID"],
-            expose_headers=["Location", "Link", "ETag", "X-Request-ID", "Retry-After"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=_CORS_ASKED,
+            expose_headers=_CORS_SHOWN,
         )
     app.add_middleware(Edge)
     app.add_middleware(live.TransportAccess)
@@ -380,12 +584,12 @@ def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str,
         return app.openapi_schema
     document = generate()
     for path, operations in document["paths"].items():
-        section = path.split("/")[2]
+        section = path.removeprefix("/api").split("/")[1]
         for operation in operations.values():
             operation["tags"] = [_SECTIONS.get(section, section)]
             for status in ("4XX", "5XX"):
                 content = operation["responses"][status]["content"]
-                content["application/problem+json"] = content.pop("application/json")
+                content["application/problem+json"] = content.popitem()[1]
     return document
 
 

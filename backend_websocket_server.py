@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import Body, Depends, Header, Query, Request, WebSocket
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
@@ -22,6 +22,7 @@ import clerk_auth
 import db
 import identity
 import live
+import metrics
 import process
 import users
 import webhooks
@@ -30,7 +31,7 @@ from browser import actions, chromium
 from browser.actions import Action
 from clerk_auth import CurrentCaller, CurrentUser, Once, SignedInCaller, SignedInTx, Tx, mine
 from db import envelope
-from infra import storage, vault
+from infra import rates, storage, vault
 from models import (
     ApiKey,
     Approval,
@@ -172,6 +173,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     computers.NotReady: Problem(503, "computer_not_ready", "The computer is not open yet", None, 5),
     computers.StaleControl: Problem(409, "stale_control", "Somebody else has control"),
     db.KeyBusy: Problem(409, "may_have_landed", "The first request is not answered yet"),
+    db.Changed: Problem(412, "precondition_failed", "It is not what If-Match names"),
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
@@ -183,6 +185,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
+    rates.RateLimited: Problem(429, "rate_limited", "Too many requests"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had"),
@@ -219,7 +222,7 @@ def update(path: str, **options: Any) -> Callable[[api.Route], api.Route]:
 
 @app.get("/", include_in_schema=False)
 async def show_documentation() -> Response:
-    return RedirectResponse("/docs")
+    return RedirectResponse(api.FRONT)
 
 
 @app.get("/api/health", response_model=Reply[Health])
@@ -239,6 +242,12 @@ async def read_readiness() -> Response:
 async def read_config() -> Response:
     """What a web client must know before anyone has signed in."""
     return envelope(api.public_config())
+
+
+@app.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(api.metrics_reader)])
+async def read_metrics() -> Response:
+    """Prometheus' text form, for this machine and for who sends `METRICS_TOKEN`."""
+    return Response(await process.scrape(), media_type=metrics.CONTENT_TYPE_LATEST)
 
 
 # Auth ---------------------------------------------------------------------------------------------
@@ -593,9 +602,9 @@ async def update_workflow(tx: Tx, workflow: MyWorkflow, body: WorkflowUpdate) ->
 
 
 @app.delete("/api/workflows/{id}", response_model=Reply[None])
-async def delete_workflow(tx: Tx, id: UUID) -> Response:
+async def delete_workflow(tx: Tx, workflow: MyWorkflow) -> Response:
     """Its versions and schedules go with it; its runs stay."""
-    return await tx.delete(Workflow, id)
+    return await tx.delete(Workflow, workflow.id)
 
 
 @app.get("/api/workflows/{id}/versions", response_model=Page[VersionRead])

@@ -1,8 +1,8 @@
 """Backup and restore: everything a server keeps, as one file that any other server can take in.
 
-The file is a tar: `manifest.json`, `tables/<name>.copy` (PostgreSQL's COPY text of one snapshot), `files/<key>`,
-and `vault.key` where the keys are kept in the data directory. It is independent of the version of PostgreSQL and
-of where files are stored, so it also moves a server from the embedded database to another one.
+The file is a tar: `manifest.json`, `tables/<name>.copy` (PostgreSQL's COPY text of one snapshot),
+`files/<key>`, and `vault.key` where keys are kept in the data directory. It depends neither on the version of
+PostgreSQL nor on where files are stored, so it also moves a server from the embedded database to another one.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import asyncpg
 import orjson
@@ -66,30 +66,30 @@ async def create(dsn: str, storage: Storage, target: Path) -> dict[str, Any]:
 
 
 async def _write(dsn: str, storage: Storage, tar: tarfile.TarFile) -> dict[str, Any]:
-    async with _connected(dsn) as connection:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            columns = {table: await _columns(connection, table) for table in TABLES}
-            keys = [row[0] for row in await connection.fetch("select storage_key from files order by storage_key")]
-            manifest = {
-                "format": FORMAT,
-                "revision": db.latest_revision(),
-                "created_at": datetime.now(UTC).isoformat(),
-                "columns": columns,
-                "files": len(keys),
-            }
-            _add(tar, MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-            for table in TABLES:
-                with tempfile.TemporaryFile() as rows:
-                    await connection.copy_from_query(
-                        f"select {_listed(columns[table])} from {table}",  # noqa: S608 - names of our own
-                        output=rows,
-                    )
-                    _add_file(tar, f"tables/{table}.copy", rows)
+    async with (
+        _connected(dsn) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        columns = {table: await _columns(connection, table) for table in TABLES}
+        stored = await connection.fetch("select storage_key from files order by storage_key")
+        manifest = {
+            "format": FORMAT,
+            "revision": db.latest_revision(),
+            "created_at": datetime.now(UTC).isoformat(),
+            "columns": columns,
+            "files": len(stored),
+        }
+        _add(tar, MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        for table in TABLES:
+            query = f"select {_listed(columns[table])} from {table}"  # noqa: S608 - names of our own
+            with tempfile.TemporaryFile() as rows:
+                await connection.copy_from_query(query, output=rows)
+                _add_file(tar, f"tables/{table}.copy", rows)
     key_file = settings.data_dir / KEY_FILE
     if key_file.exists():
         _add(tar, KEY_FILE, key_file.read_bytes())
-    for key in keys:
-        await _add_stored(tar, storage, key)
+    for row in stored:
+        await _add_stored(tar, storage, row["storage_key"])
     return manifest
 
 
@@ -204,11 +204,11 @@ async def _take(
         raise CannotRestore(f"The backup has a table {table} that this version does not know.")
     # COPY does not work under row-level security, and what the triggers would count is in the backup.
     await connection.execute(f"alter table {table} no force row level security, disable trigger user")
-    await connection.copy_to_table(table, source=data, columns=manifest["columns"][table])
+    await connection.copy_to_table(table, source=cast(BinaryIO, data), columns=manifest["columns"][table])
     await connection.execute(f"alter table {table} force row level security, enable trigger user")
 
 
-async def _chunks(data: Any) -> AsyncIterator[bytes]:
+async def _chunks(data: IO[bytes]) -> AsyncIterator[bytes]:
     while chunk := await asyncio.to_thread(data.read, CHUNK_BYTES):
         yield chunk
 
@@ -224,7 +224,7 @@ async def _run(arguments: argparse.Namespace) -> str:
         if arguments.command == "create":
             manifest = await create(dsn, storage, arguments.file)
             size = arguments.file.stat().st_size
-            return f"Wrote {arguments.file}: {manifest['files']} files, {size} bytes in all. It holds secrets: keep it safe."
+            return f"Wrote {arguments.file} ({manifest['files']} files, {size} bytes). It holds keys: keep it safe."
         manifest = await restore(arguments.file, dsn, storage)
         return f"Restored what was backed up at {manifest['created_at']}."
 

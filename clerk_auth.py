@@ -9,6 +9,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, Literal, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 from uuid import UUID
@@ -22,14 +23,18 @@ from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import RSAAlgorithm
+from limits import RateLimitItem
 from pydantic import BaseModel
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
 
 import db
 import identity
+from infra import rates
 from models import Base
-from settings import Settings
+from settings import Settings, settings
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -561,16 +566,18 @@ async def close() -> None:
             await verifier.keys.close()
 
 
-async def verify(token: str) -> Caller:
+async def verify(token: str, *, address: str = "") -> Caller:
     """The caller a token speaks for, kept until it expires.
 
-    Raises `NotSignedIn`, `KeysUnavailable`, and, for the embedded issuer's, `db.Unavailable`.
+    From an `address` whose credentials were refused too often, only tokens already known are looked at.
+    Raises `NotSignedIn`, `rates.RateLimited`, `KeysUnavailable`, and, for the embedded issuer's,
+    `db.Unavailable`.
     """
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         caller = _verified.get(digest)
         if caller is None:
-            caller = await _verify(token)
+            caller = await _judge(token, address)
         elif caller.expires_at + CLOCK_SKEW <= time.time():
             del _verified[digest]
             raise NotSignedIn("expired")
@@ -585,6 +592,22 @@ async def verify(token: str) -> Caller:
     if len(_verified) > CACHED_TOKENS:
         _verified.popitem(last=False)
     return caller
+
+
+def peer_address(connection: HTTPConnection) -> str:
+    """Whose refused credentials count together."""
+    return rates.address(connection.client.host) if connection.client else ""
+
+
+async def _judge(token: str, address: str) -> Caller:
+    allowed = rates.limit(settings.auth_failure_limit) if address else None
+    await rates.look("auth_failures", address, allowed)
+    try:
+        return await _verify(token)
+    except NotSignedIn:
+        with suppress(rates.RateLimited):  # the next attempt hears of it
+            await rates.take("auth_failures", address, allowed)
+        raise
 
 
 async def _verify(token: str) -> Caller:
@@ -634,10 +657,25 @@ _SCHEME = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A sessio
 async def get_current_caller(
     request: Request, _documented: Annotated[object, Security(_SCHEME)] = None
 ) -> Caller:
-    """Who sent this request. Raises `NotSignedIn`, `KeysUnavailable`, `db.Unavailable`."""
-    caller = await verify(strict_bearer(request.headers))
+    """Who sent this request.
+
+    Raises `NotSignedIn`, `rates.RateLimited`, `KeysUnavailable`, `db.Unavailable`.
+    """
+    caller = await verify(strict_bearer(request.headers), address=peer_address(request))
+    bind_contextvars(user_id=caller.user_id)
+    request.state.standing = await rates.take("requests", bucket(caller), limit_for(caller))
     await db.ensure_user(caller.user_id, email=caller.email, name=caller.name, image_url=caller.image_url)
     return caller
+
+
+def bucket(caller: Caller) -> str:
+    """Whose requests count together: those of one API key, or the others of one user."""
+    return caller.actor if caller.actor.startswith("key:") else f"user:{caller.user_id}"
+
+
+def limit_for(caller: Caller) -> RateLimitItem | None:  # noqa: ARG001 - the same for everybody so far
+    """How many requests the caller may send."""
+    return rates.limit(settings.rate_limit)
 
 
 CurrentCaller = Annotated[Caller, Depends(get_current_caller)]
@@ -699,15 +737,24 @@ async def _signed_in_transaction(_caller: SignedInCaller, tx: Tx) -> db.Tx:
 
 
 SignedInTx = Annotated[db.Tx, Depends(_signed_in_transaction)]
+IfMatch = Annotated[str | None, Header(description="The `ETag` of what is to be changed, or `*`.")]
 
 
-def mine(model: type[M]) -> Callable[[db.Tx, UUID], Awaitable[M]]:
-    """A dependency: the caller's row that the path names, locked; another's is not found."""
+def mine(model: type[M]) -> Callable[..., Awaitable[M]]:
+    """A dependency: the caller's row that the path names, locked; another's is not found.
+
+    Where rows are tagged, one that `If-Match` does not name raises `db.Changed`.
+    """
 
     async def load(tx: Tx, id: UUID) -> M:
         return await tx.one(model, lock=True, id=id)
 
-    return load
+    async def load_unchanged(tx: Tx, id: UUID, request: Request, _documented: IfMatch = None) -> M:
+        row = await tx.one(model, lock=True, id=id)
+        db.require_match(row, request.headers.getlist("if-match"))
+        return row
+
+    return load_unchanged if model.__tagged__ else load
 
 
 @dataclass(frozen=True, slots=True)

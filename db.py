@@ -13,7 +13,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import urlencode
@@ -46,6 +47,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
+import metrics
 from infra.vault import Unsealable, Vault
 from models import Base, Event, IdempotencyKey, Quota, Stream, User, uuid7
 from schemas import EventRead, PageQuery
@@ -76,6 +78,10 @@ class OutOfDate(Exception):
 
 class InvalidCursor(Exception):
     """The `cursor` of a list was not one that this server gave."""
+
+
+class Changed(Exception):
+    """The row is not, or no longer, the one that `If-Match` names."""
 
 
 class KeyReused(Exception):
@@ -233,8 +239,9 @@ def _write_statement(
     written = statement.returning(*table.c).cte("r")
     if read is None:
         return Statement(select(written))
-    shown = select(*_wire(model, read, written)).subquery("t")
-    return Statement(select(_json(shown), literal_column("1")).select_from(shown))
+    shape = select(*_wire(model, read, written)).correlate(written).lateral("t")
+    extra = [written.c.updated_at] if model.__tagged__ else []
+    return Statement(select(_json(shape), *extra).select_from(written.join(shape, true())))
 
 
 @lru_cache(1024)
@@ -259,20 +266,25 @@ class _Database:
     ) -> None:
         self.pool, self.wait, self.publish, self.vault = pool, wait, publish, vault
         self.restrict = ""
+        self.lent = 0
         self.known_users: set[str] = set()
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
+        if self.lent >= self.pool.get_max_size():
+            metrics.POOL_WAITS.inc()
         try:
             connection = await self.pool.acquire(timeout=self.wait)
         except (TimeoutError, *_BROKEN) as error:
             log.warning("database_unavailable", error=repr(error))
             raise Unavailable("no connection to the database") from error
+        self.lent += 1
         try:
             yield connection
         except asyncpg.InternalClientError as error:  # asyncpg's word for a connection that is being lost
             raise Unavailable("the connection to the database broke") from error
         finally:
+            self.lent -= 1
             # What broke the connection was raised where it was used, or came after the commit.
             with suppress(*_BROKEN):
                 try:
@@ -338,6 +350,8 @@ async def open_database(
     except BaseException:
         await pool.close()
         raise
+    metrics.POOL_SIZE.set(size)
+    metrics.POOL_IN_USE.set_function(lambda: database.lent)
     _open = database
 
 
@@ -371,6 +385,7 @@ def sqlalchemy_url(dsn: str) -> URL:
     return url.set(query=query)
 
 
+@cache
 def latest_revision() -> str:
     """The newest revision of the migrations."""
     return max(path.name.split("_")[0] for path in (_HERE / "migrations" / "versions").glob("[0-9]*.py"))
@@ -431,13 +446,16 @@ async def close_database() -> None:
             database.pool.terminate()
 
 
-async def ping() -> bool:
-    """Whether the database answers."""
+async def state() -> tuple[bool, bool]:
+    """Whether the database answers, and has all the migrations this server needs; it may have newer ones."""
     try:
         async with _database().lease() as connection:
-            return bool(await connection.fetchval("select true"))
+            revision = await connection.fetchval("select version_num from alembic_version")
+    except asyncpg.UndefinedTableError:
+        return True, False
     except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
+        return False, False
+    return True, (revision or "") >= latest_revision()
 
 
 # Reads --------------------------------------------------------------------------------------------
@@ -534,11 +552,37 @@ def _cursor_value(model: type[Base], after: object, cursor: str | None) -> objec
 
 async def read(user_id: str, model: type[Base], shape: type[BaseModel], id: UUID | str) -> Response:
     """One of the user's rows in one round trip. Raises NoResultFound, Unavailable."""
-    statement = _read_statement(model, shape, ("id",))
+    extra = ("updated_at",) if model.__tagged__ else ()
+    statement = _read_statement(model, shape, ("id",), extra=extra)
     rows = await _fetch(user_id, statement, {"where_id": id, "limit": 1})
     if not rows:
         raise NoResultFound
-    return envelope(rows[0][0])
+    etag = _tag(model, rows[0], 2)
+    return envelope(rows[0][0], headers={"ETag": etag} if etag else None)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TAGS = re.compile(r'\s*(?:\*|(?:W/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+
+
+def tag(updated_at: datetime) -> str:
+    """The strong entity tag (RFC 9110, 8.8.3) of a row: each change moves its `updated_at`."""
+    return f'"{(updated_at - _EPOCH) // timedelta(microseconds=1):x}"'
+
+
+def _tag(model: type[Base], row: asyncpg.Record, place: int) -> str | None:
+    return tag(row[place]) if model.__tagged__ else None
+
+
+def tags(fields: Iterable[str]) -> set[str]:
+    """The entity tags of `If-Match` or `If-None-Match` fields, as they are written, or `*`."""
+    return {match[0].strip(" \t,") for match in _TAGS.finditer(",".join(fields))}
+
+
+def require_match(row: Any, if_match: Sequence[str]) -> None:
+    """Raise Changed where there are `If-Match` fields and none names the row or is `*` (RFC 9110, 13.1.1)."""
+    if if_match and not {"*", tag(row.updated_at)} & tags(if_match):
+        raise Changed("It was changed since you read it. Read it again, then repeat your change.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,6 +601,7 @@ async def events(user_id: str, after: int, limit: int = 500, run_id: UUID | None
     extra = ("kind", "run_id")
     statement = _read_statement(Event, EventRead, names, after=True, newest=False, extra=extra)
     rows = await _fetch(user_id, statement, {"after": after, "limit": limit, "where_run_id": run_id})
+    metrics.EVENTS_READ.inc(len(rows))
     return [LoggedEvent(seq, kind, run_id, text) for text, seq, kind, run_id in rows]
 
 
@@ -725,7 +770,7 @@ class Tx:
         rows = await self._write("insert", model, shape, new, {})
         location = f"/api/{model.collection()}/{new['id']}"
         self._log(event, model, new["id"], shape, rows[0][0])
-        return self.reply(rows[0][0], status, location)
+        return self.reply(rows[0][0], status, location, etag=_tag(model, rows[0], 1))
 
     async def update(
         self,
@@ -741,7 +786,7 @@ class Tx:
         if not rows:
             raise NoResultFound
         self._log("updated", model, id, shape, rows[0][0])
-        return self.reply(rows[0][0])
+        return self.reply(rows[0][0], etag=_tag(model, rows[0], 1))
 
     async def delete(self, model: type[Base], id: UUID) -> Response:
         """Delete the row, log it, and answer with nothing. Raises NoResultFound."""
@@ -765,12 +810,14 @@ class Tx:
         location: str | None = None,
         *,
         secret: bool = False,
+        etag: str | None = None,
     ) -> Response:
         """The answer of this transaction, kept for repeats under the same `Idempotency-Key`.
 
         One that shows a `secret` is kept encrypted.
         """
-        headers = {"Location": location} if location else None
+        given = {"Location": location, "ETag": etag}
+        headers = {name: value for name, value in given.items() if value}
         self._reply, self._reply_is_secret = envelope(data, status=status, headers=headers), secret
         return self._reply
 
@@ -817,6 +864,8 @@ class Tx:
         """Log and commit in one message, then publish. The stream's lock is never held over a round trip."""
         if await self.connection.execute(self._commit_message(idempotency)) != "COMMIT":
             raise RuntimeError("the transaction had failed and was rolled back")
+        if self._events:
+            metrics.EVENTS_PUBLISHED.inc(len(self._events))
         hints = self._hints | ({(f"user:{self.user_id}", b"")} if self._events else set())
         for topic, payload in hints:
             _database().publish(topic, payload)
@@ -958,3 +1007,14 @@ async def heads(user_ids: Iterable[str]) -> dict[str, int]:
             "select user_id, last_seq from streams where user_id = any($1)", list(user_ids)
         )
     return {row["user_id"]: row["last_seq"] for row in rows}
+
+
+async def run_counts() -> tuple[dict[str, int], float]:
+    """All users' runs by status, and seconds the oldest run that is due has waited in the queue."""
+    async with as_system() as tx:
+        rows = await tx.connection.fetch(
+            "select status, count(*) as runs, coalesce(extract(epoch from clock_timestamp() - min(run_after)"
+            " filter (where status = 'queued' and run_after <= clock_timestamp())), 0)::float8 as age"
+            " from runs group by status"
+        )
+    return {row["status"]: row["runs"] for row in rows}, max((row["age"] for row in rows), default=0.0)

@@ -258,10 +258,11 @@ def registration_open() -> bool:
     """Whether anyone may make an account; by default only where the server is this machine's own."""
     if settings.registration:
         return settings.registration == "open"
-    return _is_loopback(settings.host) and _is_loopback(urlsplit(issuer()).hostname or "")
+    return is_loopback(settings.host) and is_loopback(urlsplit(issuer()).hostname or "")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

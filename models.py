@@ -54,6 +54,7 @@ class Base(DeclarativeBase):
     """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row.
 
     `__collection__` is the name in paths and events where it differs from the table's.
+    `__tagged__` rows have an `ETag`: their wire form must depend on nothing but the row.
     """
 
     metadata = MetaData(
@@ -77,6 +78,7 @@ class Base(DeclarativeBase):
     __collection__: ClassVar[str] = ""
     __order__: ClassVar[str] = "id"
     __expressions__: ClassVar[dict[str, Callable[[FromClause], ColumnElement[Any]]]] = {}
+    __tagged__: ClassVar[bool] = False
 
     @classmethod
     def collection(cls) -> str:
@@ -473,6 +475,7 @@ class Workflow(Owned, Base):
     definition: Mapped[dict[str, Any]]
     parameters: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     version: Mapped[int] = mapped_column(server_default="1")
+    __tagged__ = True
 
 
 class WorkflowVersion(Owned, Base):

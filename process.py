@@ -2,21 +2,29 @@
 
 import asyncio
 import gc
-import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import asyncpg
 import structlog
 
 import clerk_auth
 import db
 import identity
-from infra import postgres, storage, vault
+import logs
+import metrics
+from infra import postgres, rates, storage, vault
 from infra.bus import Bus, make_bus
-from models import uuid7
+from models import RunStatus, uuid7
 from runs import computers, engine, schedules
 from schemas import Readiness
 from settings import settings
+
+log = structlog.get_logger()
+
+READY_SECONDS = 1.0  # how long an answer of `readiness` is good for
+COUNT_SECONDS = 5.0  # between counts of runs, and twenty times as long as one takes
 
 
 class CannotStart(Exception):
@@ -38,6 +46,8 @@ START_FAILURES = (
 """What stops a start with a sentence for the operator."""
 
 _works = False
+_bus: Bus | None = None
+_store: storage.Storage | None = None
 
 
 @asynccontextmanager
@@ -46,8 +56,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
 
     Raises one of START_FAILURES.
     """
-    global _works  # noqa: PLW0603 - one assembly a process
-    _configure_logs()
+    global _works, _bus, _store
+    logs.configure()
     _require_production_settings()
     async with AsyncExitStack() as stack:
         dsn = await _database(stack)
@@ -55,6 +65,10 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         await bus.start()
         stack.push_async_callback(bus.close)
         keys = vault.load_vault(settings.data_dir, settings.secret_keys)
+        metrics.BUS.labels(bus.kind).set(1)
+        if settings.redis_url:
+            await rates.open_shared(settings.redis_url)
+            stack.push_async_callback(rates.close_shared)
         await db.open_database(
             dsn,
             size=settings.database_pool,
@@ -79,18 +93,73 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             stack.push_async_callback(engine.stop)
             await schedules.start()
             stack.push_async_callback(schedules.stop)
-        _works = worker
+        _works, _bus, _store = worker, bus, store
         gc.freeze()
         yield bus
 
 
+# What it says of itself ---------------------------------------------------------------------------
+
+_looking = asyncio.Lock()
+_looked: tuple[float, Readiness] | None = None
+_counting = asyncio.Lock()
+_count_at = 0.0
+
+
 async def readiness() -> Readiness:
-    """What of this process answers; without a worker it needs no browser, and both are true."""
+    """What of this process answers; without a worker it needs no browser, and both are true.
+
+    However many ask, it looks once a second.
+    """
+    global _looked  # noqa: PLW0603 - one process, one answer
+    async with _looking:
+        if _looked is None or time.monotonic() - _looked[0] >= READY_SECONDS:
+            found = await _look()
+            _looked = time.monotonic(), found
+        return _looked[1]
+
+
+async def _look() -> Readiness:
+    (database, migrations), stored = await asyncio.gather(
+        db.state(), _store.answers() if _store else asyncio.sleep(0, False)
+    )
     return Readiness(
-        database=await db.ping(),
+        database=database,
+        migrations=migrations,
+        bus=_bus is not None and _bus.connected,
+        storage=stored,
         browser=computers.browser_found() or not _works,
         worker=engine.alive() or not _works,
     )
+
+
+async def scrape() -> bytes:
+    """What Prometheus reads; runs are counted seldom enough to take a twentieth of one connection's time."""
+    global _count_at  # noqa: PLW0603
+    async with _counting:
+        began = time.monotonic()
+        if began >= _count_at:
+            await _count_runs()
+            now = time.monotonic()
+            _count_at = now + max(COUNT_SECONDS, 20 * (now - began))
+    return metrics.render()
+
+
+async def _count_runs() -> None:
+    """While the database is away there are no numbers, rather than old ones."""
+    metrics.RUNS.clear()
+    try:
+        counts, age = await db.run_counts()
+    except (*db.AWAY, asyncpg.PostgresError) as error:
+        log.warning("runs_not_counted", error=repr(error))
+        metrics.QUEUE_AGE.set(float("nan"))
+        return
+    for status in RunStatus:
+        metrics.RUNS.labels(status.value).set(counts.get(status, 0))
+    metrics.QUEUE_AGE.set(age)
+
+
+# How it starts ------------------------------------------------------------------------------------
 
 
 def _require_production_settings() -> None:
@@ -116,25 +185,3 @@ async def _database(stack: AsyncExitStack) -> str:
     stack.callback(asyncio.create_task(postgres.keep(server)).cancel)
     await db.migrate(server.dsn)
     return server.dsn
-
-
-def _configure_logs() -> None:
-    level = logging.getLevelName(settings.log_level.upper())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.environment == "production"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info
-            if settings.environment == "production"
-            else structlog.processors.StackInfoRenderer(),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=False,
-    )

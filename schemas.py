@@ -170,12 +170,16 @@ class Health(Wire):
 
 class Readiness(Wire):
     database: bool
+    migrations: bool = Field(description="The database has what this server needs.")
+    bus: bool = Field(description="This process hears the others; without, events come a second later.")
+    storage: bool
     browser: bool
     worker: bool
 
     @property
     def all(self) -> bool:
-        return self.database and self.browser and self.worker
+        """Whether requests can be answered; a bus that is away takes no server out of service."""
+        return self.database and self.migrations and self.storage and self.browser and self.worker
 
 
 class AuthConfig(Wire):

@@ -1,5 +1,6 @@
 """Every environment variable of the server, typed, with its default."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +27,17 @@ class Settings(BaseSettings):
         (),
         description="Exact web origins that may call the API, comma-separated.",
     )
+    allowed_hosts: Names = Field(
+        (),
+        description="Values of `Host` that are served; default is any, on a laptop only its own names.",
+    )
+    docs: Literal["", "on", "off"] = Field(
+        "", description="`/docs` and `/openapi.json`; default is on in development, off in production."
+    )
+    metrics_token: str = Field("", description="Bearer that reads `/metrics` from other machines.")
+    rate_limit: str = Field("600/minute", description="Requests of one user or API key; `off` for no limit.")
+    sign_in_limit: str = Field("20/minute", description="Sign-in requests of one address, or `off`.")
+    auth_failure_limit: str = Field("60/minute", description="Refused credentials of one address, or `off`.")
 
     data_dir: Path = Field(Path("data"), description="Directory of the embedded database, files and keys.")
     database_url: str = Field("", description="External PostgreSQL 15+; empty starts the embedded one.")
@@ -75,7 +87,30 @@ class Settings(BaseSettings):
         """Whether the web process runs browsers itself."""
         return self.worker == "on" or not (self.worker or self.redis_url)
 
-    @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", mode="before")
+    @property
+    def docs_shown(self) -> bool:
+        """Whether the API describes itself to anybody who asks."""
+        return (self.docs or ("on" if self.environment == "development" else "off")) == "on"
+
+    @field_validator("rate_limit", "sign_in_limit", "auth_failure_limit")
+    @classmethod
+    def _is_limit(cls, value: str) -> str:
+        if value != "off" and not re.fullmatch(
+            r"[1-9]\d{0,8}/([1-9]\d{0,3} ?)?(second|minute|hour|day)s?", value
+        ):
+            raise ValueError("write it like 600/minute, or off")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_long(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value):
+            raise ValueError("takes at least 16 letters, digits and -._~+/= (RFC 6750)")
+        return value
+
+    @field_validator(
+        "cors_origins", "allowed_hosts", "secret_keys", "clerk_authorized_parties", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -89,7 +124,10 @@ def _load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = (f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        wrong = (
+            f"{str(item['loc'][0]).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
         sys.exit("A setting is wrong. " + "; ".join(wrong))
 
 

@@ -21,6 +21,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+import metrics
+
 log = structlog.get_logger()
 
 FRAMES = "frames:"
@@ -43,8 +45,15 @@ class Bus(Protocol):
     later one: number the messages that may repeat and must all count.
     """
 
+    kind: str
+    """`local`, `notify` or `redis`."""
+
     carries_frames: bool
     """Whether frames and messages over 8 KB reach other processes."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process hears the others at this moment."""
 
     async def start(self) -> None:
         """Connect; returns when this process hears the others, or after five seconds without them."""
@@ -77,12 +86,17 @@ class _Subscription:
 class LocalBus:
     """The bus of a single process: each callback runs in a turn of its own, soon after `publish`."""
 
+    kind = "local"
     carries_frames = True
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._topics: dict[str, dict[_Subscription, None]] = {}
         self._gap_callbacks: dict[object, Callable[[], None]] = {}
+
+    @property
+    def connected(self) -> bool:
+        return self._loop is not None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -121,6 +135,7 @@ class LocalBus:
 
     def _gap(self) -> None:
         log.info("bus_gap")
+        metrics.BUS_GAPS.inc()
         if self._loop is not None:
             for callback in self._gap_callbacks.values():
                 self._loop.call_soon(callback)
@@ -203,6 +218,10 @@ class _LinkedBus(LocalBus):
         """Connections that receive, by name: each calls `_heard` when it works and ends only by failing."""
         raise NotImplementedError
 
+    @property
+    def connected(self) -> bool:
+        return super().connected and not (self._unheard or self._deaf)
+
     async def start(self) -> None:
         await super().start()
         self._unheard = set(self._listeners())
@@ -258,6 +277,7 @@ class NotifyBus(_LinkedBus):
     messages over 8 KB stay in this process. A pooler in front of PostgreSQL must keep sessions.
     """
 
+    kind = "notify"
     carries_frames = False
     failures = (
         OSError,
@@ -344,6 +364,7 @@ class RedisBus(_LinkedBus):
     Databases of one Redis (`/0`, `/1`) are told apart. Raises ValueError for an address that is none.
     """
 
+    kind = "redis"
     failures = (OSError, RedisError)
 
     def __init__(self, url: str) -> None:

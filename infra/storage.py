@@ -115,6 +115,16 @@ class Storage:
             raise _failure(error) from error
         return _chunks(found)
 
+    async def answers(self) -> bool:
+        """Whether the store can be reached, and the directory of one on disk written to."""
+        try:
+            with suppress(FileNotFoundError, NotFoundError):
+                await obstore.head_async(self._store, "ready")
+        except BaseError as error:
+            log.warning("storage_unreachable", error=str(error).partition("\n")[0])
+            return False
+        return self._directory is None or os.access(self._directory, os.W_OK | os.X_OK)
+
     async def delete(self, key: str) -> None:
         """Delete a file; one that is not there is deleted already."""
         try:

@@ -25,6 +25,9 @@ STOPPING = Ending(
 LOST = Ending(4010, "position_lost", "The log no longer reaches back to here. Read state anew.", True)
 FLOOD = Ending(4013, "rate_limited", "Too many messages. Send fewer.", True, 1000)
 CROWDED = Ending(4013, "rate_limited", "Too many connections wait for their sign-in.", True, 5000)
+DISTRUSTED = Ending(
+    4013, "rate_limited", "Too many refused credentials from this address. Wait.", True, 10_000
+)
 FOREIGN_ORIGIN = Ending(4403, "forbidden", "Pages of this origin may not connect.")
 OTHER_USER = Ending(4403, "forbidden", "A connection belongs to one user. Open another one.")
 REVOKED = Ending(4403, "forbidden", "The sign-in has ended.")

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 import db
+import metrics
 from clerk_auth import Caller
 from infra.bus import Bus
 from live import endings, limits
@@ -32,6 +33,10 @@ class Connection(Protocol):
     """A socket or an event stream that follows a user's log; it has no `caller` before its sign-in."""
 
     gone: asyncio.Event
+
+    @property
+    def subscriptions(self) -> int:
+        """How many cursors it has in the log."""
 
     @property
     def caller(self) -> Caller | None:
@@ -142,6 +147,9 @@ class Hub:
         self._subscribed.callback(bus.on_gap(self._look))
         self._subscribed.callback(bus.subscribe("revoked", self._revoked))
         self._subscribed.callback(_before_signals(partial(self.end_all, limits.LEAVE_SECONDS)))
+        metrics.SOCKETS.set_function(lambda: len(self.sessions))
+        metrics.STREAMS.set_function(lambda: len(self.streams))
+        metrics.SUBSCRIPTIONS.set_function(lambda: sum(it.subscriptions for it in self._connections()))
         self._clocks = [asyncio.create_task(self._tick()), asyncio.create_task(self._poll())]
 
     async def join(self, user_id: str, follower: Connection) -> Log:

@@ -23,10 +23,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import clerk_auth
 import db
+import metrics
 from browser.actions import ActionFailed, InputEvent
 from browser.chromium import ComputerClosed
 from browser.screencast import Frame, Watch
 from clerk_auth import Caller
+from infra import rates
 from live import endings, limits
 from live.endings import Ended, Ending
 from live.hub import Hub, Log, TooManyConnections, running
@@ -171,6 +173,10 @@ class Session:
         self._inputs: asyncio.Queue[InputRequest] = asyncio.Queue(limits.INPUTS)
         self._last_number = 0
         self._sending_since: float | None = None
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._subscriptions)
 
     # Life
 
@@ -355,6 +361,7 @@ class Session:
                 stream.frame = None
                 stream.travelling.append(frame.number)
                 self._streams[number] = self._streams.pop(number)  # the others' turn is next
+                metrics.FRAMES.inc()
                 return (
                     _FRAME_HEADER.pack(
                         1, _JPEG, 0, number, frame.number, frame.capture_us, *frame.image, *frame.css
@@ -477,7 +484,9 @@ class Session:
     async def _authenticate(self, token: str, request_id: RequestId | None) -> None:
         self._authenticating = True
         try:
-            caller = await clerk_auth.verify(token)
+            caller = await clerk_auth.verify(token, address=clerk_auth.peer_address(self._socket))
+        except rates.RateLimited:
+            raise Ended(endings.DISTRUSTED) from None
         except clerk_auth.KeysUnavailable as away:
             if self.caller is None:
                 retry_after_ms = round(away.retry_after * 1000)

@@ -44,6 +44,7 @@ class EventStream(StreamingResponse):
     """The log as `text/event-stream`; ends with its sign-in, its server or its place in the log."""
 
     media_type = "text/event-stream"
+    subscriptions = 1
 
     def __init__(self, hub: Hub, caller: Caller, begin: int, opening: str, **filters: Any) -> None:
         super().__init__(self._chunks(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

@@ -21,6 +21,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
+import metrics
 from browser import actions, chromium
 from browser.actions import Action, ActionFailed, InputEvent
 from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers
@@ -247,6 +248,7 @@ async def start(worker_id: UUID, bus: Bus, storage: Storage, *, opens: bool = Tr
     service = _Service(worker_id, bus, opens=opens)
     if opens:
         await service.browsers.start()
+        metrics.COMPUTERS.set_function(lambda: service.browsers.open_computers)
         bus.subscribe("computers", lambda _payload: service.wake.set())
         service.loops = [
             asyncio.create_task(forever(partial(_claim, service), service.wake, CLAIM_SECONDS)),

@@ -18,6 +18,7 @@ _DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
 for _name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
+os.environ |= {"RATE_LIMIT": "off", "SIGN_IN_LIMIT": "off", "AUTH_FAILURE_LIMIT": "off"}
 
 import httpx  # noqa: E402 - settings are read at import
 import pytest  # noqa: E402
@@ -127,7 +128,14 @@ class Backend:
     async def start(self, *, ready: bool = True) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.extra}
-        flags = ["--ws-per-message-deflate", "false", "--ws-max-size", "65536", "--no-access-log"]
+        flags = [
+            "--ws-per-message-deflate",
+            "false",
+            "--ws-max-size",
+            "65536",
+            "--no-access-log",
+            "--no-server-header",
+        ]
         with (self.data / "server.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "uvicorn", "backend_websocket_server:app", "--port", str(self.port)),
@@ -156,7 +164,7 @@ class Backend:
     async def stop(self) -> None:
         """SIGTERM, and a clean end."""
         assert await self._end(signal.SIGTERM) in (0, -signal.SIGTERM), self.log
-        assert self.log.rstrip().splitlines()[-2].endswith("Application shutdown complete."), self.log
+        assert "Application shutdown complete." in self.log.rstrip().splitlines()[-2], self.log
 
     async def kill(self) -> int:
         """SIGKILL of the server alone, as an operator or the kernel does it."""

@@ -19,13 +19,13 @@ TREE = ast.parse(SOURCE)
 
 # DESIGN's order: a file may import only what stands before it.
 ORDER = (
-    "settings", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "clerk_auth", "browser",
-    "runs", "users", "activity", "analytics", "webhooks", "upkeep", "process", "live", "api",
+    "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "clerk_auth",
+    "browser", "runs", "users", "activity", "analytics", "webhooks", "upkeep", "process", "live", "api",
     "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
-    "read_health", "read_readiness", "read_config", "register", "login", "refresh", "read_jwks", "read_discovery",
-    "receive_clerk_event",
+    "read_health", "read_readiness", "read_config", "read_metrics", "register", "login", "refresh", "read_jwks",
+    "read_discovery", "receive_clerk_event",
 }  # fmt: skip
 SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
 

@@ -1,0 +1,73 @@
+"""One line for everything that happens in a process, in one form: ours, uvicorn's and other libraries'."""
+
+import logging
+import re
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from settings import settings
+
+QUIET = ("httpcore", "httpx", "asyncio", "websockets")  # they tell each step of their own work
+_QUERY = re.compile(r"\?[^\s\"']+")
+
+
+def configure() -> None:
+    """Render every line to standard output: JSON in production, for people elsewhere."""
+    level = logging.getLevelName(settings.log_level.upper())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if settings.environment == "production":
+        rendering: list[Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        # The other formatter shows local variables, and one of them may be a secret.
+        plain = structlog.dev.plain_traceback
+        rendering = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+    lines = _Lines()
+    lines.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, _without_queries],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [lines]
+    root.setLevel(level)
+    _take_over(level)
+
+
+def _take_over(level: int) -> None:
+    """uvicorn tells when it starts and stops at any level; its line of each request is ours to tell."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [], False
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _without_queries(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """A library's line may quote an address, and a query may hold a secret."""
+    line["event"] = _QUERY.sub("?…", str(line["event"]))
+    return line
+
+
+class _Lines(logging.Handler):
+    """Writes where standard output is at that moment, as structlog's own printing does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
