@@ -43,7 +43,6 @@ from models import (
     File,
     Message,
     Profile,
-    Role,
     Run,
     Schedule,
     Secret,
@@ -168,6 +167,10 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
         409, "conflict", "Conflict", "It already exists, or refers to something that does not."
     ),
     engine.WrongState: Problem(409, "wrong_state", "Its state does not allow that"),
+    engine.ThreadBusy: Problem(409, "thread_busy", "Another run of the thread goes on"),
+    approvals.AlreadyDecided: Problem(409, "already_decided", "There is an answer already"),
+    approvals.Expired: Problem(409, "expired", "The time for an answer is over"),
+    approvals.WrongDigest: Problem(409, "wrong_digest", "The answer is to another question"),
     chromium.ComputerClosed: Problem(409, "computer_closed", "The computer is closed"),
     computers.ComputerBusy: Problem(409, "computer_busy", "The computer is in use"),
     computers.NotReady: Problem(503, "computer_not_ready", "The computer is not open yet", None, 5),
@@ -182,6 +185,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     secrets.InvalidSecret: Problem(422, "invalid_secret", "The values do not make such a secret"),
     profiles.InvalidState: Problem(422, "invalid_state", "The cookies or storage cannot be read"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
+    engine.NoSuchStep: Problem(422, "no_such_step", "The run has no such step"),
+    approvals.NotEditable: Problem(422, "not_editable", "There is nothing to edit"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
@@ -201,6 +206,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
             asyncpg.OperatorInterventionError,
             asyncpg.InsufficientResourcesError,
             asyncpg.LockNotAvailableError,
+            asyncpg.TransactionRollbackError,
             asyncpg.InterfaceError,
         ),
         Problem(503, "database_unavailable", "The database is away", "Try again in a moment.", 2),
@@ -518,6 +524,8 @@ async def release_control(user: CurrentUser, id: UUID) -> Response:
 
 # Threads ------------------------------------------------------------------------------------------
 
+MyThread = Annotated[Thread, Depends(mine(Thread))]
+
 
 @app.get("/api/threads", response_model=Page[ThreadRead])
 async def list_threads(user: CurrentUser, query: Annotated[NamedQuery, Query()]) -> Response:
@@ -540,9 +548,9 @@ async def update_thread(tx: Tx, id: UUID, body: ThreadUpdate) -> Response:
 
 
 @app.delete("/api/threads/{id}", response_model=Reply[None])
-async def delete_thread(tx: Tx, id: UUID) -> Response:
+async def delete_thread(tx: Tx, thread: MyThread) -> Response:
     """Its messages go with it; its runs stay."""
-    return await tx.delete(Thread, id)
+    return await engine.delete_thread(tx, thread)
 
 
 @app.get("/api/threads/{id}/messages", response_model=Page[MessageRead])
@@ -551,10 +559,8 @@ async def list_messages(user: CurrentUser, id: UUID, query: Annotated[OldestFirs
 
 
 @app.post("/api/threads/{id}/messages", response_model=Reply[MessageRead], status_code=201)
-async def create_message(
-    tx: Tx, thread: Annotated[Thread, Depends(mine(Thread))], body: MessageCreate
-) -> Response:
-    return await tx.create(Message, MessageRead, body, thread_id=thread.id, role=Role.user)
+async def create_message(tx: Tx, thread: MyThread, body: MessageCreate) -> Response:
+    return await engine.say(tx, thread, body)
 
 
 # Workflows ----------------------------------------------------------------------------------------
@@ -726,11 +732,9 @@ async def read_approval(user: CurrentUser, id: UUID) -> Response:
 
 
 @app.post("/api/approvals/{id}/decision", response_model=Reply[ApprovalRead])
-async def decide_approval(
-    tx: Tx, approval: Annotated[Approval, Depends(mine(Approval))], body: ApprovalDecision
-) -> Response:
+async def decide_approval(tx: Tx, id: UUID, body: ApprovalDecision) -> Response:
     """Once, and only while it waits; its run goes on within a second."""
-    return await approvals.decide(tx, approval, body)
+    return await approvals.decide(tx, id, body)
 
 
 # Schedules ----------------------------------------------------------------------------------------

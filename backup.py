@@ -224,7 +224,7 @@ async def _run(arguments: argparse.Namespace) -> str:
         if arguments.command == "create":
             manifest = await create(dsn, storage, arguments.file)
             size = arguments.file.stat().st_size
-            return f"Wrote {arguments.file} ({manifest['files']} files, {size} bytes). It holds keys: keep it safe."
+            return f"Wrote {arguments.file}: {manifest['files']} files, {size} bytes. It holds keys: keep it safe."
         manifest = await restore(arguments.file, dsn, storage)
         return f"Restored what was backed up at {manifest['created_at']}."
 

@@ -252,7 +252,8 @@ def _row_statement(model: type[Base], names: tuple[str, ...], *, owned: bool, lo
         statement = statement.where(_owner(model) == bindparam("me", type_=Text))
     if model.__order__ in table.c:
         statement = statement.order_by(table.c[model.__order__])
-    return Statement(statement.with_for_update() if lock else statement)
+    # As strong as an update's own lock: rows that refer to this one may be written meanwhile.
+    return Statement(statement.with_for_update(key_share=True) if lock else statement)
 
 
 # Connections --------------------------------------------------------------------------------------
@@ -675,11 +676,11 @@ class Tx:
 
     def seal(self, model: type[Base], column: str, row_id: UUID, plaintext: bytes) -> bytes:
         """The value encrypted for exactly this column of the user's row."""
-        return _vault().seal(plaintext, **self._place(model, column, row_id))
+        return vault().seal(plaintext, **self._place(model, column, row_id))
 
     def unseal(self, model: type[Base], column: str, row_id: UUID, sealed: bytes) -> bytes:
         """What `seal` has encrypted. Raises infra.vault.Unsealable."""
-        return _vault().unseal(sealed, **self._place(model, column, row_id))
+        return vault().unseal(sealed, **self._place(model, column, row_id))
 
     def _place(self, model: type[Base], column: str, row_id: UUID) -> dict[str, str]:
         return {"table": model.__tablename__, "column": column, "row": str(row_id), "user": self.user_id}
@@ -831,7 +832,7 @@ class Tx:
                 raise RuntimeError("a transaction with an Idempotency-Key must make its reply")
             body = bytes(self._reply.body)
             if self._reply_is_secret:
-                sealed = _vault().seal(body, **_reply_place(self.user_id, idempotency.key))
+                sealed = vault().seal(body, **_reply_place(self.user_id, idempotency.key))
                 kept = f"sealed_reply = decode('{sealed.hex()}', 'hex')"
             else:
                 kept = f"reply = {_literal(body.decode())}"
@@ -926,16 +927,17 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     reply = stored["reply"]
     if stored["sealed_reply"] is not None:
         try:
-            reply = _vault().unseal(stored["sealed_reply"], **_reply_place(user_id, wanted.key))
+            reply = vault().unseal(stored["sealed_reply"], **_reply_place(user_id, wanted.key))
         except Unsealable as error:
             raise KeyBusy("the first request was answered, but its reply cannot be read any more") from error
     raise Repeat(Response(reply, stored["status"], headers, "application/json"))
 
 
-def _vault() -> Vault:
-    if (vault := _database().vault) is None:
+def vault() -> Vault:
+    """What seals values at rest in this process."""
+    if (ring := _database().vault) is None:
         raise RuntimeError("the database was opened without a vault")
-    return vault
+    return ring
 
 
 def _reply_place(user_id: str, key: str) -> dict[str, str]:

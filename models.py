@@ -722,7 +722,10 @@ class ApprovalStatus(StrEnum):
 
 
 class Approval(Owned, Base):
-    """A question of a run about exactly one action, named by `digest`; `arguments` are its user's edit."""
+    """A question of a run about exactly one action, named by `digest`; a yes serves once, at `used_at`.
+
+    `arguments` are its user's edit.
+    """
 
     __tablename__ = "approvals"
     run_id: Mapped[UUID]
@@ -738,6 +741,7 @@ class Approval(Owned, Base):
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
     __table_args__ = (
         _parent("runs", "run_id", "CASCADE"),
         _optional("steps", "step_id"),

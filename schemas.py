@@ -744,6 +744,12 @@ class ApprovalDecision(Wire):
     arguments: dict[str, Any] | None = None
     note: str | None = Field(None, max_length=2000)
 
+    @model_validator(mode="after")
+    def _edits_what_is_approved(self) -> Self:
+        if self.arguments is not None and self.decision == "deny":
+            raise ValueError("arguments are for what is approved")
+        return self
+
 
 class ApprovalRead(Wire):
     id: UUID
@@ -753,13 +759,17 @@ class ApprovalRead(Wire):
     status: ApprovalStatus
     title: str
     action: dict[str, Any] = Field(description="Exactly what would be done.")
-    digest: str = Field(description="SHA-256 of the action, its page, run and step.")
+    digest: str = Field(
+        description="SHA-256 of one JSON object of `action`, `run_id`, `step` (its number) and `url`: names"
+        " sorted, no spaces, UTF-8."
+    )
     url: str | None
     arguments: dict[str, Any] | None = Field(description="The action's arguments as its user edited them.")
     note: str | None
     decided_by: str | None
     decided_at: Instant | None
     expires_at: Instant = Field(description="Denied by then, if nobody answers.")
+    used_at: Instant | None = Field(description="When its run went on with it; a yes serves once.")
     created_at: Instant
     updated_at: Instant
 

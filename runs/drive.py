@@ -2,14 +2,14 @@
 
 A run's result is `{"outputs": {name: value}}`: what its `extract` steps read, and the file ids of its
 `screenshot` steps, by the steps' names. A failed run's `error` is `{code, detail}` and, where a step failed,
-its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`.
+its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_id` where the answer was no.
 """
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -22,11 +22,12 @@ import db
 from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
-from models import Computer, Control, Quota, Run, RunStatus, Step, StepStatus
-from runs import computers, files, profiles, workflows
+from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
+from runs import approvals, computers, files, profiles, workflows
 from runs.computers import Held, clean, wait_for
-from runs.replay import Attempt, StepFailed
-from runs.workflows import Flow
+from runs.queue import LONG_AGO, look_at_queue
+from runs.replay import Attempt, StepFailed, filled
+from runs.workflows import DAY, Flow, WaitingStep
 from schemas import RunRead, StepRead
 from settings import settings
 
@@ -42,7 +43,6 @@ MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
-LONG_AGO = datetime.min.replace(tzinfo=UTC)  # -infinity in PostgreSQL
 BROWSER_FAULTS = (PlaywrightError, ComputerClosed, TimeoutError)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 
@@ -75,12 +75,6 @@ class Failed(Exception):
         self.error: dict[str, Any] = clean({"code": code, "detail": detail, **more})
 
 
-async def look_at_queue(tx: db.Tx) -> None:
-    """Have the workers look at this user's queue; claiming sets the true time when nothing is due."""
-    await tx.change(Quota, {}, ready_at=LONG_AGO)
-    tx.hint("runs")
-
-
 class Drive:
     """One claimed run; its worker's heartbeat and the computer's control tell it what is wished."""
 
@@ -94,7 +88,7 @@ class Drive:
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
         self._waiting = run.reason if still_waits else None
-        self._leaving = self._ending = self._lost = self._reopened = False
+        self._leaving = self._ending = self._lost = self._reopened = self._arrived = False
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
@@ -102,6 +96,7 @@ class Drive:
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
+        self._question: Approval | None = None
         self._done = self._landed_at = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
@@ -122,6 +117,8 @@ class Drive:
             if self._control is Control.run:
                 self._waiting = None
             self._changed.set()
+        elif self._question is not None:
+            self._changed.set()  # time to see whether it has been answered
 
     def control_changed(self, *, expired: bool) -> None:
         """A person wants to steer, has given control back or let it expire; or the browser has closed."""
@@ -172,7 +169,7 @@ class Drive:
         except Cancelled:
             await self._end(RunStatus.cancelled)
         except Failed as failure:
-            await self._end(RunStatus.failed, failure.error)
+            await self._end(RunStatus.failed, failure.error, await self._keep_page())
         except Exception:
             log.exception("run_broke")
             error = {"code": "internal", "detail": "Something went wrong in the server; its log says what"}
@@ -191,7 +188,8 @@ class Drive:
         checkpoint = self._open_checkpoint()
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
-            await self._return_to_page(flow)
+            await self._return_to_page(flow, fresh=not steps)
+        self._arrived = True
         for number in range(self._done + 1, len(flow.steps) + 1):
             await self._do_step(flow, number)
         await self._boundary()
@@ -224,7 +222,9 @@ class Drive:
         """The steps so far; one that its worker left unfinished is marked for what is known of it."""
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
+            asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
         if not steps:
+            self._done = self.run.first_step - 1
             return []
         last = steps[-1]
         landed = not last.safe and last.acted_at is not None
@@ -237,8 +237,13 @@ class Drive:
                 if landed:
                     tx.announce("run.step.finished", rows[0], StepRead, run_id=self.run_id)
 
-        await self._write(mark)
         finished = last.status in (StepStatus.succeeded, StepStatus.may_have_landed)
+        if asked and not finished:
+            self._question = asked[-1]
+            if self._refused:
+                self._step = last
+                raise self._refusal()
+        await self._write(mark)
         self._done = last.number if finished or landed else last.number - 1
         return steps
 
@@ -253,7 +258,7 @@ class Drive:
                 if named and fresh:
                     await self._refuse_closed(named)
                 held = await self._open_own(checkpoint)
-                self._reopened = not fresh
+                self._reopened = not fresh or self._done > 0
             self._held = held
             self._landed_at = checkpoint.get("landed_at", 0)
         await self._count_navigations()
@@ -274,12 +279,15 @@ class Drive:
         except OpenFailed as error:
             raise Failed("browser_failed", str(error)) from error
 
-    async def _return_to_page(self, flow: Flow) -> None:
+    async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
         since = flow.steps[self._landed_at : self._done]
+        if fresh and flow.steps[self._done]["type"] == "navigate":
+            since = tuple(step for step in since if step["type"] in ENVIRONMENT)
         settings_before = [step for step in flow.steps[: self._landed_at] if step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(step) for step in since)
-        for step in (*settings_before, *(since if blind else ())):
+        again = [step for step in since if blind and step["type"] not in workflows.OWN_STEPS]
+        for step in (*settings_before, *again):
             try:
                 await self._perform(self._attempt(flow, step), safe=True)
             except (StepFailed, *BROWSER_FAULTS) as error:
@@ -288,7 +296,7 @@ class Drive:
                 break
         await self._repeat(self._count_navigations)
         if not blind and self._waiting is None:
-            self._waiting = "may_have_landed"
+            self._waiting = "page_not_restored" if fresh else "may_have_landed"
 
     # Steps --------------------------------------------------------------------------------------
 
@@ -300,8 +308,15 @@ class Drive:
         if raw["type"] == "navigate":
             self._crashes = self._computer.crashes
         began = self._active()
+        halt: dict[str, Any] = {}
         try:
-            output = clean(await self._perform(self._attempt(flow, raw), safe=safe))
+            if raw["type"] == "pause":
+                halt = self._pause(raw)
+                output = None
+            elif raw["type"] == "approve":
+                output = await self._ask(raw, self._step)
+            else:
+                output = clean(await self._perform(self._attempt(flow, raw), safe=safe))
             self._keep_output(raw, output)
         except StepFailed as error:
             raise await self._explain(error.code, error.detail, error.tried) from error
@@ -317,8 +332,16 @@ class Drive:
             "duration_ms": round((self._active() - began) * 1000),
         }
         counts = {"step_count": self.run.step_count + 1, "outputs": self._scope["outputs"]}
-        await self._write(lambda tx: self._finish_step(tx, values), **counts, **checkpoint)
-        self._step, self._acted = None, False
+
+        async def finish(tx: db.Tx) -> None:
+            if self._question is not None:
+                await self._use_answer(tx, self._question, raw, number)
+            await self._finish_step(tx, values)
+
+        await self._write(finish, **counts, **checkpoint, **halt)
+        self._step, self._question, self._acted = None, None, False
+        if halt:
+            self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
 
     async def _intend(self, raw: dict[str, Any], number: int, *, safe: bool) -> Step:
         """Say in the log what is about to be done."""
@@ -393,7 +416,7 @@ class Drive:
         task.result()
 
     def _keep_output(self, raw: dict[str, Any], output: Any) -> None:
-        if raw["type"] not in workflows.OWN_STEPS:
+        if not workflows.brings_output(raw):
             return
         outputs = self._scope["outputs"] | {raw["name"]: output}
         if len(orjson.dumps(outputs)) > MAX_OUTPUTS_BYTES:
@@ -443,6 +466,86 @@ class Drive:
         place = {"step": self._step.number, "pointer": self._step.pointer} if self._step else {}
         return Failed(code, detail, **place, **more)
 
+    # People -------------------------------------------------------------------------------------
+
+    async def _ask(self, raw: dict[str, Any], step: Step) -> dict[str, Any]:
+        """Wait for a person's yes, asked for once however many workers wait for it. Raises Failed."""
+        if self._question is None:
+            await self._request(raw, step)
+        await self._boundary()
+        if (answer := self._question) is None or self._refused:
+            raise self._refusal()
+        return {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
+
+    async def _request(self, raw: dict[str, Any], step: Step) -> None:
+        """Ask, beside a picture of what the page looks like now, and say that the run waits."""
+        wanted = self._wanted(raw)
+        while (picture_id := await self._picture()) is None and self._pressing():
+            await self._boundary()
+        patience = timedelta(milliseconds=wanted.timeout or DAY)
+
+        async def ask(tx: db.Tx) -> None:
+            self._question = await approvals.request(
+                tx,
+                step,
+                title=wanted.title,
+                action=_action(wanted),
+                url=self._url(),
+                screenshot_id=picture_id,
+                expires_at=datetime.now(UTC) + patience,
+            )
+
+        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=wanted.title)
+
+    def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
+        """A step that waits for a person, with what it says filled in. Raises StepFailed."""
+        return cast("WaitingStep", filled(raw, self._scope))
+
+    async def _use_answer(self, tx: db.Tx, question: Approval, raw: dict[str, Any], number: int) -> None:
+        """Spend the yes in the transaction that goes on with it. Raises Failed."""
+        if not await approvals.use(tx, question, _action(self._wanted(raw)), number):
+            raise self._step_failure(
+                "approval_denied", "The approval is not for this any more", approval_id=str(question.id)
+            )
+
+    async def _hear_answer(self) -> None:
+        """See what has become of the question that waits."""
+        if self._question is None or self._question.status != ApprovalStatus.pending:
+            return
+        try:
+            async with db.as_user(self.run.user_id) as tx:
+                for row in await tx.find(Approval, id=self._question.id):
+                    self._question = row
+        except db.AWAY as error:
+            log.warning("answer_not_read", error=repr(error))
+
+    @property
+    def _refused(self) -> bool:
+        """Whether the answer, if there is one, is no."""
+        return self._question is not None and self._question.status not in (
+            ApprovalStatus.pending,
+            ApprovalStatus.approved,
+        )
+
+    def _refusal(self) -> Failed:
+        if (answer := self._question) is None:
+            raise RuntimeError("nothing was asked")
+        code, detail = "approval_denied", f"Denied: {answer.note}" if answer.note else "The answer was no"
+        if answer.status == ApprovalStatus.expired:
+            code, detail = "approval_expired", "Nobody answered in time"
+        picture = {"screenshot_id": str(answer.screenshot_id)} if answer.screenshot_id else {}
+        return self._step_failure(code, detail, approval_id=str(answer.id), **picture)
+
+    def _pause(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """What the outcome of a pause makes of the run: it waits for its user. Raises StepFailed."""
+        title = self._wanted(raw).title
+        return {
+            "event": "waiting",
+            "status": RunStatus.waiting_user,
+            "reason": title,
+            "control": Control.pause,
+        }
+
     # Wishes -------------------------------------------------------------------------------------
 
     def _state(self) -> tuple[RunStatus, str] | None:
@@ -455,7 +558,15 @@ class Drive:
             return RunStatus.paused, "control"
         if self._control is Control.pause:
             return RunStatus.paused, "requested"
+        if self._arrived and self._question and self._question.status == ApprovalStatus.pending:
+            return RunStatus.waiting_approval, self._question.title
         return None
+
+    @property
+    def _resumes(self) -> bool:
+        """Whether the run, now that it may act, goes on for good and not only back to its page."""
+        answered = self._question is None or self._question.status == ApprovalStatus.approved
+        return answered and self._waiting is None and self._control is Control.run
 
     def _pressing(self) -> bool:
         """Whether what is under way has to give way; an action that has landed is seen through on leaving."""
@@ -472,6 +583,7 @@ class Drive:
         since = _now()
         while True:
             self._changed.clear()
+            await self._hear_answer()
             if self._control is Control.cancel:
                 raise Cancelled
             if self._leaving:
@@ -493,7 +605,7 @@ class Drive:
                 raise Leaving("parked")
         self.halted = False
         self._acting_since = self._acting_since or _now()
-        if self.run.status != RunStatus.running:
+        if self.run.status != RunStatus.running and self._resumes:
             await self._write(event="resumed", status=RunStatus.running, reason=None)
 
     async def _halt(self, status: RunStatus, reason: str) -> None:
@@ -505,7 +617,8 @@ class Drive:
                 await self._write(event="waiting", status=status, reason=reason, control=Control.pause)
                 self._control, self._told_at = Control.pause, _now()
             else:
-                await self._write(event="paused", status=status, reason=reason)
+                event = "paused" if status is RunStatus.paused else "waiting"
+                await self._write(event=event, status=status, reason=reason)
         if not self.halted:
             self.halted = True
             await computers.grant(self._computer)
@@ -648,21 +761,24 @@ class Drive:
         data = orjson.dumps(state | {"landed_at": self._landed_at})
         if len(data) > MAX_CHECKPOINT_BYTES:
             data = orjson.dumps(state | {"landed_at": self._landed_at, "origins": []})
-        return {"checkpoint": self._vault.seal(data, **self._place)}
+        return {"checkpoint": self._vault.seal(data, **checkpoint_place(self.run))}
+
+    async def _keep_page(self) -> dict[str, Any]:
+        """The newest checkpoint for another try; not of a page that only the step that failed has opened."""
+        if self._held is None or self._held.navigations != self._navigations:
+            return {}
+        return await self._snapshot()
 
     def _open_checkpoint(self) -> dict[str, Any]:
         if self.run.checkpoint is None:
             return {}
         try:
-            state: dict[str, Any] = orjson.loads(self._vault.unseal(self.run.checkpoint, **self._place))
+            sealed_as = checkpoint_place(self.run)
+            state: dict[str, Any] = orjson.loads(self._vault.unseal(self.run.checkpoint, **sealed_as))
         except Unsealable as error:
             log.warning("checkpoint_unusable", error=str(error))
             return {}
         return state
-
-    @property
-    def _place(self) -> dict[str, str]:
-        return {"table": "runs", "column": "checkpoint", "row": str(self.run_id), "user": self.run.user_id}
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -682,6 +798,8 @@ class Drive:
         while True:
             try:
                 async with db.as_user(self.run.user_id) as tx:
+                    if "control" in values:
+                        values |= await self._spare_cancel(tx, where)
                     rows = await tx.change(Run, where, active_ms=round(self._active() * 1000), **values)
                     if not rows:
                         raise Fenced
@@ -696,8 +814,18 @@ class Drive:
                 self.run = rows[0]
                 return
 
-    async def _end(self, status: RunStatus, error: dict[str, Any] | None = None) -> None:
-        """Write the end: of the step under way, of the run, and of its lease."""
+    async def _spare_cancel(self, tx: db.Tx, where: dict[str, Any]) -> dict[str, Any]:
+        """A wish to cancel that this worker has not heard yet stays."""
+        wishes = [run.control for run in await tx.find(Run, lock=True, **where)]
+        return {"control": Control.cancel} if Control.cancel in wishes else {}
+
+    async def _end(
+        self,
+        status: RunStatus,
+        error: dict[str, Any] | None = None,
+        checkpoint: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the end: of the step under way, of what it asks, of the run, and of its lease."""
         self._ending = True
 
         async def finish(tx: db.Tx) -> None:
@@ -709,8 +837,10 @@ class Drive:
                 "screenshot_id": UUID(picture_id) if picture_id else None,
             }
             await self._finish_step(tx, values)
+            await approvals.withdraw(tx, self.run_id)
             await look_at_queue(tx)
 
+        kept = {"checkpoint": None} if status is RunStatus.succeeded else checkpoint or {}
         await self._write(
             finish,
             event=status,
@@ -719,9 +849,9 @@ class Drive:
             error=error,
             result={"outputs": self._scope["outputs"]} if status is RunStatus.succeeded else None,
             finished_at=datetime.now(UTC),
-            checkpoint=None,
             lease_owner=None,
             lease_expires_at=None,
+            **kept,
         )
 
     async def _let_go(self, how: Literal["handed_over", "parked"]) -> None:
@@ -732,15 +862,39 @@ class Drive:
         lease: dict[str, Any] = {"lease_expires_at": LONG_AGO}
         if how == "parked":
             lease = {"lease_expires_at": None, "lease_owner": None}
+
+        async def leave(tx: db.Tx) -> None:
+            if how == "parked":
+                await self._queue_if_told(tx)
+            await look_at_queue(tx)
+
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._write(look_at_queue, attempt=self.run.attempt - 1, **lease, **kept)
+                await self._write(leave, attempt=self.run.attempt - 1, **lease, **kept)
         except (Fenced, TimeoutError) as error:
             log.warning("run_not_released", error=repr(error))
+
+    async def _queue_if_told(self, tx: db.Tx) -> None:
+        """A wish or an answer that came too late for this worker is not lost on a parked run."""
+        run = await tx.one(Run, id=self.run_id)
+        asks = self._question is not None and self._question.status == ApprovalStatus.pending
+        if run.control != self._control or (asks and await approvals.pending(tx, run.id) is None):
+            queued = (await tx.change(Run, {"id": run.id}, status=RunStatus.queued, reason=None))[0]
+            tx.announce("run.queued", queued, RunRead)
+
+
+def checkpoint_place(run: Run) -> dict[str, str]:
+    """What a run's checkpoint is sealed for."""
+    return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _action(step: WaitingStep) -> dict[str, Any]:
+    """What an approval of the step is about."""
+    return {"type": step.type, "title": step.title}
 
 
 def _title(raw: dict[str, Any]) -> str:

@@ -6,37 +6,76 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import structlog
 from starlette.responses import Response
 
 import db
 from browser.chromium import ComputerClosed
 from infra.bus import Bus
-from infra.vault import Vault
-from models import Computer, ComputerState, Control, Profile, Run, RunStatus, Workflow
-from runs import computers, files, workflows
+from infra.vault import Unsealable, Vault
+from models import (
+    Computer,
+    ComputerState,
+    Control,
+    Message,
+    Profile,
+    Role,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+    Thread,
+    Workflow,
+    uuid7,
+)
+from runs import approvals, computers, files, workflows
 from runs.computers import check_domains, forever, wait_for, woken
-from runs.drive import Drive, look_at_queue
-from schemas import MessageCreate, RunCreate, RunRead, RunRetry
+from runs.drive import Drive, checkpoint_place
+from runs.parameters import Invalid, Problem
+from runs.queue import look_at_queue
+from runs.workflows import Flow
+from schemas import MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
 from settings import settings
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 LEAVE_SECONDS = 8.0
+NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict"}
+REPEATED = (
+    "workflow_id",
+    "profile_id",
+    "thread_id",
+    "save_profile",
+    "title",
+    "definition",
+    "params",
+    "allowed_domains",
+    "priority",
+    "timeout_seconds",
+)
 
 
 class WrongState(Exception):
     """The run's state does not allow this."""
 
 
+class ThreadBusy(Exception):
+    """Another run of the thread has not ended, and this one was not to wait for it."""
+
+
+class NoSuchStep(Invalid):
+    """The run has fewer steps than that."""
+
+
 # What routes use ----------------------------------------------------------------------------------
 
 
 async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
-    """Queue a run, with `more` values for its row, and answer 202.
+    """Queue a run and answer 202; `more` are columns that no request names.
 
-    Raises NoResultFound, InvalidWorkflow, InvalidParams, ComputerClosed, WrongState.
+    Raises NoResultFound, InvalidWorkflow, InvalidParams, ComputerClosed, WrongState, ThreadBusy.
     """
     definition, parameters = body.definition, body.parameters
     if body.workflow_id is not None:
@@ -47,36 +86,49 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
     if body.computer_id is not None:
-        computer = await tx.one(Computer, id=body.computer_id)
-        if computer.state == ComputerState.closed:
-            raise ComputerClosed(f"The computer is closed ({computer.closed_reason})")
+        await _require_open(tx, body.computer_id)
         if body.allowed_domains:
             raise WrongState("On an open computer its own allowed_domains hold; leave the run's out")
         if body.profile_id is not None and not body.save_profile:
             raise WrongState("An open computer has its own cookies; name a profile only to save them in it")
-    given = body.model_dump(
-        exclude={"definition", "parameters", "params", "timeout_seconds", "on_conflict"}, exclude_none=True
-    )
-    response = await tx.create(
-        Run,
-        RunRead,
-        event="queued",
-        status=202,
-        title=flow.title,
-        definition=definition,
-        params=await asyncio.to_thread(workflows.resolve_params, parameters, body.params),
-        timeout_seconds=body.timeout_seconds or settings.run_timeout_seconds,
-        **given,
-        **more,
-    )
+    if body.thread_id is not None:
+        await _take_turn(tx, body.thread_id, body.on_conflict)
+    given = body.model_dump(exclude=NOT_COLUMNS, exclude_none=True)
+    params = await asyncio.to_thread(workflows.resolve_params, parameters, body.params)
+    limit = body.timeout_seconds or settings.run_timeout_seconds
+    made = {"title": flow.title, "definition": definition, "params": params, "timeout_seconds": limit}
+    return await _queue(tx, **made, **given, **more)
+
+
+async def _queue(tx: db.Tx, **values: Any) -> Response:
+    response = await tx.create(Run, RunRead, event="queued", status=202, **values)
     await look_at_queue(tx)
     return response
+
+
+async def _require_open(tx: db.Tx, computer_id: UUID) -> Computer:
+    computer = await tx.one(Computer, id=computer_id)
+    if computer.state == ComputerState.closed:
+        raise ComputerClosed(f"The computer is closed ({computer.closed_reason})")
+    return computer
+
+
+async def _take_turn(tx: db.Tx, thread_id: UUID, on_conflict: str) -> None:
+    """Settle it with the thread's runs that have not ended. Raises NoResultFound, ThreadBusy."""
+    await tx.one(Thread, lock=True, id=thread_id)
+    others = await tx.call("thread_runs", tx.user_id, thread_id)
+    if on_conflict == "reject" and others:
+        raise ThreadBusy(f"Run {others[0]['id']} of this thread has not ended")
+    for row in others if on_conflict == "interrupt" else ():
+        for run in await tx.find(Run, lock=True, id=row["id"]):
+            if row["begun"] and not RunStatus(run.status).ended:
+                await _wish(tx, run, Control.cancel)
 
 
 async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
     """Ask a run to pause, go on or end: at once if no worker drives it, else within a second.
 
-    Raises WrongState when it has ended, or waits in the queue and should go on.
+    Raises WrongState when it has ended, or should go on and waits in the queue or for an approval.
     """
     run = await tx.one(Run, lock=True, id=run.id)
     status = RunStatus(run.status)
@@ -84,32 +136,118 @@ async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
         raise WrongState(f"The run has ended ({status}); start another one")
     if status is RunStatus.queued and control is Control.run:
         raise WrongState("The run waits in the queue and starts by itself")
+    if status is RunStatus.waiting_approval and control is Control.run and run.control == Control.run:
+        raise WrongState("The run waits for an approval; answer that")
+    return tx.reply(RunRead.model_validate(await _wish(tx, run, control)))
+
+
+async def _wish(tx: db.Tx, run: Run, control: Control) -> Run:
+    """The same of a run that has not ended, locked."""
     values: dict[str, Any] = {"control": control}
     event = None
     if run.lease_owner is not None:
         tx.hint("wishes")
     elif control is Control.cancel:
-        event = RunStatus.cancelled
-        values |= {"status": event, "reason": None, "finished_at": datetime.now(UTC), "checkpoint": None}
-    elif control is Control.run:
-        event = RunStatus.queued
-        values |= {"status": event, "reason": None}
+        event = "cancelled"
+        values |= {"status": RunStatus.cancelled, "reason": None, "finished_at": datetime.now(UTC)}
+        await approvals.withdraw(tx, run.id)
         await look_at_queue(tx)
-    elif status is RunStatus.queued:
-        event = RunStatus.paused
-        values |= {"status": event, "reason": "requested"}
+    elif control is Control.run:
+        event, values = await _go_on(tx, run, values)
+    elif run.status in (RunStatus.queued, RunStatus.waiting_approval):
+        event = "paused"
+        values |= {"status": RunStatus.paused, "reason": "requested"}
     changed = (await tx.change(Run, {"id": run.id}, **values))[0]
     if event is not None:
         tx.announce(f"run.{event}", changed, RunRead)
-    return tx.reply(RunRead.model_validate(changed))
+    return changed
+
+
+async def _go_on(tx: db.Tx, run: Run, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A parked run is queued, or waits on for the answer to what it has asked."""
+    if (asked := await approvals.pending(tx, run.id)) is not None:
+        return "waiting", values | {"status": RunStatus.waiting_approval, "reason": asked.title}
+    await look_at_queue(tx)
+    return "queued", values | {"status": RunStatus.queued, "reason": None}
 
 
 async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:
-    raise NotImplementedError
+    """Queue another run of the same and answer 202; from a later step with what the steps before brought.
+
+    Raises WrongState, NoSuchStep, ComputerClosed, InvalidWorkflow.
+    """
+    if not RunStatus(run.status).ended:
+        raise WrongState("The run goes on; cancel it first")
+    flow = workflows.parse(run.definition, {"properties": dict.fromkeys(run.params, True)})
+    if body.from_step > len(flow.steps):
+        problem = Problem("/from_step", f"There is no such step; the run's last one is {len(flow.steps)}")
+        raise NoSuchStep([problem])
+    values: dict[str, Any] = {name: getattr(run, name) for name in REPEATED}
+    for computer in await tx.find(Computer, id=run.computer_id, for_run=False) if run.computer_id else ():
+        values["computer_id"] = (await _require_open(tx, computer.id)).id
+    new_id = uuid7()
+    if (done := body.from_step - 1) > 0:
+        values["outputs"] = await _outputs_until(tx, run, flow, done)
+        values["checkpoint"] = await asyncio.to_thread(_checkpoint_until, run, flow, done, new_id)
+    return await _queue(tx, id=new_id, retry_of=run.id, first_step=body.from_step, **values)
+
+
+async def _outputs_until(tx: db.Tx, run: Run, flow: Flow, done: int) -> dict[str, Any]:
+    """What the first `done` steps brought, in this run or in those that it had retried."""
+    names = {step["name"] for step in flow.steps[:done] if workflows.brings_output(step)}
+    outputs = {name: value for name, value in run.outputs.items() if name in names}
+    for step in await tx.find(Step, run_id=run.id, status=StepStatus.succeeded):
+        wanted = flow.steps[step.number - 1]
+        if step.number <= done and workflows.brings_output(wanted):
+            outputs[wanted["name"]] = step.output
+    return outputs
+
+
+def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | None:
+    """The run's checkpoint, sealed for another run that goes on after the first `done` steps.
+
+    One of a later page keeps only its sign-ins; none is better where the steps can be done from the start.
+    """
+    if run.checkpoint is None:
+        return None
+    place = checkpoint_place(run)
+    try:
+        state: dict[str, Any] = orjson.loads(db.vault().unseal(run.checkpoint, **place))
+    except Unsealable as error:
+        log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
+        return None
+    steps = flow.steps[:done]
+    if state["landed_at"] > done:
+        if all(map(workflows.safe, steps)):
+            return None
+        opened = [number for number, step in enumerate(steps) if step["type"] == "navigate"]
+        state |= {"tabs": [], "landed_at": opened[-1] if opened else 0}
+    return db.vault().seal(orjson.dumps(state), **place | {"row": str(new_id)})
 
 
 async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:
-    raise NotImplementedError
+    """Tell a run something while it goes on; its thread hears it too. Raises WrongState."""
+    if RunStatus(run.status).ended:
+        raise WrongState(f"The run has ended ({run.status}); nobody would hear it")
+    return await _say(tx, body, f"/api/runs/{run.id}/messages", run_id=run.id, thread_id=run.thread_id)
+
+
+async def say(tx: db.Tx, thread: Thread, body: MessageCreate) -> Response:
+    """Add what its user says to a thread; no run is told."""
+    return await _say(tx, body, f"/api/threads/{thread.id}/messages", thread_id=thread.id)
+
+
+async def _say(tx: db.Tx, body: MessageCreate, location: str, **place: UUID | None) -> Response:
+    message = await tx.add(Message, **body.model_dump(), **place, role=Role.user)
+    tx.announce("message.created", message, MessageRead, run_id=message.run_id)
+    return tx.reply(MessageRead.model_validate(message), 201, location)
+
+
+async def delete_thread(tx: db.Tx, thread: Thread) -> Response:
+    """Delete a thread with its messages; its runs stay."""
+    for row in await tx.call("thread_runs", tx.user_id, thread.id):
+        await tx.find(Run, lock=True, id=row["id"])  # whoever holds one may still add a message
+    return await tx.delete(Thread, thread.id)
 
 
 async def wait(user_id: str, id: UUID, seconds: float) -> None:
@@ -234,6 +372,7 @@ async def start(worker_id: UUID, bus: Bus, vault: Vault) -> None:
         asyncio.create_task(
             forever(engine.beat, engine.pulse, min(POLL_SECONDS, settings.lease_seconds / 4))
         ),
+        asyncio.create_task(forever(approvals.expire_due, asyncio.Event(), POLL_SECONDS)),
     ]
 
 
@@ -242,9 +381,10 @@ async def stop() -> None:
     global _engine  # noqa: PLW0603
     if (engine := _engine) is None:
         return
-    claim, beat = engine.loops
+    claim, beat, expiry = engine.loops
     claim.cancel()
-    await asyncio.gather(claim, return_exceptions=True)
+    expiry.cancel()
+    await asyncio.gather(claim, expiry, return_exceptions=True)
     for drive in engine.drives.values():
         drive.leave()
     tasks = [drive.task for drive in engine.drives.values()]

@@ -68,6 +68,16 @@ class StepFailed(Exception):
         self.code, self.detail, self.tried = code, detail, tried or []
 
 
+def filled(raw: dict[str, Any], scope: Mapping[str, Any]) -> Step:
+    """The step with its placeholders replaced, as its model. Raises StepFailed."""
+    try:
+        return typed(fill(raw, scope))
+    except PlaceholderMissing as error:
+        raise StepFailed("placeholder_missing", f"{error} (at {error.pointer})") from None
+    except InvalidWorkflow as error:
+        raise StepFailed("invalid_step", str(error)) from None
+
+
 class Attempt:
     """One try of one step: `find`, then `act`, then `settle`; each raises StepFailed within its time.
 
@@ -103,12 +113,7 @@ class Attempt:
     async def find(self) -> None:
         """Wait for the page, the frame and what the step needs in it."""
         self._listening.close()
-        try:
-            self._step = typed(fill(self._raw, self._scope))
-        except PlaceholderMissing as error:
-            raise StepFailed("placeholder_missing", f"{error} (at {error.pointer})") from None
-        except InvalidWorkflow as error:
-            raise StepFailed("invalid_step", str(error)) from None
+        self._step = filled(self._raw, self._scope)
         async with self._bounded(self._seconds):
             await self._open_target()
             await self._find(self._step)

@@ -54,6 +54,7 @@ __all__ = [
     "PlaceholderMissing",
     "Problem",
     "as_recording",
+    "brings_output",
     "checked",
     "create",
     "export_recorder",
@@ -74,6 +75,7 @@ __all__ = [
 MAX_SCREEN = 2**26  # pixels of the device
 MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
 OWN_PREFIX = "cua."
+DAY = 86_400_000  # milliseconds
 
 NAMED_KEY = re.compile(
     r"""Abort|Accept|Alt(Graph|Left|Right)?|Arrow(Down|Left|Right|Up)|Attn|AudioVolume(Down|Mute|Up)|Backquote
@@ -116,6 +118,12 @@ def _key(value: str) -> str:
 
 def _truth(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _endless(value: object) -> object:
+    if value is not None:
+        raise PydanticCustomError("endless", "A pause has no timeout: it ends when its user resumes the run")
+    return value
 
 
 Selector = Annotated[list[str], BeforeValidator(_selector), Field(max_length=20)]
@@ -313,6 +321,27 @@ class Screenshot(FrameStep):
     full_page: bool = False
 
 
+class WaitingStep(Step):
+    """A step that waits for a person, who is told its title."""
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = True
+    asserted_events: list[AssertedEvent] = Field([], max_length=0)
+    title: str = Field(min_length=1, max_length=500)
+
+
+class Approve(WaitingStep):
+    """Goes on when a person says yes; a no, or `timeout` milliseconds without a word, fails the run."""
+
+    timeout: Annotated[float, Field(ge=1_000, le=30 * DAY)] | None = DAY
+
+
+class Pause(WaitingStep):
+    """Goes on when a person resumes the run."""
+
+    timeout: Annotated[None, BeforeValidator(_endless)] = None
+
+
 RECORDER_STEPS: dict[str, type[Step]] = {
     "navigate": Navigate,
     "click": Click,
@@ -329,7 +358,12 @@ RECORDER_STEPS: dict[str, type[Step]] = {
     "close": Close,
     "customStep": CustomStep,
 }
-OWN_STEPS: dict[str, type[Step]] = {"extract": Extract, "screenshot": Screenshot}
+OWN_STEPS: dict[str, type[Step]] = {
+    "extract": Extract,
+    "screenshot": Screenshot,
+    "approve": Approve,
+    "pause": Pause,
+}
 STEPS = RECORDER_STEPS | OWN_STEPS
 
 
@@ -392,6 +426,11 @@ def safe(step: dict[str, Any] | Step) -> bool:
     """Whether the step may be repeated blindly: it reads, waits, or leads to the same state again."""
     kind = step.type if isinstance(step, Step) else _native(step)["type"]
     return STEPS[kind].repeatable
+
+
+def brings_output(step: dict[str, Any]) -> bool:
+    """Whether a step of a checked workflow has a name that later steps know its output by."""
+    return step["type"] in OWN_STEPS and "name" in step
 
 
 def typed(step: dict[str, Any]) -> Step:
@@ -634,16 +673,32 @@ async def restore(tx: db.Tx, workflow: Workflow, version: int) -> Response:
 
 
 async def from_run(tx: db.Tx, run: Run, body: RunToWorkflow) -> Response:
-    """Store what a run did as a workflow; its params become the parameters' defaults."""
-    properties = {
-        name: {"default": value} | ({"type": kind} if (kind := _json_type(value)) else {})
-        for name, value in run.params.items()
-    }
-    parameters = {"type": "object", "properties": properties} if properties else {}
+    """Store a run's whole definition as a workflow, also the steps that it failed at or never came to."""
+    parameters = _parameters_of(run)
     name = body.name or run.title.strip()[:200] or "Run"
     return await create(
         tx, checked(WorkflowCreate(name=name, definition=run.definition, parameters=parameters))
     )
+
+
+def _parameters_of(run: Run) -> dict[str, Any]:
+    """The run's params as defaults; what its steps name beside them has to be given."""
+    properties: dict[str, Any] = {
+        name: {"default": value} | ({"type": kind} if (kind := _json_type(value)) else {})
+        for name, value in run.params.items()
+    }
+    named = {
+        str(path[1])
+        for step in run.definition["steps"]
+        for key, _, text in _texts(_native(step), "", "")
+        for path in paths(key, text)
+        if path[0] == "params"
+    }
+    missing = sorted(named - properties.keys())
+    if not (properties or missing):
+        return {}
+    properties |= {name: {} for name in missing}
+    return {"type": "object", "properties": properties} | ({"required": missing} if missing else {})
 
 
 def _json_type(value: object) -> str | None:

@@ -26,12 +26,12 @@ import pytest  # noqa: E402
 import db  # noqa: E402
 from infra import postgres  # noqa: E402
 from infra.bus import LocalBus  # noqa: E402
-from infra.vault import Vault  # noqa: E402
+from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import make  # noqa: E402
+from tests.workers import idle, site, vault, worker  # noqa: E402, F401 - fixtures
 
 ROOT = Path(__file__).parent.parent
-VAULT = Vault([os.urandom(32)])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +73,7 @@ async def dsn(postgres_server: postgres.Server) -> str:
 @pytest.fixture(scope="session")
 async def database(dsn: str, bus: LocalBus) -> AsyncIterator[str]:
     """The module `db`, open on a migrated database; yields its address."""
-    await db.open_database(dsn, size=8, publish=bus.publish, vault=VAULT)
+    await db.open_database(dsn, size=8, publish=bus.publish, vault=load_vault(settings.data_dir, ()))
     yield dsn
     await db.close_database()
 

@@ -20,7 +20,7 @@ from infra.bus import LocalBus
 from infra.storage import FileMissing, TooLarge, open_directory
 from models import Computer, File, uuid7
 from runs import computers, files
-from runs.drive import LONG_AGO
+from runs.queue import LONG_AGO
 from schemas import ComputerCreate
 from settings import settings
 from tests import pages

@@ -1,14 +1,10 @@
 """Runs on a real Chromium: claimed, driven, steered, taken over, ended."""
 
 import asyncio
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -19,123 +15,34 @@ from sqlalchemy.exc import NoResultFound
 import db
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
-from infra.bus import LocalBus
-from infra.storage import open_directory
-from infra.vault import Vault, load_vault
-from models import Computer, Control, File, Quota, Run, RunStatus, Step, Workflow, uuid7
+from models import Computer, Control, File, Quota, Run, Workflow, uuid7
 from runs import computers, engine
-from runs.drive import LONG_AGO
+from runs.queue import LONG_AGO
 from runs.workflows import InvalidParams, InvalidWorkflow
-from schemas import ComputerCreate, RunCreate
+from schemas import RunCreate
 from settings import settings
-from tests import pages
-from tests.conftest import ROOT, free_port
+from tests.conftest import free_port
 from tests.pages import Site
+from tests.workers import (
+    FOREVER,
+    TITLE,
+    Steps,
+    ask,
+    ended,
+    kinds,
+    look,
+    open_computer,
+    other_worker,
+    read,
+    start,
+    step_begun,
+    steps_of,
+    until,
+)
 
-Steps = list[dict[str, Any]]
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
 LEASE = timedelta(seconds=15)
-
-
-@pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def vault() -> Vault:
-    return load_vault(settings.data_dir, ())
-
-
-@pytest.fixture(scope="module")
-async def worker(database: str, bus: LocalBus, vault: Vault) -> AsyncIterator[UUID]:
-    """This process as a worker."""
-    worker_id = uuid7()
-    storage = await open_directory(settings.data_dir / "files")
-    await computers.start(worker_id, bus, storage)
-    await engine.start(worker_id, bus, vault)
-    yield worker_id
-    await engine.stop()
-    await computers.stop()
-
-
-async def start(user: str, steps: Steps, **more: Any) -> UUID:
-    """Queue a run of these steps."""
-    body = RunCreate.model_validate({"definition": {"title": "Test", "steps": steps}} | more)
-    async with db.as_user(user, "user") as tx:
-        reply = await engine.enqueue(tx, body)
-    assert reply.status_code == 202
-    run_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
-    assert reply.headers["location"] == f"/api/runs/{run_id}"
-    return run_id
-
-
-async def open_computer(user: str) -> UUID:
-    async with db.as_user(user, "user") as tx:
-        reply = await computers.create(tx, ComputerCreate())
-    computer_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
-    await computers.tabs(user, computer_id)
-    return computer_id
-
-
-async def read(user: str, run_id: UUID) -> Run:
-    async with db.as_user(user) as tx:
-        return await tx.one(Run, id=run_id)
-
-
-async def steps_of(user: str, run_id: UUID) -> list[Step]:
-    async with db.as_user(user) as tx:
-        return await tx.find(Step, run_id=run_id)
-
-
-async def ended(user: str, run_id: UUID, seconds: float = 30) -> Run:
-    await engine.wait(user, run_id, seconds)
-    run = await read(user, run_id)
-    assert RunStatus(run.status).ended, (run.status, run.reason)
-    return run
-
-
-async def look(seconds: float) -> AsyncIterator[None]:
-    """Time to look again, every 20 ms; TimeoutError after so many seconds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            yield
-            await asyncio.sleep(0.02)
-
-
-async def until(user: str, run_id: UUID, seconds: float = 20, **values: object) -> Run:
-    """The run once it has these values."""
-    async for _ in look(seconds):
-        run = await read(user, run_id)
-        if all(getattr(run, name) == value for name, value in values.items()):
-            break
-        assert not RunStatus(run.status).ended, (run.status, run.error)
-    return run
-
-
-async def step_begun(user: str, run_id: UUID, number: int, *, acted: bool = False) -> None:
-    async for _ in look(20):
-        if any(
-            step.number == number and (step.acted_at or not acted) for step in await steps_of(user, run_id)
-        ):
-            break
-
-
-async def ask(user: str, run_id: UUID, control: Control) -> None:
-    async with db.as_user(user, "user") as tx:
-        await engine.wish(tx, await tx.one(Run, id=run_id), control)
-
-
-async def kinds(user: str, run_id: UUID) -> list[str]:
-    events = await db.events(user, 0)
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    return [event.kind for event in events if event.run_id == run_id]
-
-
-FOREVER = {"type": "waitForExpression", "expression": "false", "timeout": 60_000}
-TITLE = {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["title"]}}}
 
 
 async def test_a_run_does_its_steps_and_keeps_what_they_brought(user: str, site: Site, worker: UUID) -> None:
@@ -576,13 +483,6 @@ async def claim(worker_id: UUID, per_user: int = 2, *, room: bool = True) -> tup
 
 
 @pytest.fixture
-async def idle(worker: UUID, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """This process claims nothing for the time of the test."""
-    monkeypatch.setitem(settings.__dict__, "max_runs", 0)
-    yield
-
-
-@pytest.fixture
 async def queue(idle: None) -> AsyncIterator[list[str]]:
     """Ten users: the first has forty runs, the others five each; all are removed in the end."""
     users = [f"user_{uuid4().hex}" for _ in range(10)]
@@ -704,19 +604,6 @@ async def test_a_run_whose_workers_keep_dying_is_given_up(user: str, worker: UUI
 
 
 # A worker in a process of its own -----------------------------------------------------------------
-
-
-@asynccontextmanager
-async def other_worker() -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python worker.py` on this database, with a lease of two seconds."""
-    environment = os.environ | {"LEASE_SECONDS": "2", "LOG_LEVEL": "info"}
-    process = await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def test_a_killed_workers_run_is_taken_over_and_ends(

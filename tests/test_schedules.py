@@ -13,7 +13,7 @@ import pytest
 import db
 from models import Event, Missed, Profile, Run, Schedule, User, Workflow
 from runs import schedules
-from runs.drive import look_at_queue
+from runs.queue import look_at_queue
 from runs.schedules import Due, due, fires
 from tests import make
 from tests.test_api import assert_problem

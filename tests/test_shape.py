@@ -27,7 +27,7 @@ PUBLIC = {
     "read_health", "read_readiness", "read_config", "read_metrics", "register", "login", "refresh", "read_jwks",
     "read_discovery", "receive_clerk_event",
 }  # fmt: skip
-SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
+SYSTEM_USERS = {"db.py", "identity.py", "runs/approvals.py", "runs/computers.py", "runs/engine.py"}
 
 
 def routes() -> list[APIRoute]:

@@ -437,11 +437,54 @@ def test_only_steps_that_lead_to_the_same_state_again_are_safe() -> None:
     assert workflows.safe(EXTRACT) and workflows.safe(workflows.export_recorder(flow(EXTRACT))["steps"][0])
 
 
+ASKING = {"type": "approve", "title": "Pay {{ params.total }} €?", "timeout": 1000}
+
+
+def test_steps_that_wait_for_a_person_travel_as_custom_steps_and_come_back() -> None:
+    waiting = flow(ASKING, {"type": "pause", "title": "Sign in, please"})
+    exported = workflows.export_recorder(waiting)
+    assert [step["name"] for step in exported["steps"]] == ["cua.approve", "cua.pause"]
+    assert workflows.import_recorder(exported) == waiting
+    assert workflows.problems(exported, {"properties": {"total": True}}) == []
+    assert all(workflows.safe(step) for step in waiting["steps"])
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"type": "approve"}, ["/steps/0/title"]),
+        ({"type": "approve", "title": ""}, ["/steps/0/title"]),
+        ({"type": "approve", "title": "x" * 501}, ["/steps/0/title"]),
+        ({"type": "approve", "title": 3}, ["/steps/0/title"]),
+        ({"type": "approve", "title": "{{ params.no }}"}, ["/steps/0/title"]),
+        ({"type": "approve", "title": "{{ outputs.no }}"}, ["/steps/0/title"]),
+        ({"type": "approve", "title": "?", "timeout": 999}, ["/steps/0/timeout"]),
+        ({"type": "approve", "title": "?", "timeout": 30 * 86_400_000 + 1}, ["/steps/0/timeout"]),
+        ({"type": "approve", "title": "?", "name": "answer"}, ["/steps/0/name"]),
+        ({"type": "approve", "title": "?", "assertedEvents": [{"type": "navigation"}]}, ["/steps/0/assertedEvents"]),
+        ({"type": "aprove", "title": "?"}, ["/steps/0/type"]),
+        ({"type": "pause"}, ["/steps/0/title"]),
+        ({"type": "pause", "title": "Wait", "timeout": 5000}, ["/steps/0/timeout"]),
+        ({"type": "customStep", "name": "cua.approve", "parameters": {"titel": "?"}},
+         ["/steps/0/parameters/title", "/steps/0/parameters/titel"]),
+    ],
+)  # fmt: skip
+def test_a_step_that_waits_says_for_what(step: dict[str, Any], expected: list[str]) -> None:
+    assert pointers(flow(step)) == expected
+
+
+@pytest.mark.parametrize("milliseconds", [1000, 30 * 86_400_000, None])
+def test_an_answer_may_take_a_second_to_thirty_days(milliseconds: int | None) -> None:
+    asking = {"type": "approve", "title": "?"} | ({"timeout": milliseconds} if milliseconds else {})
+    assert pointers(flow(asking)) == []
+
+
 def test_the_reference_names_every_step_and_its_examples_are_valid() -> None:
     text = (Path(__file__).parent.parent / "docs/workflows.md").read_text()
-    example, parameters, custom = (
+    example, asking, parameters, custom = (
         json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     )
     assert workflows.problems(example, parameters) == []
+    assert workflows.problems(flow(asking), {"properties": {"total": True}}) == []
     assert workflows.problems(flow(custom), None) == []
     assert all(f"`{kind}`" in text for kind in workflows.STEPS)

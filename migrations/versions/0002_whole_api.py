@@ -367,6 +367,7 @@ def upgrade() -> None:
         sa.Column("decided_by", sa.Text(), nullable=True),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -511,7 +512,16 @@ def upgrade() -> None:
     )
 
     _protect()
-    for made in (INTEND_FILE, FILES_STORED, FILES_GONE, *FILE_TRIGGERS, ADD_USAGE, CLAIM_RUN):
+    for made in (
+        INTEND_FILE,
+        FILES_STORED,
+        FILES_GONE,
+        *FILE_TRIGGERS,
+        ADD_USAGE,
+        CLAIM_RUN,
+        THREAD_RUNS,
+        DUE_APPROVALS,
+    ):
         op.execute(made)
     _take_over()
 
@@ -620,7 +630,7 @@ returns void language sql as $$
 $$
 """
 
-# As before, and one run of a thread at a time.
+# As before, and one run of a thread at a time: one that has begun comes first, also while it waits without a lease.
 CLAIM_RUN = """
 create or replace function claim_run(worker uuid, lease interval, per_user integer, room boolean)
 returns table (user_id text, id uuid, event text) language plpgsql as $$
@@ -654,7 +664,8 @@ begin
                   and other.computer_id = r.computer_id and other.lease_owner is not null) end
          and (r.thread_id is null or not exists (
            select from runs other where other.user_id = r.user_id
-              and other.thread_id = r.thread_id and other.lease_owner is not null))
+              and other.thread_id = r.thread_id and (other.lease_owner is not null or r.started_at is null
+              and other.started_at is not null and other.status not in ('succeeded', 'failed', 'cancelled'))))
        order by r.priority desc, r.id limit 1 for update of r skip locked;
       exit when found;
       update quotas q set turn = clock_timestamp(), ready_at = (
@@ -677,13 +688,35 @@ begin
 end $$
 """
 
+THREAD_RUNS = """
+create function thread_runs(owner text, thread uuid) returns table (id uuid, begun boolean) language sql stable as $$
+  select r.id, r.started_at is not null from runs r
+   where r.user_id = owner and r.thread_id = thread and r.status not in ('succeeded', 'failed', 'cancelled')
+   order by r.id
+$$
+"""
+
+DUE_APPROVALS = """
+create function due_approvals(most integer) returns table (user_id text, id uuid) language sql stable as $$
+  select a.user_id, a.id from approvals a where a.status = 'pending' and a.expires_at <= clock_timestamp()
+   order by a.expires_at limit most
+$$
+"""
+
 
 def downgrade() -> None:
     foundation = context.script.get_revision("0001").module
     op.execute(foundation.CLAIM_RUN.replace("create function", "create or replace function"))
     op.execute("drop trigger files_stored on files")
     op.execute("drop trigger files_gone on files")
-    for function in ("add_usage", "files_gone", "files_stored", "intend_file"):
+    for function in (
+        "due_approvals",
+        "thread_runs",
+        "add_usage",
+        "files_gone",
+        "files_stored",
+        "intend_file",
+    ):
         op.execute(f"drop function {function}")
     op.drop_constraint("files_kind_check", "files")
     op.create_check_constraint(
