@@ -14,7 +14,7 @@ import identity
 from infra import postgres, storage, vault
 from infra.bus import Bus, make_bus
 from models import uuid7
-from runs import computers, engine
+from runs import computers, engine, files
 from schemas import Readiness
 from settings import settings
 
@@ -59,7 +59,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         )
         stack.push_async_callback(db.close_database)
         keys = vault.load_vault(settings.data_dir, settings.secret_keys)
-        store = await storage.open_directory(settings.data_dir / "files")
+        store = await storage.open_store(settings.files_url, settings.data_dir / "files", _s3_access())
         if not clerk_auth.clerk_issuer(settings):
             await identity.start(keys)
             stack.push_async_callback(identity.stop)
@@ -82,6 +82,7 @@ async def readiness() -> Readiness:
     """What of this process answers; without a worker it needs no browser, and both are true."""
     return Readiness(
         database=await db.ping(),
+        storage=await files.ping(),
         browser=computers.browser_found() or not _works,
         worker=engine.alive() or not _works,
     )
@@ -110,6 +111,15 @@ async def _database(stack: AsyncExitStack) -> str:
     stack.callback(asyncio.create_task(postgres.keep(server)).cancel)
     await db.migrate(server.dsn)
     return server.dsn
+
+
+def _s3_access() -> storage.S3Access:
+    return storage.S3Access(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        key_id=settings.aws_access_key_id,
+        secret=settings.aws_secret_access_key,
+    )
 
 
 def _configure_logs() -> None:

@@ -158,12 +158,13 @@ class Health(Wire):
 
 class Readiness(Wire):
     database: bool
+    storage: bool
     browser: bool
     worker: bool
 
     @property
     def all(self) -> bool:
-        return self.database and self.browser and self.worker
+        return self.database and self.storage and self.browser and self.worker
 
 
 class AuthConfig(Wire):

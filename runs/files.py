@@ -41,6 +41,11 @@ async def stop() -> None:
     await asyncio.gather(*_removals)
 
 
+async def ping() -> bool:
+    """Whether the file store answers."""
+    return _storage is not None and await _storage.ping()
+
+
 def _store() -> Storage:
     if _storage is None:
         raise StorageUnavailable("The file store is not open.")
