@@ -26,6 +26,7 @@ import db
 import identity
 import live
 import process
+from infra.forms import FORM_BYTES
 from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 JSON_LIMIT = 2**20  # bytes
+UPLOADS = frozenset({("POST", "/api/files")})  # what takes a form in place of JSON
 _ALIASES = {"/api/users/me": "/api/me"}
 _SECTIONS = {
     **dict.fromkeys(("health", "ready", "config"), "ops"),
@@ -46,6 +48,8 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+_FILES_TAKE = ("If-None-Match", "If-Range", "Range")
+_FILES_TELL = ("Accept-Ranges", "Content-Disposition", "Content-Range")
 _CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -123,7 +127,9 @@ def _handle_problems(app: FastAPI, problems: Mapping[type[Exception], Problem]) 
         async def named(request: Request, error: Exception, of: Problem = of) -> Response:
             detail = of.detail or str(error) or of.title
             known = replace(of, retry_after=getattr(error, "retry_after", of.retry_after))
-            return problem(_request_id(request), known, detail, _pointer_errors(error))
+            reply = problem(_request_id(request), known, detail, _pointer_errors(error))
+            reply.headers.update(getattr(error, "headers", {}))
+            return reply
 
         app.add_exception_handler(kind, named)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -234,7 +240,7 @@ class Edge:
                 status, detail = refusal
                 await problem(request_id, _STATUS_PROBLEMS[status], detail)(scope, receive, send)
             else:
-                await self._app(scope, _counted(receive), send)
+                await self._app(scope, _counted(receive, _body_limit(scope)), send)
 
     @staticmethod
     def _with_headers(path: str, request_id: str, send: Send) -> Send:
@@ -276,24 +282,34 @@ def _refusal(scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[int, str] | 
     if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
         return 422, "The address holds NUL."
     length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > JSON_LIMIT:
-        return 413, f"A JSON body has at most {JSON_LIMIT} bytes."
+    limit = _body_limit(scope)
+    if length.isdigit() and int(length) > limit:
+        return 413, f"The body may have at most {limit} bytes."
     has_body = length not in (b"", b"0") or b"transfer-encoding" in headers
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if has_body and scope["method"] in ("POST", "PUT", "PATCH") and kind != b"application/json":
+    writes = scope["method"] in ("POST", "PUT", "PATCH") and not _is_upload(scope)
+    if has_body and writes and kind != b"application/json":
         return 415, "Send the body as application/json."
     return None
 
 
-def _counted(receive: Receive) -> Receive:
+def _is_upload(scope: Scope) -> bool:
+    return (scope["method"], scope["path"]) in UPLOADS
+
+
+def _body_limit(scope: Scope) -> int:
+    return settings.max_upload_mb * 2**20 + FORM_BYTES if _is_upload(scope) else JSON_LIMIT
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
     received = 0
 
     async def counting() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > JSON_LIMIT:
-            raise HTTPException(413, f"A JSON body has at most {JSON_LIMIT} bytes.")
+        if received > limit:
+            raise HTTPException(413, f"The body may have at most {limit} bytes.")
         return message
 
     return counting
@@ -365,9 +381,16 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID"],
-            expose_headers=["Location", "Link", "ETag", "X-Request-ID", "Retry-After"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-Match",
+                "Last-Event-ID",
+                *_FILES_TAKE,
+            ],
+            expose_headers=["Location", "Link", "ETag", "X-Request-ID", "Retry-After", *_FILES_TELL],
         )
     app.add_middleware(Edge)
     app.add_middleware(live.TransportAccess)

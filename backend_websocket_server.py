@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-from fastapi import Body, Depends, Header, Query, WebSocket
+from fastapi import Body, Depends, Header, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 import api
@@ -22,21 +23,24 @@ import process
 from api import CurrentDevice, Problem
 from browser import actions, chromium
 from browser.actions import Action
-from clerk_auth import CurrentCaller, CurrentUser, Once, Tx, mine
+from clerk_auth import CurrentCaller, CurrentUser, Once, RepeatKey, Tx, mine
 from db import envelope
-from infra import storage
+from infra import forms, storage
 from models import AuthSession, Computer, Control, Event, File, Run, Step, User, Workflow
 from runs import computers, engine, files, workflows
 from schemas import (
+    FILE_FORM,
     ActionRead,
     ComputerCreate,
     ComputerQuery,
     ComputerRead,
     ComputerUpdate,
+    ContentHeaders,
     ControlRead,
     Credentials,
     EventQuery,
     EventRead,
+    FileLink,
     FileQuery,
     FileRead,
     FileUpdate,
@@ -76,6 +80,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
+    ClientDisconnect: Problem(400, "client_disconnected", "The request was cut off", "The sender went away."),
+    files.LinkInvalid: Problem(403, "link_invalid", "The link does not work"),
     identity.AccountDisabled: Problem(403, "account_disabled", "The account is disabled"),
     identity.RegistrationClosed: Problem(403, "registration_closed", "Registration is closed"),
     NoResultFound: Problem(404, "not_found", "No such thing, or not yours", "No such thing, or not yours."),
@@ -91,13 +97,19 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     computers.NotReady: Problem(503, "computer_not_ready", "The computer is not open yet", None, 5),
     computers.StaleControl: Problem(409, "stale_control", "Somebody else has control"),
     db.KeyBusy: Problem(409, "may_have_landed", "The first request is not answered yet"),
+    files.UploadStalled: Problem(408, "upload_stalled", "The upload stood still"),
+    files.QuotaExceeded: Problem(413, "quota_exceeded", "There is no room left for your files"),
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
+    forms.NotAForm: Problem(415, "unsupported_media_type", "Send the file as a form"),
+    files.RangeNotSatisfiable: Problem(416, "range_not_satisfiable", "There are no such bytes"),
+    forms.InvalidForm: Problem(422, "invalid", "The form is not valid"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
+    files.TooManyUploads: Problem(429, "too_many_uploads", "Let an upload end first", None, 5),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had"),
@@ -420,9 +432,18 @@ async def stream_run_events(
 # Files --------------------------------------------------------------------------------------------
 
 
+OR_LINK: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
+
+
 @app.get("/api/files", response_model=Page[FileRead])
 async def list_files(user: CurrentUser, query: Annotated[FileQuery, Query()]) -> Response:
     return await db.page(user, File, FileRead, query)
+
+
+@app.post("/api/files", response_model=Reply[FileRead], status_code=201, openapi_extra=FILE_FORM)
+async def create_file(caller: CurrentCaller, key: RepeatKey, request: Request) -> Response:
+    """One file of a form, stored while it arrives; its bytes say what it is."""
+    return await files.upload(caller, request, key)
 
 
 @app.get("/api/files/{id}", response_model=Reply[FileRead])
@@ -430,12 +451,19 @@ async def read_file(user: CurrentUser, id: UUID) -> Response:
     return await db.read(user, File, FileRead, id)
 
 
-@app.get("/api/files/{id}/content", response_class=StreamingResponse)
+@app.head("/api/files/{id}/content", include_in_schema=False)
+@app.get("/api/files/{id}/content", response_class=StreamingResponse, openapi_extra=OR_LINK)
 async def read_file_content(
-    user: CurrentUser, id: UUID, range: Annotated[str | None, Header()] = None
+    reader: files.Reader, id: UUID, asked: Annotated[ContentHeaders, Header()], request: Request
 ) -> Response:
-    """The bytes; one range at a time (RFC 9110)."""
-    return await files.content(user, id, range)
+    """The bytes, whole or one range of them (RFC 9110); a link to them needs no sign-in."""
+    return await files.content(reader, id, asked, head=request.method == "HEAD")
+
+
+@app.post("/api/files/{id}/link", response_model=Reply[FileLink])
+async def link_file(user: CurrentUser, id: UUID) -> Response:
+    """An address of the content that needs no sign-in, for five minutes and while the file is there."""
+    return envelope(await files.link(user, id))
 
 
 @update("/api/files/{id}", response_model=Reply[FileRead])

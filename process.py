@@ -68,6 +68,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
         worker_id = uuid7()
+        files.seal_links(keys)
         await computers.start(worker_id, bus, store, opens=worker)
         stack.push_async_callback(computers.stop)
         if worker:
@@ -122,7 +123,18 @@ def _s3_access() -> storage.S3Access:
     )
 
 
+def _without_query(record: logging.LogRecord) -> bool:
+    """Access logs keep no query: a link's is a credential."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            part.partition("?")[0] if isinstance(part, str) and part.startswith("/") else part
+            for part in record.args
+        )
+    return True
+
+
 def _configure_logs() -> None:
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
     level = logging.getLevelName(settings.log_level.upper())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
