@@ -32,7 +32,7 @@ START_SECONDS = 10
 PING_SECONDS = 3
 ABORT_SECONDS = 3
 # No limit on a whole request: a slow client may take an hour to fetch what the store sends in a second.
-CLIENT: "ClientConfig" = {"connect_timeout": "3s", "read_timeout": "15s", "timeout": "1day"}
+CLIENT: "ClientConfig" = {"connect_timeout": "3s", "read_timeout": "30s", "timeout": "1day"}
 RETRY: "RetryConfig" = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=10),

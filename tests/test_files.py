@@ -276,9 +276,10 @@ async def test_a_file_may_be_as_large_as_the_limit_and_not_a_byte_more(small: Ba
 
 async def test_what_says_it_is_too_large_is_refused_before_it_comes(small: Backend) -> None:
     async with small.sign_up() as client:
-        reply, sent = await raw(client, small, 10**10, [b"x"])
-        assert b" 413 " in reply.partition(b"\r\n")[0]
-        assert sent == 1
+        reader, writer = await begin(client, small, 10**10)
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        writer.transport.abort()
         await nothing_is_left(small, client)
 
 
@@ -297,10 +298,10 @@ async def test_a_stream_without_a_length_is_counted(small: Backend) -> None:
         await nothing_is_left(small, client)
 
 
-async def raw(
-    client: httpx.AsyncClient, server: Backend, length: int, pieces: list[bytes]
-) -> tuple[bytes, int]:
-    """Send an upload by hand; returns what came back, nothing where the server waits for more."""
+async def begin(
+    client: httpx.AsyncClient, server: Backend, length: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An upload sent by hand, up to the end of its headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = (
         "POST /api/files HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
@@ -308,14 +309,19 @@ async def raw(
         f"Content-Type: multipart/form-data; boundary=b0und\r\nContent-Length: {length}\r\n\r\n"
     )
     writer.write(head.encode())
-    for piece in pieces:
-        writer.write(piece)
-        await writer.drain()
+    return reader, writer
+
+
+async def cut(client: httpx.AsyncClient, server: Backend, length: int, body: bytes) -> bytes:
+    """Send `body`, wait half a second for a reply and go away; nothing where the server waits for more."""
+    reader, writer = await begin(client, server, length)
+    writer.write(body)
     try:
+        await writer.drain()
         async with asyncio.timeout(0.5):
-            return await reader.read(4096), sum(map(len, pieces))
+            return await reader.read(4096)
     except TimeoutError:
-        return b"", sum(map(len, pieces))
+        return b""
     finally:
         writer.transport.abort()
 
@@ -325,7 +331,7 @@ async def test_an_upload_that_is_cut_off_leaves_no_row_and_no_bytes(
 ) -> None:
     body = form((named("file", "a"), b"x" * (8 * MIB)))
     for sent in (10, 100, 3 * MIB, 7 * MIB, len(body) - 1):
-        assert (await raw(alice, server, len(body), [body[:sent]]))[0] == b""
+        assert await cut(alice, server, len(body), body[:sent]) == b""
         await nothing_is_left(server, alice)
     assert "Traceback" not in server.log
     assert "request_crashed" not in server.log
@@ -333,26 +339,25 @@ async def test_an_upload_that_is_cut_off_leaves_no_row_and_no_bytes(
 
 async def test_a_length_that_lies_is_found_out(server: Backend, alice: httpx.AsyncClient) -> None:
     body = form((named("file", "a"), b"x" * 1000))
-    assert (await raw(alice, server, len(body) + 1, [body]))[0] == b""
+    assert await cut(alice, server, len(body) + 1, body) == b""
     await nothing_is_left(server, alice)
-    reply, _ = await raw(alice, server, len(body) - 10, [body])
+    reply = await cut(alice, server, len(body) - 10, body)
     assert b" 422 " in reply.partition(b"\r\n")[0]
     await nothing_is_left(server, alice)
 
 
-async def test_a_server_that_is_killed_in_an_upload_keeps_no_row(
-    own_server: Backend,
-) -> None:
+async def test_a_server_that_is_killed_in_an_upload_keeps_no_row(own_server: Backend) -> None:
+    body = form((named("file", "a"), b"x" * (12 * MIB)))
     async with own_server.sign_up() as client:
-        body = form((named("file", "a"), b"x" * (12 * MIB)))
-        assert (await raw(client, own_server, len(body), [body[: 11 * MIB]]))[0] == b""
-        sending = asyncio.create_task(raw(client, own_server, len(body), [body[: 11 * MIB]]))
-        await asyncio.sleep(0.5)
+        _, writer = await begin(client, own_server, len(body))
+        writer.write(body[: 11 * MIB])
+        await writer.drain()
         await own_server.kill()
-        await asyncio.gather(sending, return_exceptions=True)
+        writer.transport.abort()
         await own_server.start()
-        assert (await client.get("/api/files")).json()["data"] == []
-        assert (await make.file(client))["size"] == 5
+    async with httpx.AsyncClient(base_url=own_server.url, headers=client.headers) as again:
+        assert (await again.get("/api/files")).json()["data"] == []
+        assert (await make.file(again))["size"] == 5
 
 
 async def test_a_sender_that_falls_silent_is_told_so(
@@ -381,25 +386,23 @@ async def test_two_uploads_at_once_are_kept_apart(server: Backend, alice: httpx.
 async def test_a_user_has_so_many_uploads_at_once(
     server: Backend, alice: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
-    begin = form((named("file", "a"), b""))[:-11]
-    go_on = asyncio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield begin
-        await go_on.wait()
-        yield b"\r\n--b0und--\r\n"
-
-    async with httpx.AsyncClient(base_url=server.url, headers=alice.headers, timeout=30) as client:
-        slots = [asyncio.create_task(send(client, slow())) for _ in range(files.UPLOADS_AT_ONCE)]
-        async with asyncio.timeout(10):
-            while (await alice.post("/api/files", files={"file": ("a", b"x")})).status_code == 201:
-                pass
-        refused = await alice.post("/api/files", files={"file": ("a", b"x")})
-        assert_problem(refused, 429, "too_many_uploads")
-        assert refused.headers["retry-after"] == "5"
-        await make.file(bob)
-        go_on.set()
-        assert [reply.status_code for reply in await asyncio.gather(*slots)] == [201] * len(slots)
+    body = form((named("file", "a"), b"x"))
+    uploads = [await begin(alice, server, len(body)) for _ in range(files.UPLOADS_AT_ONCE + 1)]
+    for _, writer in uploads:
+        writer.write(body[:20])
+    answers = [asyncio.create_task(reader.readline()) for reader, _ in uploads]
+    refused, waiting = await asyncio.wait(answers, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert [answer.result() for answer in refused] == [b"HTTP/1.1 429 Too Many Requests\r\n"]
+    assert len(waiting) == files.UPLOADS_AT_ONCE
+    await make.file(bob)
+    problem = assert_problem(await alice.post("/api/files", files={"file": b"x"}), 429, "too_many_uploads")
+    assert problem["detail"] == "At most 8 uploads may go on at once."
+    for _, writer in uploads:
+        writer.write(body[20:])
+    async with asyncio.timeout(20):
+        assert {await answer for answer in waiting} == {b"HTTP/1.1 201 Created\r\n"}
+    for _, writer in uploads:
+        writer.transport.abort()
     await make.file(alice)
 
 
@@ -794,7 +797,7 @@ async def test_files_live_in_a_bucket_as_on_disk(data_dir: Path, s3: Buckets) ->
             1000000:6000001
         ]
         body = form((named("file", "a"), b"x" * (12 * MIB)))
-        assert (await raw(client, backend, len(body), [body[: 11 * MIB]]))[0] == b""
+        assert await cut(client, backend, len(body), body[: 11 * MIB]) == b""
         await client.delete(f"/api/files/{made['id']}")
         async with asyncio.timeout(10):
             while s3.holds(bucket):  # noqa: ASYNC110
