@@ -28,6 +28,7 @@ bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.edge
+	$(BIN)/python -m benchmarks.uploads
 
 setup: .venv/.packages .venv/.chromium
 

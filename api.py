@@ -34,6 +34,7 @@ import logs
 import metrics
 import process
 from infra import rates
+from infra.forms import FORM_BYTES
 from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 JSON_LIMIT = 2**20  # bytes
+UPLOADS = frozenset({("POST", "/api/files")})  # what takes a form in place of JSON
 FRONT = "/docs" if settings.docs_shown else "/api/health"
 _ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
 _SECTIONS = {
@@ -60,12 +62,13 @@ _HEADERS = {
 }
 _HSTS = b"max-age=31536000"  # RFC 6797; other hosts of the domain are not ours to speak for
 _CORS_ASKED = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
-    *("Range", "X-API-Key", "X-Request-ID"),
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range"),
+    *("Last-Event-ID", "Range", "X-API-Key", "X-Request-ID"),
 )
 _CORS_SHOWN = (
-    *("Content-Disposition", "ETag", "Idempotency-Replayed", "Link", "Location", "RateLimit-Limit"),
-    *("RateLimit-Policy", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"),
+    *("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Idempotency-Replayed", "Link"),
+    *("Location", "RateLimit-Limit", "RateLimit-Policy", "RateLimit-Remaining", "RateLimit-Reset"),
+    *("Retry-After", "X-Request-ID"),
 )
 _CONTENT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
@@ -148,7 +151,9 @@ def _handle_problems(app: FastAPI, problems: Mapping[type[Exception], Problem]) 
             known = replace(of, retry_after=getattr(error, "retry_after", of.retry_after))
             if isinstance(error, rates.RateLimited):
                 request.state.standing = error.standing
-            return problem(_request_id(request), known, detail, _pointer_errors(error))
+            reply = problem(_request_id(request), known, detail, _pointer_errors(error))
+            reply.headers.update(getattr(error, "headers", {}))
+            return reply
 
         app.add_exception_handler(kind, named)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -384,7 +389,7 @@ class Gate:
             await crowded(scope, receive, send)
         else:
             try:
-                await self._app(scope, _counted(receive), send)
+                await self._app(scope, _counted(receive, _body_limit(scope)), send)
             except _Enough:
                 raise
             except Exception:
@@ -462,24 +467,34 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
         return 422, "The address holds NUL."
     length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > JSON_LIMIT:
-        return 413, f"A JSON body has at most {JSON_LIMIT} bytes."
+    limit = _body_limit(scope)
+    if length.isdigit() and int(length) > limit:
+        return 413, f"The body may have at most {limit} bytes."
     has_body = length not in (b"", b"0") or b"transfer-encoding" in headers
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if has_body and scope["method"] in ("POST", "PUT", "PATCH") and kind != b"application/json":
+    writes = scope["method"] in ("POST", "PUT", "PATCH") and not _is_upload(scope)
+    if has_body and writes and kind != b"application/json":
         return 415, "Send the body as application/json."
     return None
 
 
-def _counted(receive: Receive) -> Receive:
+def _is_upload(scope: Scope) -> bool:
+    return (scope["method"], scope["path"]) in UPLOADS
+
+
+def _body_limit(scope: Scope) -> int:
+    return settings.max_upload_mb * 2**20 + FORM_BYTES if _is_upload(scope) else JSON_LIMIT
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
     received = 0
 
     async def counting() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > JSON_LIMIT:
-            raise HTTPException(413, f"A JSON body has at most {JSON_LIMIT} bytes.")
+        if received > limit:
+            raise HTTPException(413, f"The body may have at most {limit} bytes.")
         return message
 
     return counting

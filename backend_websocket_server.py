@@ -12,6 +12,7 @@ import asyncpg
 from fastapi import Body, Depends, Header, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 import activity
@@ -29,9 +30,18 @@ import webhooks
 from api import CurrentDevice, Problem
 from browser import actions, chromium
 from browser.actions import Action
-from clerk_auth import CurrentCaller, CurrentUser, Once, SignedInCaller, SignedInTx, Tx, mine
+from clerk_auth import (
+    CurrentCaller,
+    CurrentUser,
+    Once,
+    RepeatKey,
+    SignedInCaller,
+    SignedInTx,
+    Tx,
+    mine,
+)
 from db import envelope
-from infra import rates, storage, vault
+from infra import forms, rates, storage, vault
 from models import (
     ApiKey,
     Approval,
@@ -55,6 +65,7 @@ from models import (
 )
 from runs import approvals, computers, engine, files, profiles, schedules, secrets, workflows
 from schemas import (
+    FILE_FORM,
     ActionRead,
     ActivityRead,
     AdminRunQuery,
@@ -69,6 +80,7 @@ from schemas import (
     ComputerQuery,
     ComputerRead,
     ComputerUpdate,
+    ContentHeaders,
     ControlRead,
     Credentials,
     CronPreview,
@@ -76,6 +88,7 @@ from schemas import (
     DeliveryRead,
     EventQuery,
     EventRead,
+    FileLink,
     FileQuery,
     FileRead,
     FileUpdate,
@@ -154,6 +167,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
+    ClientDisconnect: Problem(400, "client_disconnected", "The request was cut off", "The sender went away."),
+    files.LinkInvalid: Problem(403, "link_invalid", "The link does not work"),
     identity.AccountDisabled: Problem(403, "account_disabled", "The account is disabled"),
     identity.RegistrationClosed: Problem(403, "registration_closed", "Registration is closed"),
     NoResultFound: Problem(404, "not_found", "No such thing, or not yours", "No such thing, or not yours."),
@@ -177,7 +192,12 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     computers.StaleControl: Problem(409, "stale_control", "Somebody else has control"),
     db.KeyBusy: Problem(409, "may_have_landed", "The first request is not answered yet"),
     db.Changed: Problem(412, "precondition_failed", "It is not what If-Match names"),
+    files.UploadStalled: Problem(408, "upload_stalled", "The upload stood still"),
+    files.QuotaExceeded: Problem(413, "quota_exceeded", "There is no room left for your files"),
     storage.TooLarge: Problem(413, "too_large", "The file is too large"),
+    forms.NotAForm: Problem(415, "unsupported_media_type", "Send the file as a form"),
+    files.RangeNotSatisfiable: Problem(416, "range_not_satisfiable", "There are no such bytes"),
+    forms.InvalidForm: Problem(422, "invalid", "The form is not valid"),
     actions.ActionFailed: Problem(422, "action_failed", "The browser could not do that"),
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
     schedules.TooManySchedules: Problem(409, "too_many_schedules", "Delete a schedule first"),
@@ -191,6 +211,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     rates.RateLimited: Problem(429, "rate_limited", "Too many requests"),
+    files.TooManyUploads: Problem(429, "too_many_uploads", "Let an upload end first", None, 5),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had"),
@@ -800,9 +821,18 @@ async def preview_schedule(schedule: MySchedule, query: Annotated[PreviewQuery, 
 # Files --------------------------------------------------------------------------------------------
 
 
+OR_LINK: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
+
+
 @app.get("/api/files", response_model=Page[FileRead])
 async def list_files(user: CurrentUser, query: Annotated[FileQuery, Query()]) -> Response:
     return await db.page(user, File, FileRead, query)
+
+
+@app.post("/api/files", response_model=Reply[FileRead], status_code=201, openapi_extra=FILE_FORM)
+async def create_file(caller: CurrentCaller, key: RepeatKey, request: Request) -> Response:
+    """One file of a form, stored while it arrives; its bytes say what it is."""
+    return await files.upload(caller, request, key)
 
 
 @app.get("/api/files/{id}", response_model=Reply[FileRead])
@@ -810,12 +840,19 @@ async def read_file(user: CurrentUser, id: UUID) -> Response:
     return await db.read(user, File, FileRead, id)
 
 
-@app.get("/api/files/{id}/content", response_class=StreamingResponse)
+@app.head("/api/files/{id}/content", include_in_schema=False)
+@app.get("/api/files/{id}/content", response_class=StreamingResponse, openapi_extra=OR_LINK)
 async def read_file_content(
-    user: CurrentUser, id: UUID, range: Annotated[str | None, Header()] = None
+    reader: files.Reader, id: UUID, asked: Annotated[ContentHeaders, Header()], request: Request
 ) -> Response:
-    """The bytes; one range at a time (RFC 9110)."""
-    return await files.content(user, id, range)
+    """The bytes, whole or one range of them (RFC 9110); a link to them needs no sign-in."""
+    return await files.content(reader, id, asked, head=request.method == "HEAD")
+
+
+@app.post("/api/files/{id}/link", response_model=Reply[FileLink])
+async def link_file(user: CurrentUser, id: UUID) -> Response:
+    """An address of the content that needs no sign-in, for five minutes and while the file is there."""
+    return envelope(await files.link(user, id))
 
 
 @update("/api/files/{id}", response_model=Reply[FileRead])

@@ -56,12 +56,15 @@ async def create(dsn: str, storage: Storage, target: Path) -> dict[str, Any]:
     """
     await db.require_latest(dsn)
     partial = target.with_name(f".{target.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            manifest = await _write(dsn, storage, tar)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(target)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                manifest = await _write(dsn, storage, tar)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return manifest
 
 
@@ -223,8 +226,7 @@ async def _run(arguments: argparse.Namespace) -> str:
     async with process.stores(migrated=arguments.command == "create") as (dsn, storage):
         if arguments.command == "create":
             manifest = await create(dsn, storage, arguments.file)
-            size = arguments.file.stat().st_size
-            return f"Wrote {arguments.file}: {manifest['files']} files, {size} bytes. It holds keys: keep it safe."
+            return f"Wrote {arguments.file}, with {manifest['files']} files. It holds keys: keep it safe."
         manifest = await restore(arguments.file, dsn, storage)
         return f"Restored what was backed up at {manifest['created_at']}."
 

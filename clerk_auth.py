@@ -711,14 +711,24 @@ async def get_current_user(caller: CurrentCaller) -> str:
 CurrentUser = Annotated[str, Depends(get_current_user)]
 
 
-async def _idempotency(request: Request) -> db.Idempotency | None:
+async def _idempotency_key(request: Request) -> str | None:
     keys = request.headers.getlist("idempotency-key")
     if request.method != "POST" or not keys:
         return None
     if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
         raise BadIdempotencyKey("Idempotency-Key takes 1 to 255 printable ASCII characters, once.")
+    return keys[0]
+
+
+# For a route that reads its body itself, and makes the fingerprint of what it read.
+RepeatKey = Annotated[str | None, Depends(_idempotency_key)]
+
+
+async def _idempotency(request: Request, key: RepeatKey) -> db.Idempotency | None:
+    if key is None:
+        return None
     asked = f"{request.method} {request.scope['path']}\n".encode() + await request.body()
-    return db.Idempotency(keys[0], hashlib.sha256(asked).hexdigest())
+    return db.Idempotency(key, hashlib.sha256(asked).hexdigest())
 
 
 async def _transaction(

@@ -250,8 +250,7 @@ async def stop() -> None:
 
 def issuer() -> str:
     """The `iss` of the tokens: the address people use."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
+    return settings.address
 
 
 def registration_open() -> bool:

@@ -17,7 +17,7 @@ import metrics
 from infra import postgres, rates, storage, vault
 from infra.bus import Bus, make_bus
 from models import RunStatus, uuid7
-from runs import computers, engine, schedules
+from runs import computers, engine, files, schedules
 from schemas import Readiness
 from settings import settings
 
@@ -77,7 +77,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             vault=keys,
         )
         stack.push_async_callback(db.close_database)
-        store = await storage.open_directory(settings.data_dir / "files")
+        store = await _open_store()
         if not clerk_auth.clerk_issuer(settings):
             await identity.start(keys)
             stack.push_async_callback(identity.stop)
@@ -86,6 +86,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
         worker_id = uuid7()
+        files.seal_links(keys)
         await computers.start(worker_id, bus, store, opens=worker)
         stack.push_async_callback(computers.stop)
         if worker:
@@ -96,6 +97,18 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         _works, _bus, _store = worker, bus, store
         gc.freeze()
         yield bus
+
+
+@asynccontextmanager
+async def stores(*, migrated: bool) -> AsyncIterator[tuple[str, storage.Storage]]:
+    """The database's address and the file store alone, for a command beside or without a server.
+
+    A database that is `migrated` has every table that this version knows. Raises one of START_FAILURES.
+    """
+    logs.configure()
+    async with AsyncExitStack() as stack:
+        dsn = await _database(stack, migrated=migrated)
+        yield dsn, await _open_store()
 
 
 # What it says of itself ---------------------------------------------------------------------------
@@ -121,7 +134,7 @@ async def readiness() -> Readiness:
 
 async def _look() -> Readiness:
     (database, migrations), stored = await asyncio.gather(
-        db.state(), _store.answers() if _store else asyncio.sleep(0, False)
+        db.state(), _store.ping() if _store else asyncio.sleep(0, False)
     )
     return Readiness(
         database=database,
@@ -174,14 +187,26 @@ def _require_production_settings() -> None:
         raise CannotStart(f"In production set {', '.join(missing)}.")
 
 
-async def _database(stack: AsyncExitStack) -> str:
+async def _database(stack: AsyncExitStack, *, migrated: bool = True) -> str:
     if settings.database_url:
         if not settings.secret_keys:
             raise CannotStart("Set SECRET_KEYS: 32 random bytes in base64, the same for every process.")
-        await db.require_latest(settings.database_url)
+        if migrated:
+            await db.require_latest(settings.database_url)
         return settings.database_url
     server = await postgres.start(settings.data_dir)
     stack.push_async_callback(postgres.stop, server)
     stack.callback(asyncio.create_task(postgres.keep(server)).cancel)
-    await db.migrate(server.dsn)
+    if migrated:
+        await db.migrate(server.dsn)
     return server.dsn
+
+
+async def _open_store() -> storage.Storage:
+    access = storage.S3Access(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        key_id=settings.aws_access_key_id,
+        secret=settings.aws_secret_access_key,
+    )
+    return await storage.open_store(settings.files_url, settings.data_dir / "files", access)

@@ -1,5 +1,6 @@
 """The wire: what each resource's requests and replies look like, and the messages of the socket."""
 
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
@@ -853,6 +854,10 @@ class SchedulePreview(Wire):
 
 
 FileKind = Literal["screenshot", "download", "upload", "recording"]
+FILE_NAME_CHARS = 200
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # and what turns text around
 
 
 class FileQuery(NamedQuery):
@@ -860,8 +865,65 @@ class FileQuery(NamedQuery):
     kind: FileKind | None = None
 
 
+def clean_file_name(name: str) -> str:
+    """The last part of a path without what cannot be seen, its ending kept; `file` where nothing remains."""
+    name = _UNSEEN.sub("", re.split(r"[/\\]", name)[-1]).strip()
+    if not name.strip("."):
+        return "file"
+    stem, dot, ending = name.rpartition(".")
+    if len(name) <= FILE_NAME_CHARS or not stem or len(ending) > 20:
+        return name[:FILE_NAME_CHARS].rstrip()
+    return stem[: FILE_NAME_CHARS - len(ending) - 1] + dot + ending
+
+
+def _clean_already(name: str) -> str:
+    if name != clean_file_name(name):
+        raise ValueError("a file's name holds no path and no control characters")
+    return name
+
+
 class FileUpdate(Patch):
-    name: Name | None = None
+    name: Annotated[Name, AfterValidator(_clean_already)] | None = None
+
+
+FILE_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "name": {
+                            "type": "string",
+                            "maxLength": FILE_NAME_CHARS,
+                            "description": "What to call it; default is the file's own name.",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+"""An upload in the OpenAPI document; `infra/forms.py` reads it as it arrives."""
+
+
+class ContentHeaders(BaseModel):
+    """What a client may ask of a file's content (RFC 9110)."""
+
+    range: str | None = Field(None, description="One range, for example `bytes=0-1023`.")
+    if_range: str | None = Field(None, description="The `ETag` for which the range is meant.")
+    if_none_match: str | None = Field(None, description="The `ETag` that is there already.")
+
+
+class FileLink(Wire):
+    """An address that needs no sign-in until it expires."""
+
+    url: str
+    expires_at: Instant
 
 
 class FileRead(Wire):

@@ -45,6 +45,16 @@ class Settings(BaseSettings):
     database_wait_seconds: float = Field(5, gt=0, description="Longest wait for a connection.")
     postgres_bin: str = Field("", description="Directory of PostgreSQL's programs for the embedded database.")
     redis_url: str = Field("", description="Redis that carries hints, frames and input between processes.")
+    files_url: str = Field(
+        "",
+        description="Where files are kept: `s3://bucket/prefix` or `file:///path`; default is in `DATA_DIR`.",
+    )
+    s3_endpoint: str = Field("", description="Address of an S3-compatible store; default is AWS's.")
+    s3_region: str = Field("", description="Region of the bucket; default is `AWS_REGION`, else `us-east-1`.")
+    aws_access_key_id: str = Field(
+        "", description="Key of the object store; default is the role that the machine has."
+    )
+    aws_secret_access_key: str = Field("", description="Secret of that key.")
     secret_keys: Names = Field((), description="Base64 256-bit keys that encrypt at rest, newest first.")
 
     clerk_publishable_key: str = Field("", description="Clerk's publishable key; names the issuer.")
@@ -81,6 +91,12 @@ class Settings(BaseSettings):
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
+
+    @property
+    def address(self) -> str:
+        """The address people use, no slash at its end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
 
     @property
     def web_works(self) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import mimetypes
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -550,7 +549,6 @@ async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
             held.user_id,
             kind="download",
             name=data["name"],
-            content_type=mimetypes.guess_type(data["name"])[0] or "application/octet-stream",
             data=path,
             limit=settings.max_upload_mb * 2**20,
             run_id=held.run_id,

@@ -1,32 +1,86 @@
-"""Files of users: rows in the database, bytes in the store."""
+"""Files of users: rows in the database, bytes in the store; in as forms and downloads, out in ranges."""
 
 import asyncio
+import base64
 import errno
 import hashlib
 import re
-from collections.abc import AsyncIterator
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
+import orjson
 import structlog
+from fastapi import Depends, Query, Request
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
 import db
+from clerk_auth import Caller, get_current_caller
+from infra import sniff
 from infra.bus import Bus
-from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable
-from models import File, uuid7
-from schemas import FileRead
+from infra.forms import FORM_BYTES, FileForm
+from infra.sniff import HEAD_BYTES
+from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable, Stored
+from infra.vault import Unsealable, Vault
+from models import File, Quota, uuid7
+from schemas import ContentHeaders, FileLink, FileRead, clean_file_name
+from settings import settings
 
 log = structlog.get_logger()
 
-SHOWN_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+UPLOADS_AT_ONCE = 8  # of one user, in one process
+STALLED_SECONDS = 60
+LINK_SECONDS = 300
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE | re.ASCII)
+TAG = re.compile(r'\*|"[^"]*"')
+
+
+class QuotaExceeded(Exception):
+    """All of the user's files together would be too large."""
+
+
+class TooManyUploads(Exception):
+    """The user has too many uploads on their way."""
+
+
+class UploadStalled(Exception):
+    """The sender fell silent in the middle of a file."""
+
+
+class LinkInvalid(Exception):
+    """The link was altered, belongs to another file, or has expired."""
+
+    def __init__(self) -> None:
+        super().__init__("The link is not valid or has expired.")
+
+
+class RangeNotSatisfiable(Exception):
+    """The range begins beyond the file's end."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes.")
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+class Arrived(NamedTuple):
+    """What came into the store, and how it begins."""
+
+    stored: Stored
+    head: bytes
+
 
 _storage: Storage | None = None
+_vault: Vault | None = None
 _removals: set[asyncio.Task[None]] = set()
+_uploads: Counter[str] = Counter()
 
 
 def start(storage: Storage, bus: Bus) -> None:
@@ -34,6 +88,12 @@ def start(storage: Storage, bus: Bus) -> None:
     global _storage  # noqa: PLW0603 - one store a process
     _storage = storage
     bus.subscribe("files.deleted", lambda place: _spawn_removal(place.decode()))
+
+
+def seal_links(vault: Vault) -> None:
+    """Seal links to files, and open them, with the keys of `vault`."""
+    global _vault  # noqa: PLW0603 - one ring of keys a process
+    _vault = vault
 
 
 async def stop() -> None:
@@ -51,80 +111,275 @@ def _place(user_id: str, run_id: UUID | None) -> str:
     return f"{hashlib.sha256(user_id.encode()).hexdigest()[:32]}/{run_id or 'files'}"
 
 
+@asynccontextmanager
+async def _kept(
+    user_id: str, file_id: UUID, key: str, chunks: AsyncIterator[bytes], limit: int
+) -> AsyncIterator[Arrived]:
+    """Bytes in the store for as long as their row takes to be committed; they go when it is not."""
+    head = bytearray()
+
+    async def seen() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            head.extend(chunk[: HEAD_BYTES - len(head)])
+            yield chunk
+
+    async with aclosing(seen()) as source:
+        stored = await _store().put(key, source, limit=limit)
+    try:
+        yield Arrived(stored, bytes(head))
+    except BaseException:
+        await asyncio.shield(_discard(user_id, file_id, key))
+        raise
+
+
+async def _discard(user_id: str, file_id: UUID, key: str) -> None:
+    """Remove the bytes unless their row is there: a commit may land though its answer is lost."""
+    try:
+        async with db.as_user(user_id) as tx:
+            landed = bool(await tx.find(File, id=file_id))
+    except db.AWAY as error:
+        log.warning("file_left_behind", place=key, error=repr(error))
+        return
+    if not landed:
+        await _remove(key)
+
+
 async def save(
     user_id: str,
     *,
     kind: Literal["screenshot", "download", "upload"],
     name: str,
-    content_type: str,
     data: bytes | Path | AsyncIterator[bytes],
     limit: int,
+    content_type: str | None = None,
     run_id: UUID | None = None,
     computer_id: UUID | None = None,
     actor: str = "system",
+    quota: int | None = None,
 ) -> File:
     """Store the bytes, then their row with its event; nothing is left behind when either fails.
 
-    Raises TooLarge beyond `limit` bytes, StorageFull, StorageUnavailable, db.Unavailable.
+    Without a `content_type` the bytes tell it. Raises TooLarge beyond `limit` bytes, QuotaExceeded where all
+    of the user's files would exceed `quota`, StorageFull, StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
     key = f"{_place(user_id, run_id)}/{file_id}"
-    stored = await _store().put(key, _pieces(data) if isinstance(data, Path) else data, limit=limit)
-    try:
-        async with db.as_user(user_id, actor) as tx:
-            file = await tx.add(
-                File,
-                id=file_id,
-                kind=kind,
-                name=name,
-                content_type=content_type,
-                size=stored.size,
-                sha256=stored.sha256,
-                storage_key=key,
-                run_id=run_id,
-                computer_id=computer_id,
-            )
-            tx.announce("file.created", file, FileRead, run_id=run_id)
-    except BaseException:
-        await asyncio.shield(_remove(key))
-        raise
+    name = clean_file_name(name)
+    async with (
+        _kept(user_id, file_id, key, _chunks(data), limit) as arrived,
+        db.as_user(user_id, actor) as tx,
+    ):
+        await check_quota(tx, arrived.stored.size, quota)
+        file = await tx.add(
+            File,
+            id=file_id,
+            kind=kind,
+            name=name,
+            content_type=content_type or sniff.content_type(arrived.head, name),
+            size=arrived.stored.size,
+            sha256=arrived.stored.sha256,
+            storage_key=key,
+            run_id=run_id,
+            computer_id=computer_id,
+        )
+        tx.announce("file.created", file, FileRead, run_id=run_id)
     return file
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+async def check_quota(tx: db.Tx, size: int, quota: int | None) -> None:
+    """Refuse `size` more bytes where all of the user's files would exceed `quota`; one asks at a time.
+
+    Raises QuotaExceeded.
+    """
+    if quota is None:
+        return
+    await tx.find(Quota, lock=True)
+    if sum(file.size for file in await tx.find(File)) + size > quota:
+        raise QuotaExceeded(f"Your files may have {quota} bytes in all. Delete some first.")
+
+
+async def _chunks(data: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+    elif isinstance(data, Path):
+        with data.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield chunk
+    else:
+        async for chunk in data:
             yield chunk
 
 
-async def content(user_id: str, id: UUID, range_header: str | None = None) -> Response:
-    """The bytes, whole (200) or one range of them (206, RFC 9110 section 14); shown only if a plain picture.
+# In ---------------------------------------------------------------------------------------------
 
-    Raises NoResultFound, FileMissing, StorageUnavailable.
+
+async def upload(
+    caller: Caller, request: Request, idempotency_key: str | None, *, quota: int | None = None
+) -> Response:
+    """Store the one file of a form while it arrives, and answer with its row.
+
+    A repeat under the same key sends the bytes again; name and SHA-256 tell whether it is one. Raises
+    NotAForm, InvalidForm, TooLarge, QuotaExceeded, TooManyUploads, UploadStalled, ClientDisconnect,
+    StorageUnavailable, and what `db.as_user` raises.
+    """
+    form = FileForm(request.headers.get("content-type", ""), fields=("name",))
+    if quota is not None:
+        declared = int(request.headers.get("content-length", FORM_BYTES))
+        async with db.as_user(caller.user_id) as tx:
+            await check_quota(tx, max(declared - FORM_BYTES, 0), quota)
+    file_id = uuid7()
+    key = f"{_place(caller.user_id, None)}/{file_id}"
+    limit = settings.max_upload_mb * 2**20
+    with _counted(caller.user_id):
+        async with _kept(caller.user_id, file_id, key, form.file(_body(request)), limit) as arrived:
+            name = clean_file_name(form.fields.get("name") or form.file_name)
+            once = idempotency_key and db.Idempotency(idempotency_key, _fingerprint(name, arrived.stored))
+            async with db.as_user(caller.user_id, caller.actor, once or None) as tx:
+                await check_quota(tx, arrived.stored.size, quota)
+                return await tx.create(
+                    File,
+                    FileRead,
+                    id=file_id,
+                    kind="upload",
+                    name=name,
+                    content_type=sniff.content_type(arrived.head, name),
+                    size=arrived.stored.size,
+                    sha256=arrived.stored.sha256,
+                    storage_key=key,
+                )
+
+
+def _fingerprint(name: str, stored: Stored) -> str:
+    return hashlib.sha256(f"POST /api/files\n{stored.sha256}\n{name}".encode()).hexdigest()
+
+
+@contextmanager
+def _counted(user_id: str) -> Iterator[None]:
+    """Each upload on its way holds some MiB of memory, however slowly it comes."""
+    if _uploads[user_id] >= UPLOADS_AT_ONCE:
+        raise TooManyUploads(f"At most {UPLOADS_AT_ONCE} uploads may go on at once.")
+    _uploads[user_id] += 1
+    try:
+        yield
+    finally:
+        _uploads[user_id] -= 1
+        if not _uploads[user_id]:
+            del _uploads[user_id]
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise UploadStalled(f"Nothing came for {STALLED_SECONDS} seconds.") from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+# Out --------------------------------------------------------------------------------------------
+
+
+async def content(user_id: str, id: UUID, asked: ContentHeaders, *, head: bool = False) -> Response:
+    """The bytes, whole (200) or one range of them (206), none if they are known (304); RFC 9110, 13 to 15.
+
+    Several ranges are answered whole. Only a plain picture is shown, all else is for saving. Raises
+    NoResultFound, RangeNotSatisfiable, FileMissing, StorageUnavailable.
     """
     async with db.as_user(user_id) as tx:
         file = await tx.one(File, id=id)
-    disposition = "inline" if file.content_type in SHOWN_TYPES else "attachment"
+    tag = f'"{file.sha256}"'
+    shown = file.content_type in sniff.PICTURES
     headers = {
-        "ETag": f'"{file.sha256}"',
+        "ETag": tag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Disposition": f"{'inline' if shown else 'attachment'}; {_file_name(file.name)}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "X-Content-Type-Options": "nosniff",
     }
-    begin, end, status = 0, file.size, 200
-    if (match := RANGE.fullmatch(range_header or "")) and (match[1] or match[2]):
-        first, last = match[1], match[2]
-        begin = int(first) if first else max(file.size - int(last), 0)
-        end = min(int(last) + 1, file.size) if first and last else file.size
-        if begin >= end:
-            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{file.size}"})
-        status = 206
-        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
+    if asked.if_none_match is not None and {"*", tag} & set(TAG.findall(asked.if_none_match)):
+        return Response(None, 304, headers)
+    kind = file.content_type if file.content_type not in sniff.ACTIVE else sniff.UNKNOWN
+    if head:
+        return Response(None, 200, headers | {"Content-Length": str(file.size)}, kind)
+    part = _range(asked.range, file.size) if asked.if_range in (None, tag) else None
+    begin, end = part or (0, file.size)
     headers["Content-Length"] = str(end - begin)
-    chunks = await _store().read(file.storage_key, begin, end)
-    return StreamingResponse(chunks, status, headers, file.content_type)
+    if part:
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
+    chunks = await _store().read(file.storage_key, *(part or ()))
+    return StreamingResponse(chunks, 206 if part else 200, headers, kind)
+
+
+def _range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The one range asked for, as begin and end; nothing where the header is no such thing."""
+    match = RANGE.fullmatch(header or "")
+    if match is None or not (match[1] or match[2]):
+        return None
+    begin = int(match[1]) if match[1] else max(size - int(match[2]), 0)
+    end = min(int(match[2]) + 1, size) if match[1] and match[2] else size
+    if begin >= end:
+        raise RangeNotSatisfiable(size)
+    return begin, end
+
+
+def _file_name(name: str) -> str:
+    """The parameters of Content-Disposition: for everyone in ASCII, and whole (RFC 6266, 4.3)."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r'[^ -~]|["\\%]', "_", plain).strip() or "file"
+    return f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+# Links ------------------------------------------------------------------------------------------
+
+
+async def link(user_id: str, id: UUID) -> FileLink:
+    """An address that gives the file to whoever has it, for `LINK_SECONDS`. Raises NoResultFound."""
+    async with db.as_user(user_id) as tx:
+        await tx.one(File, id=id)
+    expires_at = datetime.now(UTC) + timedelta(seconds=LINK_SECONDS)
+    told = orjson.dumps([user_id, expires_at.timestamp()])
+    sealed = _keys().seal(told, table="files", column="link", row=id, user="")
+    token = base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+    return FileLink(url=f"{settings.address}/api/files/{id}/content?link={token}", expires_at=expires_at)
+
+
+async def get_reader(
+    request: Request,
+    id: UUID,
+    link: Annotated[str | None, Query(max_length=2000, description="Of `POST /api/files/{id}/link`.")] = None,
+) -> str:
+    """Who may read the file: who sent the request, or whoever made its link.
+
+    Raises LinkInvalid, and what `get_current_caller` raises.
+    """
+    if link is None:
+        return (await get_current_caller(request)).user_id
+    try:
+        sealed = base64.b64decode(link + "=" * (-len(link) % 4), b"-_", validate=True)
+        told = _keys().unseal(sealed, table="files", column="link", row=id, user="")
+    except (ValueError, Unsealable) as error:
+        raise LinkInvalid from error
+    user_id, expires_at = orjson.loads(told)
+    if time.time() >= expires_at:
+        raise LinkInvalid
+    return str(user_id)
+
+
+Reader = Annotated[str, Depends(get_reader)]
+
+
+def _keys() -> Vault:
+    if _vault is None:
+        raise StorageUnavailable("Links cannot be made or read at the moment.")
+    return _vault
+
+
+# To and from browsers, and away -----------------------------------------------------------------
 
 
 async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:

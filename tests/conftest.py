@@ -2,20 +2,30 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 _DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
 _DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
-for _name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"):
+for _name in (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEYS",
+    "CLERK_ISSUER",
+    "CLERK_PUBLISHABLE_KEY",
+    "FILES_URL",
+):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
 os.environ |= {"RATE_LIMIT": "off", "SIGN_IN_LIMIT": "off", "AUTH_FAILURE_LIMIT": "off"}
@@ -92,6 +102,54 @@ async def other_user(database: str) -> str:
     user_id = f"user_{uuid4().hex}"
     await db.ensure_user(user_id)
     return user_id
+
+
+# Stand-ins for outside parties ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """An S3-speaking server at `url`; it believes any credentials unless told to check them."""
+
+    url: str
+
+    def make(self) -> str:
+        """The name of a new, empty bucket."""
+        name = f"files-{uuid4().hex}"
+        assert httpx.put(f"{self.url}/{name}").status_code == 200
+        return name
+
+    def holds(self, bucket: str) -> list[str]:
+        """The keys of its objects, and of uploads that were neither finished nor aborted."""
+        texts = [httpx.get(f"{self.url}/{bucket}?{what}").text for what in ("list-type=2", "uploads")]
+        return sorted(re.findall("<Key>([^<]+)</Key>", "".join(texts)))
+
+    @contextmanager
+    def checking_credentials(self) -> Iterator[None]:
+        """A time in which it knows nobody."""
+        httpx.post(f"{self.url}/moto-api/reset-auth", content=b"0").raise_for_status()
+        yield
+        httpx.post(f"{self.url}/moto-api/reset-auth", content=b"inf").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Buckets]:
+    """A server of buckets on loopback."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            buckets = Buckets(f"http://127.0.0.1:{port}")
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    httpx.get(f"{buckets.url}/moto-api/data.json").raise_for_status()
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.05)
+            yield buckets
+        finally:
+            process.kill()
 
 
 # A server of its own --------------------------------------------------------------------------------

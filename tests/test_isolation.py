@@ -47,6 +47,11 @@ async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[
     return seen
 
 
+def told(reply: httpx.Response) -> object:
+    """The problem, or the length of one that HEAD keeps back."""
+    return reply.json() | {"request_id": ""} if reply.content else reply.headers["content-length"]
+
+
 @pytest.mark.parametrize(("method", "path", "name"), WITH_ID, ids=str)
 async def test_anothers_id_is_not_found_and_nothing_changes(
     method: str,
@@ -62,7 +67,7 @@ async def test_anothers_id_is_not_found_and_nothing_changes(
     foreign = await thief.request(method, path.replace("{id}", things[owned]), json=body)
     missing = await thief.request(method, path.replace("{id}", str(uuid4())), json=body)
     assert foreign.status_code == 404, foreign.text
-    assert foreign.json() | {"request_id": ""} == missing.json() | {"request_id": ""}
+    assert told(foreign) == told(missing)
     assert await everything(owner, things) == before
 
 
