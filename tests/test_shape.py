@@ -27,7 +27,7 @@ PUBLIC = {
     "read_health", "read_readiness", "read_config", "register", "login", "refresh", "read_jwks", "read_discovery",
     "receive_clerk_event",
 }  # fmt: skip
-SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
+SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py", "users.py"}
 
 
 def routes() -> list[APIRoute]:
