@@ -170,6 +170,9 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     ClientDisconnect: Problem(400, "client_disconnected", "The request was cut off", "The sender went away."),
     files.LinkInvalid: Problem(403, "link_invalid", "The link does not work"),
     identity.AccountDisabled: Problem(403, "account_disabled", "The account is disabled"),
+    clerk_auth.MissingScope: Problem(403, "missing_scope", "The API key lacks a scope"),
+    clerk_auth.OnlySignedIn: Problem(403, "only_signed_in", "A person must do this"),
+    clerk_auth.NotAdmin: Problem(403, "not_admin", "Only administrators may do this"),
     identity.RegistrationClosed: Problem(403, "registration_closed", "Registration is closed"),
     NoResultFound: Problem(404, "not_found", "No such thing, or not yours", "No such thing, or not yours."),
     identity.IssuerOff: Problem(404, "not_found", "People sign in elsewhere"),
@@ -181,6 +184,9 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     asyncpg.IntegrityConstraintViolationError: Problem(
         409, "conflict", "Conflict", "It already exists, or refers to something that does not."
     ),
+    api_keys.TooManyKeys: Problem(409, "too_many_keys", "Delete a key first"),
+    users.OwnAccount: Problem(409, "own_account", "Not of oneself"),
+    users.LastAdmin: Problem(409, "last_admin", "There must be an administrator"),
     engine.WrongState: Problem(409, "wrong_state", "Its state does not allow that"),
     engine.ThreadBusy: Problem(409, "thread_busy", "Another run of the thread goes on"),
     approvals.AlreadyDecided: Problem(409, "already_decided", "There is an answer already"),
@@ -301,26 +307,28 @@ async def refresh(body: RefreshRequest, device: CurrentDevice) -> Response:
 
 
 @app.post("/api/auth/logout", response_model=Reply[None], dependencies=embedded)
-async def logout(caller: CurrentCaller) -> Response:
+async def logout(caller: SignedInCaller) -> Response:
     """The session's tokens and sockets end at once."""
     await identity.logout(caller.user_id, UUID(caller.session_id))
     return envelope("null")
 
 
 @app.post("/api/auth/password", response_model=Reply[None], dependencies=embedded)
-async def change_password(caller: CurrentCaller, body: PasswordChange) -> Response:
+async def change_password(caller: SignedInCaller, body: PasswordChange) -> Response:
     """Ends every other session."""
     await identity.change_password(caller.user_id, UUID(caller.session_id), body.old, body.new)
     return envelope("null")
 
 
 @app.get("/api/auth/sessions", response_model=Page[SessionRead], dependencies=embedded)
-async def list_sessions(user: CurrentUser, query: Annotated[PageQuery, Query()]) -> Response:
-    return await db.page(user, AuthSession, SessionRead, query)
+async def list_sessions(caller: SignedInCaller, query: Annotated[PageQuery, Query()]) -> Response:
+    return await db.page(caller.user_id, AuthSession, SessionRead, query)
 
 
 @app.delete("/api/auth/sessions/{id}", response_model=Reply[None], dependencies=embedded)
-async def delete_session(tx: Tx, session: Annotated[AuthSession, Depends(mine(AuthSession))]) -> Response:
+async def delete_session(
+    tx: SignedInTx, session: Annotated[AuthSession, Depends(mine(AuthSession))]
+) -> Response:
     await identity.end_session(tx, session.id)
     return tx.reply("null")
 
@@ -341,13 +349,13 @@ async def read_discovery() -> Response:
 
 
 @app.get("/api/me", response_model=Reply[MeRead])
-async def read_me(user: CurrentUser) -> Response:
-    return await db.read(user, User, MeRead, user)
+async def read_me(caller: CurrentCaller) -> Response:
+    return envelope(await users.me(caller))
 
 
 @update("/api/me", response_model=Reply[MeRead])
-async def update_me(tx: Tx, user: CurrentUser, body: MeUpdate) -> Response:
-    return await tx.update(User, MeRead, user, body)
+async def update_me(caller: CurrentCaller, body: MeUpdate) -> Response:
+    return envelope(await users.change_me(caller, body))
 
 
 @app.get("/api/me/preferences", response_model=Reply[dict[str, Any]])
@@ -984,13 +992,13 @@ async def list_users(query: Annotated[AdminUserQuery, Query()]) -> Response:
     return await users.page(query)
 
 
-@app.get("/api/admin/users/{user}", response_model=Reply[UserRead], dependencies=admin)
+@app.get("/api/admin/users/{user:path}", response_model=Reply[UserRead], dependencies=admin)
 async def read_user(user: str) -> Response:
     return envelope(await users.read(user))
 
 
-@update("/api/admin/users/{user}", response_model=Reply[UserRead], dependencies=admin)
-async def update_user(user: str, body: UserUpdate, caller: CurrentCaller) -> Response:
+@update("/api/admin/users/{user:path}", response_model=Reply[UserRead], dependencies=admin)
+async def update_user(user: str, body: UserUpdate, caller: SignedInCaller) -> Response:
     """Nobody disables or demotes oneself."""
     return envelope(await users.change(user, body, by=caller.user_id))
 
@@ -1002,8 +1010,9 @@ async def list_all_runs(query: Annotated[AdminRunQuery, Query()]) -> Response:
 
 
 @app.post("/api/admin/runs/{run}/cancel", response_model=Reply[AdminRunRead], dependencies=admin)
-async def cancel_any_run(run: UUID) -> Response:
-    return envelope(await users.cancel_run(run))
+async def cancel_any_run(once: Once, run: UUID) -> Response:
+    """Takes effect within a second; its user's log says who asked."""
+    return await once(users.cancel_run, run)
 
 
 @app.get("/api/admin/stats", response_model=Reply[StatsRead], dependencies=admin)

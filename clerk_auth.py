@@ -1,8 +1,12 @@
-"""A credential becomes a user: a token is verified strictly, by the keys and rules of exactly one issuer."""
+"""A credential becomes a user: a token is verified strictly, by the keys and rules of exactly one issuer.
+
+Whoever a token or an API key speaks for, the database has the last word on who may come in.
+"""
 
 import asyncio
 import base64
 import hashlib
+import hmac
 import json
 import math
 import re
@@ -10,8 +14,20 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, Literal, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+)
 from uuid import UUID
 
 import httpx
@@ -20,7 +36,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from fastapi import Depends, Header, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import RSAAlgorithm
 from limits import RateLimitItem
@@ -30,10 +46,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
+import api_keys
 import db
 import identity
 from infra import rates
 from models import Base
+from schemas import Scope
 from settings import Settings, settings
 
 log = structlog.get_logger()
@@ -43,6 +61,8 @@ TOKEN_CHARS = 8192
 CLOCK_SKEW = 5  # seconds
 LIFETIME = 3600  # seconds, the longest a token may live
 CACHED_TOKENS = 10_000
+ADMITTED_FRESH = 30  # seconds that the database's word about a caller is good for
+NEVER = 253402300799  # Unix seconds, the end of the year 9999: when a key without an end expires
 
 JWKS_BYTES = 256 * 1024
 JWKS_KEYS = 16
@@ -54,6 +74,35 @@ JWKS_ABSENT = 256  # names of keys remembered as unknown to the issuer
 
 class NotSignedIn(Exception):
     """The credential is refused. Every refusal gets the same 401; the reason is for the log alone."""
+
+
+class Revoked(NotSignedIn):
+    """The token was good until its session or its user's sign-ins were ended."""
+
+    def __init__(self, caller: "Caller") -> None:
+        super().__init__("revoked")
+        self.caller = caller
+
+
+class MissingScope(Exception):
+    """The API key may not do this; the sentence names the scope that may."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(f"This needs the scope `{scope}`, which the key does not have.")
+
+
+class OnlySignedIn(Exception):
+    """An API key was used for what only a person who has signed in may do."""
+
+    def __init__(self) -> None:
+        super().__init__("An API key cannot do this; sign in.")
+
+
+class NotAdmin(Exception):
+    """Only administrators may do this."""
+
+    def __init__(self) -> None:
+        super().__init__("Only administrators may do this.")
 
 
 class BadIdempotencyKey(Exception):
@@ -89,6 +138,8 @@ class Caller:
     `user_id` is Clerk's `sub` as it is, `<issuer name>|<sub>` for other issuers. `issued_at` and `expires_at`
     are Unix seconds. `impersonator` is who acts as the user (RFC 8693 `act`). `email`, `name` and `image_url`
     are there when the token carries them as custom claims; nothing says that the address was verified.
+    `verified_email` is one that the issuer vouches for. An API key has no session and is the actor
+    `key:<id>`. `checked_at` is when the database let the credential, known by its SHA-256 `digest`, in.
     """
 
     user_id: str
@@ -102,6 +153,16 @@ class Caller:
     email: str | None = None
     name: str | None = None
     image_url: str | None = None
+    verified_email: str | None = None
+    scopes: frozenset[Scope] = frozenset(get_args(Scope))
+    requests_per_minute: int | None = field(default=None, compare=False)
+    checked_at: float = field(default=0, compare=False)
+    digest: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is a program with an API key, and nobody who has signed in."""
+        return self.actor.startswith("key:")
 
 
 # Tokens ---------------------------------------------------------------------------------------
@@ -480,7 +541,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _verifiers: dict[str, Verifier] = {}
 _verified: OrderedDict[bytes, Caller] = OrderedDict()
-_revoked: dict[str, float] = {}  # session id or `user:<id>` -> Unix seconds
+_revoked: dict[str, float] = {}  # session id, `user:<id>` or `key:<id>` -> Unix seconds
+_admitted: OrderedDict[bytes, Caller] = OrderedDict()  # by digest
 
 
 def configure(settings: Settings) -> None:
@@ -506,6 +568,7 @@ def configure(settings: Settings) -> None:
             name=identity.ISSUER_NAME,
         )
     _verified.clear()
+    _admitted.clear()
     _revoked.clear()
     _verifiers.clear()
     _verifiers[verifier.issuer] = verifier
@@ -566,23 +629,21 @@ async def close() -> None:
             await verifier.keys.close()
 
 
-async def verify(token: str, *, address: str = "") -> Caller:
-    """The caller a token speaks for, kept until it expires.
+async def verify(token: str) -> Caller:
+    """The caller a token speaks for by its signature and claims, kept until it expires.
 
-    From an `address` whose credentials were refused too often, only tokens already known are looked at.
-    Raises `NotSignedIn`, `rates.RateLimited`, `KeysUnavailable`, and, for the embedded issuer's,
-    `db.Unavailable`.
+    Raises `NotSignedIn`, `KeysUnavailable`, and, for the embedded issuer's, `db.Unavailable`.
     """
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         caller = _verified.get(digest)
         if caller is None:
-            caller = await _judge(token, address)
+            caller = await _verify(token)
         elif caller.expires_at + CLOCK_SKEW <= time.time():
             del _verified[digest]
             raise NotSignedIn("expired")
         if revoked(caller):
-            raise NotSignedIn("revoked")
+            raise Revoked(caller)
     except NotSignedIn as refusal:
         fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
         log.info("token_refused", reason=str(refusal), token=fingerprint)
@@ -599,17 +660,6 @@ def peer_address(connection: HTTPConnection) -> str:
     return rates.address(connection.client.host) if connection.client else ""
 
 
-async def _judge(token: str, address: str) -> Caller:
-    allowed = rates.limit(settings.auth_failure_limit) if address else None
-    await rates.look("auth_failures", address, allowed)
-    try:
-        return await _verify(token)
-    except NotSignedIn:
-        with suppress(rates.RateLimited):  # the next attempt hears of it
-            await rates.take("auth_failures", address, allowed)
-        raise
-
-
 async def _verify(token: str) -> Caller:
     signed = read_token(token)
     try:
@@ -620,29 +670,202 @@ async def _verify(token: str) -> Caller:
     verifier = _verifiers.get(issuer) if isinstance(issuer, str) else None
     if verifier is None:
         raise NotSignedIn("unknown issuer")
-    caller = await verifier.verify(signed, claims)
-    # A process that has just started knows no revocation; the database does.
-    if verifier.name == identity.ISSUER_NAME and not await identity.is_open(
-        caller.user_id, caller.session_id
-    ):
-        raise NotSignedIn("session has ended")
-    return caller
+    return await verifier.verify(signed, claims)
 
 
 def revoked(caller: Caller) -> bool:
-    """Whether the caller's session has ended since its token was verified."""
-    return caller.session_id in _revoked or _revoked.get(f"user:{caller.user_id}", 0) >= caller.issued_at
+    """Whether the caller's session, key or user's sign-ins have ended since its credential was verified."""
+    since = caller.checked_at if caller.is_key else caller.issued_at
+    return caller.session_id in _revoked or any(
+        _revoked.get(ended, 0) >= since for ended in (f"user:{caller.user_id}", caller.actor)
+    )
 
 
 def on_revoked(payload: bytes) -> None:
     """Refuse a session's tokens from now on, or of `user:<id>` those issued up to this second.
 
-    The bus's topic `revoked` brings them, from this process and others.
+    What was known of `key:<id>` is asked of the database again. The bus's topic `revoked` brings them, from
+    this process and others.
     """
     now = time.time()
     _revoked[payload.decode(errors="replace")] = now
     for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
+
+
+# Admission ------------------------------------------------------------------------------------
+
+
+def only_credential(headers: Headers) -> str:
+    """The token or key of one `Authorization` or one `X-API-Key` header; anything else is `NotSignedIn`."""
+    keys = headers.getlist("x-api-key")
+    if not keys:
+        return strict_bearer(headers)
+    _require(len(keys) == 1 and "authorization" not in headers, "more than one credential")
+    _require(api_keys.is_well_formed(keys[0]), "not an API key")
+    return keys[0]
+
+
+async def authenticate(credential: str, *, address: str = "") -> Caller:
+    """Who a token or an API key speaks for, let in by the database at most `ADMITTED_FRESH` seconds ago.
+
+    From an `address` whose credentials were refused too often, only those already known are looked at.
+    Raises `NotSignedIn`, `identity.AccountDisabled`, `rates.RateLimited`, `KeysUnavailable`,
+    `db.Unavailable`.
+    """
+    digest = api_keys.digest(credential)
+    allowed = rates.limit(settings.auth_failure_limit) if address else None
+    if digest not in _verified and _recall(digest) is None:
+        await rates.look("auth_failures", address, allowed)
+    try:
+        return await _authenticate(credential, digest)
+    except NotSignedIn:
+        with suppress(rates.RateLimited):  # the next attempt hears of it
+            await rates.take("auth_failures", address, allowed)
+        raise
+
+
+async def _authenticate(credential: str, digest: bytes) -> Caller:
+    if credential.startswith(api_keys.PREFIX):
+        return await _authenticate_key(credential, digest)
+    try:
+        caller = await verify(credential)
+    except Revoked as refusal:
+        await _admit(refusal.caller)  # whoever is disabled is told so
+        raise
+    admitted = _recall(digest)
+    return await _admit(replace(caller, digest=digest)) if admitted is None else admitted
+
+
+async def _authenticate_key(key: str, digest: bytes) -> Caller:
+    try:
+        _require(api_keys.is_well_formed(key), "not an API key")
+        caller = _recall(digest)
+        if caller is None or caller.expires_at <= time.time():
+            caller = await _find_key(digest)
+        _require(time.time() < caller.expires_at, "expired")
+    except NotSignedIn as refusal:
+        log.info("key_refused", reason=str(refusal), key=digest.hex()[:12])
+        raise
+    return caller
+
+
+def is_stale(caller: Caller) -> bool:
+    """Whether the database must be asked again."""
+    return not 0 <= time.time() - caller.checked_at < ADMITTED_FRESH
+
+
+async def readmit(caller: Caller) -> Caller:
+    """The caller of a connection that lasts, as the database knows it by now.
+
+    Raises `NotSignedIn`, `identity.AccountDisabled`, `db.Unavailable`.
+    """
+    return _recall(caller.digest) or await _ask_again(caller)
+
+
+async def _ask_again(caller: Caller) -> Caller:
+    return await (_find_key(caller.digest) if caller.is_key else _admit(caller))
+
+
+async def _admit(caller: Caller) -> Caller:
+    began = time.time()
+    is_local = caller.user_id.startswith(f"{identity.ISSUER_NAME}|")
+    user = await db.ensure_user(
+        caller.user_id,
+        UUID(caller.session_id) if is_local and caller.session_id else None,
+        email=caller.email,
+        name=caller.name,
+        image_url=caller.image_url,
+    )
+    _require(user.signed_in, "session has ended")
+    _require_open(user)
+    return _remember(replace(caller, checked_at=began, requests_per_minute=user.requests_per_minute))
+
+
+async def _find_key(digest: bytes) -> Caller:
+    for _ in range(3):  # again when a revocation has overtaken the look-up
+        began = time.time()
+        found = [it for it in await db.find_keys(digest) if hmac.compare_digest(it.key_hash, digest)]
+        _require(len(found) == 1, "no such key")
+        key = found[0]
+        _require_open(key)
+        caller = Caller(
+            user_id=key.user_id,
+            session_id=None,
+            issued_at=int(began),
+            expires_at=int(key.expires_at.timestamp()) if key.expires_at else NEVER,
+            actor=f"key:{key.id}",
+            scopes=frozenset(get_args(Scope)) & frozenset(key.scopes),
+            requests_per_minute=key.requests_per_minute,
+            checked_at=began,
+            digest=digest,
+        )
+        if not revoked(caller):
+            return _remember(caller)
+    raise NotSignedIn("revoked")
+
+
+def _require_open(user: db.Standing | db.FoundKey) -> None:
+    _require(not user.erased, "erased")
+    if user.disabled:
+        raise identity.AccountDisabled
+
+
+def _recall(digest: bytes) -> Caller | None:
+    caller = _admitted.get(digest)
+    return None if caller is None or is_stale(caller) or revoked(caller) else caller
+
+
+def _remember(caller: Caller) -> Caller:
+    if caller.digest:
+        _admitted[caller.digest] = caller
+        _admitted.move_to_end(caller.digest)
+        if len(_admitted) > CACHED_TOKENS:
+            _admitted.popitem(last=False)
+    return caller
+
+
+# Permissions ----------------------------------------------------------------------------------
+
+# By the template of the route that matched; the first row that fits is the scope that a key must have, and
+# None is for people alone.
+_ROUTE_SCOPES: tuple[tuple[str, str, Scope | None], ...] = (
+    ("DELETE", r"/api/me", None),
+    ("[A-Z]+", r"/api/(auth|keys|admin)(/.*)?", None),
+    ("GET|HEAD", r".*", "read"),
+    ("[A-Z]+", r"/api/(runs|computers|approvals|agent)(/.*)?", "run"),
+    ("POST", r"/api/threads/\{id\}/messages|/api/schedules/\{id\}/run|/api/files", "run"),
+    ("[A-Z]+", r".*", "write"),
+)
+SOCKET_SCOPES: Mapping[str, Scope] = {"subscribe": "read", "watch": "read", "control": "run", "input": "run"}
+
+
+@lru_cache(1024)
+def scope_of(method: str, template: str) -> Scope | None:
+    """The scope that an API key needs for a route; None where no key will do."""
+    return next(
+        scope
+        for methods, templates, scope in _ROUTE_SCOPES
+        if re.fullmatch(methods, method) and re.fullmatch(templates, template)
+    )
+
+
+async def _permit(caller: Caller, scope: Scope | None) -> Caller:
+    if scope is None and caller.is_key:
+        raise OnlySignedIn
+    if scope is not None and scope not in caller.scopes:
+        caller = await _ask_again(caller)  # it may have been given the scope a moment ago
+        if scope not in caller.scopes:
+            raise MissingScope(scope)
+    return caller
+
+
+async def role_of(caller: Caller) -> Literal["user", "admin"]:
+    """What the caller is at this moment: by the token, the database, or an address that is verified."""
+    user = await db.ensure_user(caller.user_id)
+    verified = {(email or "").lower() for email in (user.verified_email, caller.verified_email)}
+    listed = verified & {email.lower() for email in settings.admin_emails}
+    return "admin" if "admin" in (caller.role, user.role) or listed else "user"
 
 
 # In a route -------------------------------------------------------------------------------------
@@ -651,56 +874,56 @@ M = TypeVar("M", bound=Base)
 P = ParamSpec("P")
 
 
-_SCHEME = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A session token of the issuer.")
+_BEARER_SCHEME = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="A session token of the issuer, or an API key."
+)
+_KEY_SCHEME = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key (`cua_…`).")
 
 
 async def get_current_caller(
-    request: Request, _documented: Annotated[object, Security(_SCHEME)] = None
+    request: Request,
+    _bearer: Annotated[object, Security(_BEARER_SCHEME)] = None,
+    _key: Annotated[object, Security(_KEY_SCHEME)] = None,
 ) -> Caller:
-    """Who sent this request.
+    """Who sent this request, and may.
 
-    Raises `NotSignedIn`, `rates.RateLimited`, `KeysUnavailable`, `db.Unavailable`.
+    Raises `NotSignedIn`, `identity.AccountDisabled`, `MissingScope`, `OnlySignedIn`, `rates.RateLimited`,
+    `KeysUnavailable`, `db.Unavailable`.
     """
-    caller = await verify(strict_bearer(request.headers), address=peer_address(request))
+    caller = await authenticate(only_credential(request.headers), address=peer_address(request))
     bind_contextvars(user_id=caller.user_id)
     request.state.standing = await rates.take("requests", bucket(caller), limit_for(caller))
-    await db.ensure_user(caller.user_id, email=caller.email, name=caller.name, image_url=caller.image_url)
-    return caller
+    return await _permit(caller, scope_of(request.method, request.scope["route"].path))
 
 
 def bucket(caller: Caller) -> str:
     """Whose requests count together: those of one API key, or the others of one user."""
-    return caller.actor if caller.actor.startswith("key:") else f"user:{caller.user_id}"
+    return caller.actor if caller.is_key else f"user:{caller.user_id}"
 
 
-def limit_for(caller: Caller) -> RateLimitItem | None:  # noqa: ARG001 - the same for everybody so far
-    """How many requests the caller may send."""
-    return rates.limit(settings.rate_limit)
+def limit_for(caller: Caller) -> RateLimitItem | None:
+    """How many requests the caller may send: what an administrator gave its user, or the server's own."""
+    own = caller.requests_per_minute
+    return rates.limit(settings.rate_limit if own is None else f"{own}/minute")
 
 
 CurrentCaller = Annotated[Caller, Depends(get_current_caller)]
 
 
-class OnlySignedIn(Exception):
-    """An API key was used for what only a person who has signed in may do."""
-
-
-async def _signed_in(caller: CurrentCaller) -> Caller:
-    if caller.session_id is None:
-        raise OnlySignedIn("An API key cannot do this; sign in.")
+async def require_person(caller: CurrentCaller) -> Caller:
+    """The caller who has signed in. Raises `OnlySignedIn` for an API key."""
+    if caller.is_key:
+        raise OnlySignedIn
     return caller
 
 
-SignedInCaller = Annotated[Caller, Depends(_signed_in)]
-
-
-class NotAdmin(Exception):
-    """Only administrators may do this."""
+SignedInCaller = Annotated[Caller, Depends(require_person)]
 
 
 async def require_admin(caller: SignedInCaller) -> None:
-    """Raise NotAdmin unless the caller is an administrator."""
-    raise NotImplementedError
+    """Raise `NotAdmin` unless the caller is an administrator at this moment."""
+    if await role_of(caller) != "admin":
+        raise NotAdmin
 
 
 async def get_current_user(caller: CurrentCaller) -> str:

@@ -39,6 +39,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     make_url,
+    or_,
     select,
     true,
     update,
@@ -49,7 +50,7 @@ from starlette.responses import Response
 
 import metrics
 from infra.vault import Unsealable, Vault
-from models import Base, Event, IdempotencyKey, Quota, Stream, User, uuid7
+from models import Base, Event, IdempotencyKey, Stream, User, uuid7
 from schemas import EventRead, PageQuery
 
 log = structlog.get_logger()
@@ -157,15 +158,20 @@ def _table(model: type[Base]) -> Table:
     return cast("Table", model.__table__)
 
 
-def _value(model: type[Base], name: str, prefix: str = "") -> ColumnElement[Any]:
-    return bindparam(prefix + name, type_=_table(model).c[name].type)
+def _value(model: type[Base], name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=_table(model).c[name].type)
+
+
+def _field(model: type[Base], rows: FromClause, name: str) -> ColumnElement[Any]:
+    """A column of the rows, or what the model computes under this name."""
+    expression = model.__expressions__.get(name)
+    return expression(rows) if expression else rows.c[name]
 
 
 def _wire(model: type[Base], read: type[BaseModel], rows: FromClause) -> Iterable[ColumnElement[Any]]:
     """The Read schema's fields as columns; instants as RFC 3339 in UTC with microseconds."""
     for name in read.model_fields:
-        expression = model.__expressions__.get(name)
-        column = expression(rows) if expression else rows.c[name]
+        column = _field(model, rows, name)
         if isinstance(column.type, DateTime):
             column = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         yield column.label(name)
@@ -177,7 +183,8 @@ def _json(rows: FromClause) -> ColumnElement[str]:
 
 def _matches(model: type[Base], names: Iterable[str]) -> Iterable[ColumnElement[bool]]:
     for name in names:
-        yield _table(model).c[name] == _value(model, name, "where_")
+        column = _field(model, _table(model), name)
+        yield column == bindparam(f"where_{name}", type_=column.type)
 
 
 @lru_cache(1024)
@@ -190,16 +197,20 @@ def _read_statement(
     after: bool = False,
     newest: bool = True,
     extra: tuple[str, ...] = (),
+    everyone: bool = False,
 ) -> Statement:
     """One round trip with row-level security on: the LIMIT fences `me`, which therefore runs first."""
     table = _table(model)
     order = table.c[model.__order__]
+    setting = "'app.system'" if everyone else "'app.user_id'"
     me = select(
-        func.set_config(literal_column("'app.user_id'"), bindparam("me", type_=Text), true()).label("id")
+        func.set_config(literal_column(setting), bindparam("me", type_=Text), true()).label("id")
     ).subquery("me")
-    chosen = select(table).where(_owner(model) == me.c.id, *_matches(model, names))
+    mine = me.c.id == "on" if everyone else _owner(model) == me.c.id
+    chosen = select(table).where(mine, *_matches(model, names))
     if search:
-        chosen = chosen.where(table.c.name.ilike(bindparam("pattern", type_=Text)))
+        pattern = bindparam("pattern", type_=Text)
+        chosen = chosen.where(or_(*(table.c[name].ilike(pattern) for name in model.__search__)))
     if after:
         last = bindparam("after", type_=order.type)
         chosen = chosen.where(order < last if newest else order > last)
@@ -268,7 +279,6 @@ class _Database:
         self.pool, self.wait, self.publish, self.vault = pool, wait, publish, vault
         self.restrict = ""
         self.lent = 0
-        self.known_users: set[str] = set()
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
@@ -481,15 +491,19 @@ def envelope(
 
 
 async def _fetch(user_id: str, statement: Statement, values: Mapping[str, Any]) -> list[asyncpg.Record]:
+    return await _ask(statement.sql, *statement.values({**values, "me": user_id}))
+
+
+async def _ask(sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """One statement that says itself whom it is for: one round trip, unless the login must be restricted."""
     database = _database()
-    arguments = statement.values({**values, "me": user_id})
     async with database.lease() as connection:
         if database.restrict:
             await connection.execute(f"begin; {database.restrict}")
-            rows = await connection.fetch(statement.sql, *arguments)
+            rows = await connection.fetch(sql, *arguments)
             await connection.execute("commit")
             return rows
-        return await connection.fetch(statement.sql, *arguments)
+        return await connection.fetch(sql, *arguments)
 
 
 async def page(
@@ -506,26 +520,47 @@ async def page(
     `within` is the parent's model, whose id is the only one of `equals`: a list of nobody's is not found.
     Raises InvalidCursor, NoResultFound, Unavailable.
     """
+    reply, found = await _page(user_id, model, read, query, equals)
+    if within is not None and not found:
+        await _require(user_id, within, next(iter(equals.values())))
+    return reply
+
+
+async def page_all(model: type[Base], read: type[BaseModel], query: PageQuery) -> Response:
+    """One page of every user's rows, for administrators only. Raises InvalidCursor, Unavailable."""
+    return (await _page(None, model, read, query, {}))[0]
+
+
+async def _page(
+    user_id: str | None,
+    model: type[Base],
+    read: type[BaseModel],
+    query: PageQuery,
+    equals: Mapping[str, object],
+) -> tuple[Response, int]:
+    """The page and how many rows were found; without a user, everyone's."""
     asked = query.model_dump(exclude_none=True)
-    filters = {name: value for name, value in asked.items() if name not in _PAGING} | equals
+    filters = {name: value for name, value in asked.items() if name not in _PAGING} | dict(equals)
     after = _cursor_value(model, filters.pop("after", None), query.cursor)
-    newest = query.order == "desc"
     statement = _read_statement(
-        model, read, tuple(filters), search="q" in asked, after=after is not None, newest=newest
+        model,
+        read,
+        tuple(filters),
+        search="q" in asked,
+        after=after is not None,
+        newest=query.order == "desc",
+        everyone=user_id is None,
     )
     values = {f"where_{name}": value for name, value in filters.items()}
     values |= {"pattern": _pattern(asked.get("q", "")), "after": after, "limit": query.limit + 1}
-    rows = await _fetch(user_id, statement, values)
-    if within is not None and not rows:
-        await _require(user_id, within, next(iter(equals.values())))
+    rows = await _fetch("on" if user_id is None else user_id, statement, values)
     shown = ",".join(row[0] for row in rows[: query.limit])
     if len(rows) <= query.limit:
-        return envelope(f"[{shown}]", extra=',"next_cursor":null')
+        return envelope(f"[{shown}]", extra=',"next_cursor":null'), len(rows)
     cursor = base64.urlsafe_b64encode(str(rows[query.limit - 1][1]).encode()).decode().rstrip("=")
     link = urlencode({**query.model_dump(mode="json", exclude_none=True), "cursor": cursor})
-    return envelope(
-        f"[{shown}]", extra=f',"next_cursor":"{cursor}"', headers={"Link": f'<?{link}>; rel="next"'}
-    )
+    headers = {"Link": f'<?{link}>; rel="next"'}
+    return envelope(f"[{shown}]", extra=f',"next_cursor":"{cursor}"', headers=headers), len(rows)
 
 
 async def _require(user_id: str, model: type[Base], id: object) -> None:
@@ -980,26 +1015,46 @@ async def as_system(actor: str = "system") -> AsyncIterator[Tx]:
         await tx.commit()
 
 
-async def ensure_user(user_id: str, **profile: str | None) -> None:
-    """Create the user's row on first sight; remembered by this process."""
-    database = _database()
-    if user_id in database.known_users:
-        return
-    async with as_user(user_id) as tx:
-        for model, values in ((User, {"id": user_id, **profile}), (Quota, {}), (Stream, {})):
-            await _add_once(tx, model, values)
-    if len(database.known_users) > 100_000:
-        database.known_users.clear()
-    database.known_users.add(user_id)
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database knows of a user: whether to let in, and as what.
+
+    `signed_in` is whether the embedded issuer's session goes on; `verified_email` is an address that the
+    issuer has verified.
+    """
+
+    erased: bool
+    disabled: bool
+    signed_in: bool
+    role: str
+    verified_email: str | None
+    requests_per_minute: int | None
 
 
-async def _add_once(tx: Tx, model: type[Base], values: dict[str, Any]) -> None:
-    if not await tx.find(model):
-        try:
-            async with tx.savepoint():
-                await tx.add(model, **values)
-        except asyncpg.UniqueViolationError:
-            log.debug("user_made_elsewhere", user=tx.user_id, table=model.__tablename__)
+async def ensure_user(user_id: str, session_id: UUID | None = None, **profile: str | None) -> Standing:
+    """How the user stands, in one round trip; made on first sight, but never again once erased."""
+    values = (profile.get(name) for name in ("email", "name", "image_url"))
+    rows = await _ask("select * from ensure_user($1, $2, $3, $4, $5)", user_id, session_id, *values)
+    return Standing(**rows[0])
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """An API key as it is now, and how its user stands."""
+
+    user_id: str
+    id: UUID
+    key_hash: bytes
+    scopes: list[str]
+    expires_at: datetime | None
+    erased: bool
+    disabled: bool
+    requests_per_minute: int | None
+
+
+async def find_keys(key_hash: bytes) -> list[FoundKey]:
+    """The API keys with this hash, whoever's, in one round trip; remembers that they were used."""
+    return [FoundKey(**row) for row in await _ask("select * from find_key($1)", key_hash)]
 
 
 async def heads(user_ids: Iterable[str]) -> dict[str, int]:

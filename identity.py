@@ -333,7 +333,7 @@ def _user_id(account_id: UUID) -> str:
     return f"{ISSUER_NAME}|{account_id}"
 
 
-def _tokens(keys: Sequence[Key], user: User, refresh_token: RefreshToken) -> Tokens:
+def _tokens(keys: Sequence[Key], refresh_token: RefreshToken) -> Tokens:
     key = next(key for key in keys if key.signs)
     now = int(time.time())
     claims: dict[str, Any] = {
@@ -345,8 +345,6 @@ def _tokens(keys: Sequence[Key], user: User, refresh_token: RefreshToken) -> Tok
         "exp": now + settings.access_token_seconds,
         "jti": str(uuid4()),
     }
-    if user.role == "admin":
-        claims["public_metadata"] = {"role": "admin"}
     return Tokens(
         access_token=jwt.encode(claims, key.private, ALGORITHM, {"kid": key.kid}),
         refresh_token=str(refresh_token),
@@ -375,14 +373,14 @@ async def register(
         tx.act_for(user_id)
         [(is_first,)] = await tx.call("is_first_account")
         role = "admin" if is_first else "user"
-        user = await tx.add(User, id=user_id, email=body.email, name=body.name, role=role)
+        await tx.add(User, id=user_id, email=body.email, name=body.name, role=role)
         try:
             await tx.add(Account, id=account_id, email=body.email, password_hash=hashed)
         except asyncpg.UniqueViolationError as error:
             raise EmailTaken from error
         refresh_token = await _open_session(tx, account_id, address, user_agent)
     log.info("account_made", user=user_id, role=role)
-    return _tokens(keys, user, refresh_token)
+    return _tokens(keys, refresh_token)
 
 
 async def login(body: Credentials, *, address: str | None = None, user_agent: str | None = None) -> Tokens:
@@ -408,7 +406,7 @@ async def login(body: Credentials, *, address: str | None = None, user_agent: st
             await tx.change(Account, {"id": account.id}, password_hash=renewed)
         await _make_room(tx)
         refresh_token = await _open_session(tx, account.id, address, user_agent)
-    return _tokens(keys, user, refresh_token)
+    return _tokens(keys, refresh_token)
 
 
 async def change_password(user_id: str, session_id: UUID, old: str, new: str) -> None:
@@ -467,7 +465,7 @@ async def refresh(
     if secret is None:
         log.warning("refresh_token_reused", user=user.id, session=str(session.id), address=address)
         raise SessionEnded
-    return _tokens(keys, user, given._replace(secret=secret))
+    return _tokens(keys, given._replace(secret=secret))
 
 
 async def _next_secret(
@@ -505,13 +503,6 @@ async def logout(user_id: str, session_id: UUID) -> None:
     async with db.as_user(user_id, actor="user") as tx:
         if await tx.find(AuthSession, lock=True, id=session_id):
             await end_session(tx, session_id, kind="auth.signed_out", reason="signed_out")
-
-
-async def is_open(user_id: str, session_id: str | None) -> bool:
-    """Whether the user has this session, and has not been disabled. Raises db.Unavailable."""
-    async with db.as_user(user_id) as tx:
-        sessions = await tx.find(AuthSession, id=UUID(session_id)) if session_id else []
-        return bool(sessions) and (await tx.one(User)).disabled_at is None
 
 
 async def end_session(

@@ -51,10 +51,11 @@ def uuid7() -> UUID:
 
 
 class Base(DeclarativeBase):
-    """`__order__` pages lists; `__expressions__` are Read fields that are computed from the row.
+    """`__order__` pages lists; `__expressions__` are Read fields and filters that are computed from the row.
 
-    `__collection__` is the name in paths and events where it differs from the table's.
-    `__tagged__` rows have an `ETag`: their wire form must depend on nothing but the row.
+    `__search__` are the columns that `?q=` looks into. `__collection__` is the name in paths and events
+    where it differs from the table's. `__tagged__` rows have an `ETag`: their wire form must depend on
+    nothing but the row.
     """
 
     metadata = MetaData(
@@ -77,6 +78,7 @@ class Base(DeclarativeBase):
     }
     __collection__: ClassVar[str] = ""
     __order__: ClassVar[str] = "id"
+    __search__: ClassVar[tuple[str, ...]] = ("name",)
     __expressions__: ClassVar[dict[str, Callable[[FromClause], ColumnElement[Any]]]] = {}
     __tagged__: ClassVar[bool] = False
 
@@ -126,6 +128,16 @@ class Owned:
 # People and their sign-ins ------------------------------------------------------------------------
 
 
+def _of_quota(name: str) -> Callable[[FromClause], ColumnElement[Any]]:
+    """A column of the user's row in `quotas`."""
+
+    def read(user: FromClause) -> ColumnElement[Any]:
+        quotas = Base.metadata.tables["quotas"]
+        return select(quotas.c[name]).where(quotas.c.user_id == user.c.id).scalar_subquery()
+
+    return read
+
+
 class User(Base):
     """Mirrors the caller; the id is the issuer's subject, `number` the order in which users came.
 
@@ -146,6 +158,20 @@ class User(Base):
     updated_at: Mapped[datetime] = _now()
     __table_args__ = (CheckConstraint("role in ('user', 'admin')", name="role"), Index(None, "number"))
     __order__ = "number"
+    __search__ = ("id", "email", "name")
+    __expressions__: ClassVar = {
+        "disabled": lambda row: row.c.disabled_at.is_not(None),
+        **{
+            name: _of_quota(name)
+            for name in (
+                "max_runs",
+                "max_computers",
+                "max_storage_bytes",
+                "requests_per_minute",
+                "stored_bytes",
+            )
+        },
+    }
 
 
 class Account(Base):
@@ -641,7 +667,11 @@ class Run(Owned, Base):
             "runs_computer_ix", "user_id", "computer_id", postgresql_where=_where("computer_id is not null")
         ),
     )
-    __expressions__: ClassVar = {"position": _position}
+    __expressions__: ClassVar = {
+        "position": _position,
+        "owner": lambda row: row.c.user_id,
+        "error_code": lambda row: row.c.error["code"].as_string(),
+    }
 
 
 class StepStatus(StrEnum):

@@ -76,7 +76,10 @@ def _write_instant(instant: datetime) -> str:
 def _with_zone(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise ValueError("name the time zone, for example 2026-01-31T08:00:00Z")
-    return instant
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no such instant in UTC") from error
 
 
 Instant = Annotated[
@@ -240,14 +243,20 @@ class SessionRead(Wire):
 # Me -----------------------------------------------------------------------------------------------
 
 
-class MeRead(Wire):
+class Profiled(Wire):
+    """What events tell of a user: all but the role, which not only the database decides."""
+
     id: str
     email: str | None
     name: str | None
     image_url: str | None
-    role: Literal["user", "admin"]
     created_at: Instant
     updated_at: Instant
+
+
+class MeRead(Profiled):
+    logged_as = Profiled
+    role: Literal["user", "admin"] = Field(description="What this sign-in may do, whoever says so.")
 
 
 class MeUpdate(Patch):
@@ -310,18 +319,38 @@ class UsageRead(Wire):
 Scope = Literal["read", "run", "write"]
 
 
+def _once_each(scopes: list[Scope]) -> list[Scope]:
+    if len(set(scopes)) != len(scopes):
+        raise ValueError("name each scope once")
+    return sorted(scopes)
+
+
+def _to_come(instant: datetime) -> datetime:
+    if instant <= datetime.now(UTC):
+        raise ValueError("has passed already")
+    return instant
+
+
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=3), AfterValidator(_once_each)]
+
+
 class KeyCreate(Wire):
-    """`read` reads; `run` also starts, steers and answers runs and computers; `write` does all the rest."""
+    """`read` reads; `run` starts, steers and answers runs and computers; `write` changes all the rest.
+
+    None of the three includes another.
+    """
 
     name: Name
-    scopes: list[Scope] = Field(["read"], min_length=1, max_length=3)
-    expires_at: Instant | None = None
+    scopes: Scopes = Field(["read"])
+    expires_at: Annotated[Instant, AfterValidator(_to_come)] | None = None
 
 
 class KeyUpdate(Patch):
+    """With fewer scopes or an earlier end, which may be past, the key's sockets close."""
+
     clearable = frozenset({"expires_at"})
     name: Name | None = None
-    scopes: list[Scope] | None = Field(None, min_length=1, max_length=3)
+    scopes: Scopes | None = None
     expires_at: Instant | None = None
 
 
@@ -1097,7 +1126,7 @@ class WorkflowCounts(RunCounts):
 
 
 class AdminUserQuery(PageQuery):
-    q: str | None = Field(None, min_length=1, max_length=200, description="Part of the email or name.")
+    q: str | None = Field(None, min_length=1, max_length=200, description="Part of the id, email or name.")
     role: Literal["user", "admin"] | None = None
     disabled: bool | None = None
 

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )
+    admin_emails: Names = Field(
+        (), description="Addresses whose users are administrators, once the issuer has verified them."
+    )
     access_token_seconds: int = Field(300, ge=60, le=3600, description="Life of an embedded access token.")
     session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
 
@@ -125,7 +128,12 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "cors_origins", "allowed_hosts", "secret_keys", "clerk_authorized_parties", mode="before"
+        "admin_emails",
+        "allowed_hosts",
+        "clerk_authorized_parties",
+        "cors_origins",
+        "secret_keys",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:

@@ -31,6 +31,7 @@ DISTRUSTED = Ending(
 FOREIGN_ORIGIN = Ending(4403, "forbidden", "Pages of this origin may not connect.")
 OTHER_USER = Ending(4403, "forbidden", "A connection belongs to one user. Open another one.")
 REVOKED = Ending(4403, "forbidden", "The sign-in has ended.")
+DISABLED = Ending(4403, "forbidden", "The account is disabled.")
 SILENT = Ending(4408, "auth_timeout", "No `auth` message came in time.")
 TOO_MANY = Ending(
     4429, "too_many_connections", f"At most {limits.CONNECTIONS_PER_USER} connections per user."

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import asyncpg
 import structlog
 
+import clerk_auth
 import db
+import identity
 import metrics
 from clerk_auth import Caller
 from infra.bus import Bus
@@ -41,6 +43,9 @@ class Connection(Protocol):
     @property
     def caller(self) -> Caller | None:
         """Whose log it follows."""
+
+    def admit(self, caller: Caller, /) -> None:
+        """Its caller, as the database knows it by now."""
 
     def notice(self, events: list[db.LoggedEvent]) -> None:
         """These were added to the ring."""
@@ -131,7 +136,7 @@ class Log:
 
 
 class Hub:
-    """Everything of this process that is connected, and the two clocks that look after it."""
+    """Everything of this process that is connected, and the clocks that look after it."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
@@ -150,7 +155,7 @@ class Hub:
         metrics.SOCKETS.set_function(lambda: len(self.sessions))
         metrics.STREAMS.set_function(lambda: len(self.streams))
         metrics.SUBSCRIPTIONS.set_function(lambda: sum(it.subscriptions for it in self._connections()))
-        self._clocks = [asyncio.create_task(self._tick()), asyncio.create_task(self._poll())]
+        self._clocks = [asyncio.create_task(clock()) for clock in (self._tick, self._poll, self._readmit)]
 
     async def join(self, user_id: str, follower: Connection) -> Log:
         """Follow the user's log. Raises TooManyConnections, db.Unavailable."""
@@ -211,7 +216,8 @@ class Hub:
     def _revoked(self, payload: bytes) -> None:
         ended = payload.decode()
         for connection in self._connections():
-            if (caller := connection.caller) and ended in (caller.session_id, f"user:{caller.user_id}"):
+            caller = connection.caller
+            if caller and ended in (caller.session_id, caller.actor, f"user:{caller.user_id}"):
                 connection.end(endings.REVOKED)
 
     async def _tick(self) -> None:
@@ -221,6 +227,34 @@ class Hub:
             for connection in self._connections():
                 connection.tick(now)
             self.peers = {peer for peer in self.peers if peer.check(now)}
+
+    async def _readmit(self) -> None:
+        """Repairs lost revocations: asks again who may be connected, when the answer is old."""
+        while True:
+            await asyncio.sleep(limits.TICK_SECONDS)
+            try:
+                for connection in self._connections():
+                    if (caller := connection.caller) and clerk_auth.is_stale(caller):
+                        await self._readmit_one(connection, caller)
+            except (*db.AWAY, asyncpg.PostgresError) as error:
+                log.warning("callers_not_checked", error=repr(error))
+
+    async def _readmit_one(self, connection: Connection, caller: Caller) -> None:
+        ending: Ending | None
+        try:
+            checked = await clerk_auth.readmit(caller)
+        except clerk_auth.NotSignedIn:
+            ending = endings.REVOKED
+        except identity.AccountDisabled:
+            ending = endings.DISABLED
+        else:
+            ending = None if caller.scopes <= checked.scopes else endings.REVOKED
+        if connection.caller is not caller:  # it has signed in anew meanwhile
+            return
+        if ending is None:
+            connection.admit(checked)
+        else:
+            connection.end(ending)
 
     async def _poll(self) -> None:
         """Repairs lost hints: asks for the heads of all users at once."""

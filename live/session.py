@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import clerk_auth
 import db
+import identity
 import metrics
 from browser.actions import ActionFailed, InputEvent
 from browser.chromium import ComputerClosed
@@ -208,6 +209,11 @@ class Session:
         if not self._ended.done():
             self._ended.set_result(ending)
 
+    def admit(self, caller: Caller) -> None:
+        if self.caller is not None and caller.expires_at > self.caller.expires_at:
+            self._warned = False
+        self.caller = caller
+
     def notice(self, events: list[db.LoggedEvent]) -> None:
         self._news.set()
         if self._streams or self._holds:
@@ -291,6 +297,8 @@ class Session:
             self.end(problem.ending)
         elif isinstance(problem, clerk_auth.NotSignedIn):
             self.end(endings.REFUSED)
+        elif isinstance(problem, identity.AccountDisabled):
+            self.end(endings.DISABLED)
         elif isinstance(problem, WebSocketDisconnect):
             self.end(None)
         elif isinstance(problem, db.AWAY):
@@ -385,8 +393,8 @@ class Session:
     # Reading
 
     async def _receive(self) -> None:
-        if "authorization" in self._socket.headers:
-            await self._authenticate(clerk_auth.strict_bearer(self._socket.headers), None)
+        if {"authorization", "x-api-key"} & set(self._socket.headers):
+            await self._authenticate(clerk_auth.only_credential(self._socket.headers), None)
         allowance = _Allowance()
         while True:
             message = await self._socket.receive()
@@ -442,6 +450,7 @@ class Session:
             await self._answer(request)
 
     async def _do(self, request: Any) -> None:
+        self._permit(request.type)
         match request:
             case SubscribeRequest():
                 await self._subscribe(request)
@@ -455,6 +464,11 @@ class Session:
                 await self._take_or_release(request)
             case InputRequest():
                 await self._pass_on(request)
+
+    def _permit(self, kind: str) -> None:
+        scope = clerk_auth.SOCKET_SCOPES.get(kind)
+        if scope and self.caller and scope not in self.caller.scopes:
+            raise Refused("missing_scope", str(clerk_auth.MissingScope(scope)))
 
     async def _answer(self, request: Any) -> None:
         try:
@@ -484,7 +498,8 @@ class Session:
     async def _authenticate(self, token: str, request_id: RequestId | None) -> None:
         self._authenticating = True
         try:
-            caller = await clerk_auth.verify(token, address=clerk_auth.peer_address(self._socket))
+            address = clerk_auth.peer_address(self._socket)
+            caller = await clerk_auth.authenticate(token, address=address)
         except rates.RateLimited:
             raise Ended(endings.DISTRUSTED) from None
         except clerk_auth.KeysUnavailable as away:
@@ -494,9 +509,6 @@ class Session:
             self._refuse(request_id, Refused("unavailable", str(away), retryable=True))
             return
         if self._log is None:
-            await db.ensure_user(
-                caller.user_id, email=caller.email, name=caller.name, image_url=caller.image_url
-            )
             try:
                 self._log = await self._hub.join(caller.user_id, self)
             except TooManyConnections:

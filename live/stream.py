@@ -76,6 +76,9 @@ class EventStream(StreamingResponse):
             peer.left = True
             self.gone.set()
 
+    def admit(self, caller: Caller) -> None:
+        self.caller = caller
+
     def notice(self, events: list[db.LoggedEvent]) -> None:  # noqa: ARG002
         self._news.set()
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -346,14 +346,18 @@ async def create(tx: db.Tx, body: ComputerCreate) -> Response:
     check_domains(body.settings.allowed_domains, "/settings/allowed_domains")
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
-    await tx.find(Quota, lock=True)
-    alive = [await tx.find(Computer, state=state, for_run=False) for state in ("opening", "open")]
-    if sum(map(len, alive)) >= settings.max_computers_per_user:
-        raise TooManyComputers(
-            f"You have {settings.max_computers_per_user} open computers, the most there can be; close one"
-        )
+    quota = await tx.one(Quota, lock=True)
+    most = settings.max_computers_per_user if quota.max_computers is None else quota.max_computers
+    if len(await _of_people(tx)) >= most:
+        raise TooManyComputers(f"You have {most} open computers, the most there can be; close one")
     tx.hint("computers")
     return await tx.create(Computer, ComputerRead, body)
+
+
+async def _of_people(tx: db.Tx, *, lock: bool = False) -> list[Computer]:
+    """The user's computers that are open or opening, but not a run's."""
+    alive = (ComputerState.opening, ComputerState.open)
+    return [row for state in alive for row in await tx.find(Computer, lock=lock, state=state, for_run=False)]
 
 
 async def _claim(service: _Service) -> None:
@@ -375,7 +379,7 @@ async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
             held = Held(row.user_id, row.id, row.lease_epoch, row.for_run, row.control_generation)
             if row.state == ComputerState.opening and not row.for_run:
                 return held, row
-            await _write_closed(tx, held, "worker_died")
+            await _write_closed(tx, held.fence, "worker_died", held.run_id)
 
 
 async def _open_claimed(held: Held, row: Computer) -> None:
@@ -481,13 +485,15 @@ async def _write_failed(held: Held, reason: str, detail: str) -> None:
     log.warning("computer_not_opened", computer_id=str(held.id), reason=reason, detail=detail)
     await _forget(held)
     async with db.as_user(held.user_id) as tx:
-        await _write_closed(tx, held, reason)
+        await _write_closed(tx, held.fence, reason, held.run_id)
 
 
-async def _write_closed(tx: db.Tx, held: Held, reason: str) -> None:
+async def _write_closed(
+    tx: db.Tx, where: Mapping[str, object], reason: str, run_id: UUID | None = None
+) -> None:
     rows = await tx.change(
         Computer,
-        held.fence,
+        where,
         state=ComputerState.closed,
         closed_reason=reason,
         control_state=ControlState.released,
@@ -497,7 +503,7 @@ async def _write_closed(tx: db.Tx, held: Held, reason: str) -> None:
         lease_expires_at=None,
     )
     if rows:
-        tx.announce("computer.closed", rows[0], ComputerRead, run_id=held.run_id)
+        tx.announce("computer.closed", rows[0], ComputerRead, run_id=run_id)
 
 
 async def _forget(held: Held) -> None:
@@ -568,7 +574,7 @@ async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> Non
         held.lost = not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown)
         for kind, data in news if not held.lost else ():
             if kind == "closed":
-                await _write_closed(tx, held, data["reason"])
+                await _write_closed(tx, held.fence, data["reason"], held.run_id)
             else:
                 tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
 
@@ -597,6 +603,13 @@ async def close(user_id: str, id: UUID, reason: str = "user") -> None:
         raise NeedsRedis(ELSEWHERE)
     else:
         await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason)
+
+
+async def close_all(tx: db.Tx, reason: str) -> None:
+    """Close the user's computers, whichever process owns them: it learns so at its next heartbeat."""
+    for row in await _of_people(tx, lock=True):
+        await _write_closed(tx, {"id": row.id}, reason)
+    tx.hint("wishes")
 
 
 # Leases -------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from settings import settings
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
+CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict"}
 REPEATED = (
@@ -169,6 +170,19 @@ async def _go_on(tx: db.Tx, run: Run, values: dict[str, Any]) -> tuple[str, dict
         return "waiting", values | {"status": RunStatus.waiting_approval, "reason": asked.title}
     await look_at_queue(tx)
     return "queued", values | {"status": RunStatus.queued, "reason": None}
+
+
+async def cancel_all(user_id: str, actor: str) -> None:
+    """Wish for the end of every run of a user; those that no worker drives have ended on return."""
+    count = CANCELLED_AT_ONCE
+    while count == CANCELLED_AT_ONCE:
+        async with db.as_user(user_id, actor) as tx:
+            rows = await tx.call("cancel_runs", user_id, CANCELLED_AT_ONCE)
+            for run in (Run(**row) for row in rows):
+                if run.status == RunStatus.cancelled:
+                    tx.announce("run.cancelled", run, RunRead)
+            tx.hint("wishes")
+        count = len(rows)
 
 
 async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:

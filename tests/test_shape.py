@@ -28,7 +28,9 @@ PUBLIC = {
     "read_health", "read_readiness", "read_config", "read_metrics", "register", "login", "refresh", "read_jwks",
     "read_discovery", "receive_clerk_event",
 }  # fmt: skip
-SYSTEM_USERS = {"db.py", "identity.py", "runs/approvals.py", "runs/computers.py", "runs/engine.py"}
+SYSTEM_USERS = {
+    "db.py", "identity.py", "runs/approvals.py", "runs/computers.py", "runs/engine.py", "runs/schedules.py", "users.py",
+}  # fmt: skip
 
 
 def routes() -> list[APIRoute]:

@@ -728,9 +728,10 @@ async def test_a_sign_in_that_ends_while_a_socket_signs_in_ends_the_socket(
 ) -> None:
     ensure_user = db.ensure_user
 
-    async def slowly(user_id: str, **profile: str | None) -> None:
-        await ensure_user(user_id, **profile)
+    async def slowly(*args: Any, **profile: Any) -> db.Standing:
+        standing = await ensure_user(*args, **profile)
         clerk_auth.on_revoked(b"sess_brief")
+        return standing
 
     monkeypatch.setattr(db, "ensure_user", slowly)
     async with client(port) as one:

@@ -512,16 +512,20 @@ def upgrade() -> None:
     )
 
     _protect()
-    for made in (
+    functions = (
         INTEND_FILE,
         FILES_STORED,
         FILES_GONE,
-        *FILE_TRIGGERS,
         ADD_USAGE,
         CLAIM_RUN,
         THREAD_RUNS,
         DUE_APPROVALS,
-    ):
+        ENSURE_USER,
+        BURY,
+        FIND_KEY,
+        CANCEL_RUNS,
+    )
+    for made in (*functions, *FILE_TRIGGERS, BURY_TRIGGER):
         op.execute(made)
     _take_over()
 
@@ -630,7 +634,89 @@ returns void language sql as $$
 $$
 """
 
-# As before, and one run of a thread at a time: one that has begun comes first, also while it waits without a lease.
+# How a user stands, made on first sight; an erasure at the same moment waits, and one before is never undone.
+ENSURE_USER = """
+create function ensure_user(who text, its_session uuid, its_email text, its_name text, its_image_url text)
+returns table (erased boolean, disabled boolean, signed_in boolean, role text, verified_email text,
+               requests_per_minute integer) language plpgsql as $$
+#variable_conflict use_column
+declare
+  before text := coalesce(current_setting('app.system', true), '');
+  tombstone text := encode(sha256(convert_to(who, 'UTF8')), 'hex');
+begin
+  perform set_config('app.system', 'on', true);
+  if not exists (select from users u join quotas q on q.user_id = u.id where u.id = who) then
+    perform pg_advisory_xact_lock(hashtextextended(tombstone, 0));
+    if not exists (select from erased_users e where e.id = tombstone) then
+      insert into users (id, email, name, image_url) values (who, its_email, its_name, its_image_url)
+        on conflict (id) do nothing;
+      insert into quotas (user_id) values (who) on conflict (user_id) do nothing;
+      insert into streams (user_id) values (who) on conflict (user_id) do nothing;
+    end if;
+  end if;
+  return query select
+      u.id is null or exists (select from erased_users e where e.id = tombstone),
+      u.disabled_at is not null,
+      its_session is null or exists (select from auth_sessions s where s.user_id = who and s.id = its_session),
+      u.role,
+      case when a.email_verified_at is not null then a.email when u.mirrored_at is not null then u.email end,
+      q.requests_per_minute
+    from (values (who)) w(id) left join users u on u.id = w.id
+      left join quotas q on q.user_id = w.id left join accounts a on a.user_id = w.id;
+  perform set_config('app.system', before, true);
+end $$
+"""
+
+BURY = """
+create function bury() returns trigger language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(new.id, 0));
+  return new;
+end $$
+"""
+
+BURY_TRIGGER = "create trigger bury before insert on erased_users for each row execute function bury()"
+
+# A key and how its user stands. Its last use is exact to a minute: it is looked up every half a minute.
+FIND_KEY = """
+create function find_key(hash bytea)
+returns table (user_id text, id uuid, key_hash bytea, scopes text[], expires_at timestamptz, erased boolean,
+               disabled boolean, requests_per_minute integer) language plpgsql as $$
+#variable_conflict use_column
+declare
+  before text := coalesce(current_setting('app.system', true), '');
+begin
+  perform set_config('app.system', 'on', true);
+  update api_keys k set last_used_at = clock_timestamp()
+    from (select user_id, id from api_keys
+           where key_hash = hash and coalesce(expires_at > clock_timestamp(), true)
+             and coalesce(last_used_at < clock_timestamp() - interval '30 seconds', true)
+             for no key update skip locked) used
+   where k.user_id = used.user_id and k.id = used.id;
+  return query select k.user_id, k.id, k.key_hash, k.scopes, k.expires_at, u.erased, u.disabled, u.requests_per_minute
+    from api_keys k cross join lateral ensure_user(k.user_id, null, null, null, null) u where k.key_hash = hash;
+  perform set_config('app.system', before, true);
+end $$
+"""
+
+# Some of a user's runs that go on: those that nobody drives end at once, the others are asked to.
+CANCEL_RUNS = """
+create function cancel_runs(owner text, most integer) returns setof runs language sql as $$
+  update runs r set control = 'cancel', updated_at = clock_timestamp(),
+      status = case when r.lease_owner is null then 'cancelled' else r.status end,
+      reason = case when r.lease_owner is null then null else r.reason end,
+      checkpoint = case when r.lease_owner is null then null else r.checkpoint end,
+      finished_at = case when r.lease_owner is null then clock_timestamp() end
+    from (select user_id, id from runs
+           where user_id = owner and status not in ('succeeded', 'failed', 'cancelled')
+             and (lease_owner is null or control <> 'cancel')
+           order by id limit most for update) found
+   where r.user_id = found.user_id and r.id = found.id
+  returning r.*
+$$
+"""
+
+# As before; one run of a thread at a time, the one that has begun first, and none of a disabled user.
 CLAIM_RUN = """
 create or replace function claim_run(worker uuid, lease interval, per_user integer, room boolean)
 returns table (user_id text, id uuid, event text) language plpgsql as $$
@@ -652,7 +738,8 @@ begin
         return;
       end if;
       if (select count(*) from runs r where r.user_id = candidate.user_id and r.lease_owner is not null)
-         >= coalesce(candidate.max_runs, per_user) then
+         >= coalesce(candidate.max_runs, per_user)
+         or exists (select from users u where u.id = candidate.user_id and u.disabled_at is not null) then
         update quotas q set ready_at = null where q.user_id = candidate.user_id;
         continue;
       end if;
@@ -709,14 +796,20 @@ def downgrade() -> None:
     op.execute(foundation.CLAIM_RUN.replace("create function", "create or replace function"))
     op.execute("drop trigger files_stored on files")
     op.execute("drop trigger files_gone on files")
-    for function in (
+    op.execute("drop trigger bury on erased_users")
+    functions = (
         "due_approvals",
         "thread_runs",
+        "cancel_runs",
+        "find_key",
+        "bury",
+        "ensure_user",
         "add_usage",
         "files_gone",
         "files_stored",
         "intend_file",
-    ):
+    )
+    for function in functions:
         op.execute(f"drop function {function}")
     op.drop_constraint("files_kind_check", "files")
     op.create_check_constraint(
