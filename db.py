@@ -310,8 +310,8 @@ async def open_database(
 ) -> None:
     """Open the process's pool of `size` connections and check that policies bind the login.
 
-    `publish` is told `user:<id>` after each commit that logged events; `vault` seals replies that show a
-    secret. Raises Unsafe, Unavailable.
+    `publish` is told `user:<id>` and `logged` after each commit that logged events; `vault` seals replies
+    that show a secret. Raises Unsafe, Unavailable.
     """
     global _open  # noqa: PLW0603 - one database a process
     try:
@@ -578,6 +578,7 @@ class Tx:
     actor: str
     _events: list[str] = field(default_factory=list)
     _hints: set[tuple[str, bytes]] = field(default_factory=set)
+    _telling: bool = False
     _reply: Response | None = None
     _reply_is_secret: bool = False
 
@@ -666,6 +667,7 @@ class Tx:
             run_id = cast("UUID", resource[1])
         fields = (str(uuid7()), kind, None if run_id is None else str(run_id), resource[0], str(resource[1]))
         self._events.append(", ".join(map(_literal, (*fields, self.actor, text))))
+        self._telling |= not kind.startswith("delivery.")  # a webhook is never told of deliveries
 
     def announce(self, kind: str, row: Base, shape: type[BaseModel], *, run_id: UUID | None = None) -> None:
         """`emit` with the row in its wire form as data."""
@@ -766,7 +768,7 @@ class Tx:
                 raise RuntimeError("a transaction with an Idempotency-Key must make its reply")
             body = bytes(self._reply.body)
             if self._reply_is_secret:
-                sealed = _vault().seal(body, **_reply_place(self.user_id, idempotency.key))
+                sealed = vault().seal(body, **_reply_place(self.user_id, idempotency.key))
                 kept = f"sealed_reply = decode('{sealed.hex()}', 'hex')"
             else:
                 kept = f"reply = {_literal(body.decode())}"
@@ -778,18 +780,18 @@ class Tx:
             )
         if self._events:
             count = len(self._events)
+            tell = "select tell_webhooks(user_id, last_seq) from head" if self._telling else "select"
             rows = ", ".join(f"({n}, {event})" for n, event in enumerate(self._events, 1))
             parts.append(
                 "with head as (insert into streams as s (user_id, last_seq) "  # noqa: S608
                 f"values ({_literal(self.user_id)}, {count}) "
                 f"on conflict (user_id) do update set last_seq = s.last_seq + {count} "
                 "returning user_id, last_seq), "
-                "told as (insert into outbox (user_id) select user_id from head where exists (select from "
-                "webhooks w where w.user_id = head.user_id and w.enabled) on conflict do nothing) "
+                f"told as ({tell}) "
                 "insert into events "
                 "(user_id, seq, id, kind, run_id, resource_type, resource_id, actor, data) "
                 f"select user_id, last_seq - {count} + n, e.id::uuid, kind, run_id::uuid, "
-                "type, resource, actor, data::json from head, "
+                "type, resource, actor, data::json from head, told, "
                 f"(values {rows}) e(n, id, kind, run_id, type, resource, actor, data)"
             )
         parts.append("commit")
@@ -800,6 +802,8 @@ class Tx:
         if await self.connection.execute(self._commit_message(idempotency)) != "COMMIT":
             raise RuntimeError("the transaction had failed and was rolled back")
         hints = self._hints | ({(f"user:{self.user_id}", b"")} if self._events else set())
+        if self._telling:
+            hints.add(("logged", b""))
         for topic, payload in hints:
             _database().publish(topic, payload)
 
@@ -859,16 +863,17 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     reply = stored["reply"]
     if stored["sealed_reply"] is not None:
         try:
-            reply = _vault().unseal(stored["sealed_reply"], **_reply_place(user_id, wanted.key))
+            reply = vault().unseal(stored["sealed_reply"], **_reply_place(user_id, wanted.key))
         except Unsealable as error:
             raise KeyBusy("the first request was answered, but its reply cannot be read any more") from error
     raise Repeat(Response(reply, stored["status"], headers, "application/json"))
 
 
-def _vault() -> Vault:
-    if (vault := _database().vault) is None:
+def vault() -> Vault:
+    """What seals values of this database at rest."""
+    if (found := _database().vault) is None:
         raise RuntimeError("the database was opened without a vault")
-    return vault
+    return found
 
 
 def _reply_place(user_id: str, key: str) -> dict[str, str]:
@@ -917,11 +922,16 @@ async def ensure_user(user_id: str, **profile: str | None) -> None:
     if user_id in database.known_users:
         return
     async with as_user(user_id) as tx:
-        for model, values in ((User, {"id": user_id, **profile}), (Quota, {}), (Stream, {})):
-            await _add_once(tx, model, values)
+        await add_user(tx, **profile)
     if len(database.known_users) > 100_000:
         database.known_users.clear()
     database.known_users.add(user_id)
+
+
+async def add_user(tx: Tx, **profile: str | None) -> None:
+    """Create the rows of the transaction's user that are not there yet."""
+    for model, values in ((User, {"id": tx.user_id, **profile}), (Quota, {}), (Stream, {})):
+        await _add_once(tx, model, values)
 
 
 async def _add_once(tx: Tx, model: type[Base], values: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from models import uuid7
 from runs import computers, engine
 from schemas import Readiness
 from settings import settings
+from webhooks import clerk, deliveries
 
 
 class CannotStart(Exception):
@@ -42,7 +43,7 @@ _works = False
 
 @asynccontextmanager
 async def running(*, worker: bool) -> AsyncIterator[Bus]:
-    """The database, the bus, keys, files, sign-in and, for a `worker`, browsers and runs.
+    """The database, the bus, keys, files, sign-in and, for a `worker`, browsers, runs and webhooks.
 
     Raises one of START_FAILURES.
     """
@@ -68,6 +69,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             await identity.start(keys)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
+        clerk.check_settings(settings)
         await clerk_auth.open()
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
@@ -77,6 +79,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         if worker:
             await engine.start(worker_id, bus, keys)
             stack.push_async_callback(engine.stop)
+            await deliveries.start(bus)
+            stack.push_async_callback(deliveries.stop)
         _works = worker
         gc.freeze()
         yield bus

@@ -15,7 +15,10 @@ from uuid import uuid4
 
 _DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
 _DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
-for _name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"):
+for _name in (
+    *("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY"),
+    "CLERK_WEBHOOK_SIGNING_SECRET",
+):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
 
@@ -25,6 +28,7 @@ import pytest  # noqa: E402
 import db  # noqa: E402
 from infra import postgres  # noqa: E402
 from infra.bus import LocalBus  # noqa: E402
+from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import make  # noqa: E402
 
@@ -70,7 +74,8 @@ async def dsn(postgres_server: postgres.Server) -> str:
 @pytest.fixture(scope="session")
 async def database(dsn: str, bus: LocalBus) -> AsyncIterator[str]:
     """The module `db`, open on a migrated database; yields its address."""
-    await db.open_database(dsn, size=8, publish=bus.publish)
+    vault = load_vault(settings.data_dir, ())
+    await db.open_database(dsn, size=8, publish=bus.publish, vault=vault)
     yield dsn
     await db.close_database()
 
@@ -251,5 +256,7 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),
         "/api/runs": await make.run(owner),
+        "/api/webhooks": await make.webhook(owner),
+        "/api/deliveries": await make.delivery(owner),
     }
     return {path: thing["id"] for path, thing in made.items()}

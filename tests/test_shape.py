@@ -27,7 +27,9 @@ PUBLIC = {
     "read_health", "read_readiness", "read_config", "register", "login", "refresh", "read_jwks", "read_discovery",
     "receive_clerk_event",
 }  # fmt: skip
-SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
+SYSTEM_USERS = {
+    "db.py", "identity.py", "runs/computers.py", "runs/engine.py", "webhooks/clerk.py", "webhooks/deliveries.py",
+}  # fmt: skip
 
 
 def routes() -> list[APIRoute]:
@@ -41,7 +43,7 @@ def handlers() -> Iterator[ast.AsyncFunctionDef]:
 
 
 def python_files() -> list[Path]:
-    folders = ("infra", "browser", "runs", "live", "demo")
+    folders = ("infra", "browser", "runs", "live", "webhooks", "demo")
     return sorted([*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).glob("*.py"))])
 
 
