@@ -26,7 +26,6 @@ import live
 import metrics
 import process
 import users
-import webhooks
 from api import CurrentDevice, Problem
 from browser import actions, chromium
 from browser.actions import Action
@@ -84,6 +83,7 @@ from schemas import (
     ControlRead,
     Credentials,
     CronPreview,
+    DeliveryDetail,
     DeliveryQuery,
     DeliveryRead,
     EventQuery,
@@ -162,8 +162,10 @@ from schemas import (
     WorkflowUpdate,
     WorkflowVerdict,
 )
+from webhooks import clerk, endpoints
 
 PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exception becomes a status
+    clerk.InvalidSignature: Problem(400, "invalid_signature", "The signature is not valid"),
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
@@ -176,7 +178,10 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     identity.RegistrationClosed: Problem(403, "registration_closed", "Registration is closed"),
     NoResultFound: Problem(404, "not_found", "No such thing, or not yours", "No such thing, or not yours."),
     identity.IssuerOff: Problem(404, "not_found", "People sign in elsewhere"),
+    clerk.ClerkEventsOff: Problem(404, "not_found", "Clerk's events are not taken in here"),
     storage.FileMissing: Problem(404, "file_missing", "The file's content is gone"),
+    endpoints.TooManyWebhooks: Problem(409, "too_many_webhooks", "Delete a webhook first"),
+    endpoints.WrongState: Problem(409, "wrong_state", "Its state does not allow that"),
     identity.EmailTaken: Problem(409, "email_taken", "There is an account with this address"),
     asyncpg.UniqueViolationError: Problem(
         409, "already_exists", "It already exists", "There is one already."
@@ -213,6 +218,8 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     engine.NoSuchStep: Problem(422, "no_such_step", "The run has no such step"),
     approvals.NotEditable: Problem(422, "not_editable", "There is nothing to edit"),
+    clerk.InvalidEvent: Problem(422, "invalid_event", "The event cannot be understood"),
+    endpoints.InvalidAddress: Problem(422, "invalid_address", "Nothing is sent to this address"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
@@ -876,7 +883,6 @@ async def delete_file(tx: Tx, id: UUID) -> Response:
 # Webhooks -----------------------------------------------------------------------------------------
 
 MyWebhook = Annotated[Webhook, Depends(mine(Webhook))]
-MyDelivery = Annotated[Delivery, Depends(mine(Delivery))]
 
 
 @app.get("/api/webhooks", response_model=Page[WebhookRead])
@@ -887,7 +893,7 @@ async def list_webhooks(user: CurrentUser, query: Annotated[NamedQuery, Query()]
 @app.post("/api/webhooks", response_model=Reply[WebhookCreated], status_code=201)
 async def create_webhook(tx: Tx, body: WebhookCreate) -> Response:
     """Signed as Standard Webhooks says; the answer is the only place where the secret is shown."""
-    return await webhooks.create(tx, body)
+    return await endpoints.create(tx, body)
 
 
 @app.get("/api/webhooks/{id}", response_model=Reply[WebhookRead])
@@ -898,7 +904,7 @@ async def read_webhook(user: CurrentUser, id: UUID) -> Response:
 @update("/api/webhooks/{id}", response_model=Reply[WebhookRead])
 async def update_webhook(tx: Tx, webhook: MyWebhook, body: WebhookUpdate) -> Response:
     """Enabling one that was disabled tells it what happens from now on."""
-    return await webhooks.update(tx, webhook, body)
+    return await endpoints.update(tx, webhook, body)
 
 
 @app.delete("/api/webhooks/{id}", response_model=Reply[None])
@@ -910,13 +916,13 @@ async def delete_webhook(tx: Tx, id: UUID) -> Response:
 @app.post("/api/webhooks/{id}/test", response_model=Reply[DeliveryRead], status_code=202)
 async def test_webhook(tx: Tx, webhook: MyWebhook) -> Response:
     """Sends the event `webhook.test` to this one alone."""
-    return await webhooks.test(tx, webhook)
+    return await endpoints.test(tx, webhook)
 
 
 @app.post("/api/webhooks/{id}/rotate", response_model=Reply[WebhookCreated])
 async def rotate_webhook_secret(tx: Tx, webhook: MyWebhook) -> Response:
     """A new secret; the one before also signs for another day."""
-    return await webhooks.rotate(tx, webhook)
+    return await endpoints.rotate(tx, webhook)
 
 
 @app.get("/api/webhooks/{id}/deliveries", response_model=Page[DeliveryRead])
@@ -924,21 +930,22 @@ async def list_deliveries(user: CurrentUser, id: UUID, query: Annotated[Delivery
     return await db.page(user, Delivery, DeliveryRead, query, within=Webhook, webhook_id=id)
 
 
-@app.get("/api/deliveries/{id}", response_model=Reply[DeliveryRead])
+@app.get("/api/deliveries/{id}", response_model=Reply[DeliveryDetail])
 async def read_delivery(user: CurrentUser, id: UUID) -> Response:
-    return await db.read(user, Delivery, DeliveryRead, id)
+    """With what was sent, and the heads of the requests and replies."""
+    return await db.read(user, Delivery, DeliveryDetail, id)
 
 
 @app.post("/api/deliveries/{id}/redeliver", response_model=Reply[DeliveryRead], status_code=202)
-async def redeliver(tx: Tx, delivery: MyDelivery) -> Response:
+async def redeliver(tx: Tx, id: UUID) -> Response:
     """Sends it again, under the same `webhook-id`; one that is on its way is a conflict."""
-    return await webhooks.redeliver(tx, delivery)
+    return await endpoints.redeliver(tx, id)
 
 
 @app.post("/webhooks/clerk", response_model=Reply[None])
 async def receive_clerk_event(request: Request) -> Response:
     """Takes Clerk's events, signed by Svix; repeats and old news change nothing."""
-    await webhooks.receive_clerk(request.headers, await request.body())
+    await clerk.receive(request.headers, await request.body())
     return envelope("null")
 
 

@@ -333,8 +333,8 @@ async def open_database(
 ) -> None:
     """Open the process's pool of `size` connections and check that policies bind the login.
 
-    `publish` is told `user:<id>` after each commit that logged events; `vault` seals replies that show a
-    secret. Raises Unsafe, Unavailable.
+    `publish` is told `user:<id>` and `logged` after each commit that logged events; `vault` seals replies
+    that show a secret. Raises Unsafe, Unavailable.
     """
     global _open  # noqa: PLW0603 - one database a process
     try:
@@ -664,6 +664,7 @@ class Tx:
     actor: str
     _events: list[str] = field(default_factory=list)
     _hints: set[tuple[str, bytes]] = field(default_factory=set)
+    _telling: bool = False
     _reply: Response | None = None
     _reply_is_secret: bool = False
 
@@ -765,6 +766,7 @@ class Tx:
             run_id = cast("UUID", resource[1])
         fields = (str(uuid7()), kind, None if run_id is None else str(run_id), resource[0], str(resource[1]))
         self._events.append(", ".join(map(_literal, (*fields, self.actor, text))))
+        self._telling |= not kind.startswith("delivery.")  # a webhook is never told of deliveries
 
     def announce(self, kind: str, row: Base, shape: type[BaseModel], *, run_id: UUID | None = None) -> None:
         """`emit` with the row in its wire form as data."""
@@ -879,18 +881,18 @@ class Tx:
             )
         if self._events:
             count = len(self._events)
+            tell = "select tell_webhooks(user_id, last_seq) from head" if self._telling else "select"
             rows = ", ".join(f"({n}, {event})" for n, event in enumerate(self._events, 1))
             parts.append(
                 "with head as (insert into streams as s (user_id, last_seq) "  # noqa: S608
                 f"values ({_literal(self.user_id)}, {count}) "
                 f"on conflict (user_id) do update set last_seq = s.last_seq + {count} "
                 "returning user_id, last_seq), "
-                "told as (insert into outbox (user_id) select user_id from head where exists (select from "
-                "webhooks w where w.user_id = head.user_id and w.enabled) on conflict do nothing) "
+                f"told as ({tell}) "
                 "insert into events "
                 "(user_id, seq, id, kind, run_id, resource_type, resource_id, actor, data) "
                 f"select user_id, last_seq - {count} + n, e.id::uuid, kind, run_id::uuid, "
-                "type, resource, actor, data::json from head, "
+                "type, resource, actor, data::json from head, told, "
                 f"(values {rows}) e(n, id, kind, run_id, type, resource, actor, data)"
             )
         parts.append("commit")
@@ -903,6 +905,8 @@ class Tx:
         if self._events:
             metrics.EVENTS_PUBLISHED.inc(len(self._events))
         hints = self._hints | ({(f"user:{self.user_id}", b"")} if self._events else set())
+        if self._telling:
+            hints.add(("logged", b""))
         for topic, payload in hints:
             _database().publish(topic, payload)
 

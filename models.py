@@ -141,7 +141,8 @@ def _of_quota(name: str) -> Callable[[FromClause], ColumnElement[Any]]:
 class User(Base):
     """Mirrors the caller; the id is the issuer's subject, `number` the order in which users came.
 
-    `mirrored_at` is the issuer's own time of the profile kept here, so that older news never replaces newer.
+    `mirrored_at` is the issuer's own time of the profile kept here, so that older news never replaces newer;
+    `banned` says that the issuer disabled the user, and may enable one again.
     """
 
     __tablename__ = "users"
@@ -153,6 +154,7 @@ class User(Base):
     role: Mapped[str] = mapped_column(server_default="user")
     preferences: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     disabled_at: Mapped[datetime | None]
+    banned: Mapped[bool] = mapped_column(server_default=text("false"))
     mirrored_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
@@ -315,15 +317,23 @@ class IdempotencyKey(Base):
 
 
 class Outbox(Base):
-    """A user with webhooks whose log has moved; written in the commit that logs, taken by a worker."""
+    """A log of a user with webhooks has moved to `seq`; written in the commit that logs, taken by a worker.
+
+    A row for each commit: one that several wrote would make them wait for the worker that takes it.
+    """
 
     __tablename__ = "outbox"
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    created_at: Mapped[datetime] = _now()
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    seq: Mapped[int] = mapped_column(BigInteger)
+    due_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (PrimaryKeyConstraint("user_id", "seq"), Index(None, "due_at"))
 
 
 class Webhook(Owned, Base):
-    """An address that is told what happens; `cursor` is the `seq` up to which it has deliveries."""
+    """An address that is told what happens; `cursor` is the `seq` up to which it has deliveries.
+
+    `due_at` says when to look for deliveries to send: since when it waits, or when the next is to be tried.
+    """
 
     __tablename__ = "webhooks"
     name: Mapped[str]
@@ -336,6 +346,8 @@ class Webhook(Owned, Base):
     old_secret: Mapped[bytes | None]
     old_secret_until: Mapped[datetime | None]
     cursor: Mapped[int] = mapped_column(BigInteger)
+    due_at: Mapped[datetime | None]
+    __table_args__ = (Index("webhooks_due_ix", "due_at", postgresql_where=_where("due_at is not null")),)
 
 
 class DeliveryStatus(StrEnum):
@@ -347,7 +359,10 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(Owned, Base):
-    """One event on its way to one webhook; `attempts` are the heads of the newest requests and replies."""
+    """One event on its way to one webhook; `attempts` are the heads of the newest requests and replies.
+
+    `attempt` counts them all, `tried_before` those before its user asked for it again.
+    """
 
     __tablename__ = "deliveries"
     webhook_id: Mapped[UUID]
@@ -356,6 +371,7 @@ class Delivery(Owned, Base):
     payload: Mapped[str]
     status: Mapped[str] = mapped_column(server_default="pending")
     attempt: Mapped[int] = mapped_column(server_default="0")
+    tried_before: Mapped[int] = mapped_column(server_default="0")
     attempts: Mapped[list[Any]] = mapped_column(server_default="[]")
     next_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
@@ -363,7 +379,13 @@ class Delivery(Owned, Base):
         _parent("webhooks", "webhook_id", "CASCADE"),
         _one_of("status", DeliveryStatus),
         Index(None, "user_id", "webhook_id", "id"),
-        Index("deliveries_due_ix", "next_at", postgresql_where=_where("status = 'pending'")),
+        Index(
+            "deliveries_due_ix",
+            "user_id",
+            "webhook_id",
+            "next_at",
+            postgresql_where=_where("status = 'pending'"),
+        ),
     )
 
 

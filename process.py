@@ -20,6 +20,7 @@ from models import RunStatus, uuid7
 from runs import computers, engine, files, schedules
 from schemas import Readiness
 from settings import settings
+from webhooks import clerk, deliveries
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ _store: storage.Storage | None = None
 
 @asynccontextmanager
 async def running(*, worker: bool) -> AsyncIterator[Bus]:
-    """The database, the bus, keys, files, sign-in and, for a `worker`, browsers and runs.
+    """The database, the bus, keys, files, sign-in and, for a `worker`, browsers, runs and webhooks.
 
     Raises one of START_FAILURES.
     """
@@ -82,6 +83,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             await identity.start(keys)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
+        clerk.check_settings(settings)
         await clerk_auth.open()
         stack.push_async_callback(clerk_auth.close)
         stack.callback(bus.subscribe("revoked", clerk_auth.on_revoked))
@@ -94,6 +96,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             stack.push_async_callback(engine.stop)
             await schedules.start()
             stack.push_async_callback(schedules.stop)
+            await deliveries.start(bus)
+            stack.push_async_callback(deliveries.stop)
         _works, _bus, _store = worker, bus, store
         gc.freeze()
         yield bus

@@ -971,7 +971,7 @@ class FileRead(Wire):
 # Webhooks -----------------------------------------------------------------------------------------
 
 WebhookUrl = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^https?://[^\s@]+$")
+    str, StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^https?://\S+$")
 ]
 EventFilter = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z_]+(\.[a-z_]+)*\.?)$", max_length=100)]
 
@@ -997,7 +997,9 @@ class WebhookRead(Wire):
     url: str
     events: list[str]
     enabled: bool
-    disabled_reason: str | None
+    disabled_reason: Literal["requested", "gone", "failing"] | None = Field(
+        description="`gone`: it answered 410; `failing`: nothing but failures for a day."
+    )
     failing_since: Instant | None
     old_secret_until: Instant | None = Field(description="How long the secret before also signs.")
     created_at: Instant
@@ -1028,15 +1030,19 @@ class AttemptRead(Wire):
 class DeliveryRead(Wire):
     id: UUID
     webhook_id: UUID
-    event_id: UUID
+    event_id: UUID = Field(description="The event's id, and the `webhook-id` of every request.")
     kind: str
     status: DeliveryStatus
-    attempt: int
-    attempts: list[AttemptRead] = Field(description="The newest twenty, oldest first.")
-    next_at: Instant | None
+    attempt: int = Field(description="Requests made.")
+    next_at: Instant | None = Field(description="When it is tried next.")
     finished_at: Instant | None
     created_at: Instant
     updated_at: Instant
+
+
+class DeliveryDetail(DeliveryRead):
+    payload: str = Field(description="The body of every request, byte by byte.")
+    attempts: list[AttemptRead] = Field(description="The newest twenty, oldest first.")
 
 
 # Events -------------------------------------------------------------------------------------------

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     clerk_jwks_url: str = Field("", description="Key set of Clerk; default is the issuer's own.")
     clerk_jwt_key: str = Field("", description="Clerk's PEM public key: verification without network.")
     clerk_authorized_parties: Names = Field((), description="Accepted `azp` values; empty accepts any.")
+    clerk_webhook_signing_secret: str = Field(
+        "", description="Secret of Clerk's webhook to `/webhooks/clerk`; empty takes none in."
+    )
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )

@@ -19,12 +19,8 @@ from uuid import uuid4
 _DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
 _DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
 for _name in (
-    "DATABASE_URL",
-    "REDIS_URL",
-    "SECRET_KEYS",
-    "CLERK_ISSUER",
-    "CLERK_PUBLISHABLE_KEY",
-    "FILES_URL",
+    *("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY", "FILES_URL"),
+    "CLERK_WEBHOOK_SIGNING_SECRET",
 ):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
@@ -323,5 +319,7 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),
         "/api/runs": await make.run(owner),
+        "/api/webhooks": await make.webhook(owner),
+        "/api/deliveries": await make.delivery(owner),
     }
     return {path: thing["id"] for path, thing in made.items()}

@@ -56,3 +56,15 @@ async def file(
     client: httpx.AsyncClient, data: bytes = b"hello", name: str = "hello.txt", **headers: str
 ) -> dict[str, Any]:
     return await _made(await client.post("/api/files", files={"file": (name, data)}, headers=headers))
+
+
+async def webhook(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    """Its address answers nothing."""
+    body = {"url": "http://127.0.0.1:9/", "events": ["none."], **values}
+    return await _made(await client.post("/api/webhooks", json=body))
+
+
+async def delivery(client: httpx.AsyncClient) -> dict[str, Any]:
+    """A test of a webhook of its own."""
+    made = await webhook(client)
+    return await _made(await client.post(f"/api/webhooks/{made['id']}/test"))

@@ -24,6 +24,7 @@ BODIES: dict[str, Any] = {
     "act_on_computer": {"action": "list_tabs"},
     "update_workflow": {"name": "stolen"},
     "update_file": {"name": "stolen"},
+    "update_webhook": {"name": "stolen"},
 }
 WITH_ID = [
     (method, route.path, route.name)
@@ -42,7 +43,11 @@ async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[
     """What its owner sees of each thing, without what moves by itself."""
     seen: dict[str, Any] = {}
     for path, thing in things.items():
-        row = next(row for row in (await client.get(path)).json()["data"] if row["id"] == thing)
+        reply = await client.get(path)
+        if reply.status_code == 200:
+            row = next(row for row in reply.json()["data"] if row["id"] == thing)
+        else:  # no list of its own
+            row = (await client.get(f"{path}/{thing}")).json()["data"]
         seen[path] = {name: row.get(name) for name in ("id", "name", "control", "control_state", "version")}
     return seen
 

@@ -30,6 +30,7 @@ PUBLIC = {
 }  # fmt: skip
 SYSTEM_USERS = {
     "db.py", "identity.py", "runs/approvals.py", "runs/computers.py", "runs/engine.py", "runs/schedules.py", "users.py",
+    "webhooks/clerk.py", "webhooks/deliveries.py",
 }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def handlers() -> Iterator[ast.AsyncFunctionDef]:
 
 
 def python_files() -> list[Path]:
-    folders = ("infra", "browser", "runs", "live", "demo")
+    folders = ("infra", "browser", "runs", "live", "webhooks", "demo")
     return sorted([*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).glob("*.py"))])
 
 

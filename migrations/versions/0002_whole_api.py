@@ -52,12 +52,16 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("user_id", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "due_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("outbox_user_id_fkey"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("user_id", name=op.f("outbox_pkey")),
+        sa.PrimaryKeyConstraint("user_id", "seq", name=op.f("outbox_pkey")),
     )
+    op.create_index(op.f("outbox_due_at_ix"), "outbox", ["due_at"], unique=False)
     op.create_table(
         "profiles",
         sa.Column("name", sa.Text(), nullable=False),
@@ -136,6 +140,7 @@ def upgrade() -> None:
         sa.Column("old_secret", sa.LargeBinary(), nullable=True),
         sa.Column("old_secret_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -144,6 +149,13 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("webhooks_user_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("user_id", "id", name=op.f("webhooks_pkey")),
+    )
+    op.create_index(
+        "webhooks_due_ix",
+        "webhooks",
+        ["due_at"],
+        unique=False,
+        postgresql_where=sa.text("due_at is not null"),
     )
     op.create_table(
         "auth_codes",
@@ -171,6 +183,7 @@ def upgrade() -> None:
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), server_default="pending", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tried_before", sa.Integer(), server_default="0", nullable=False),
         sa.Column("attempts", sa.JSON(none_as_null=True), server_default="[]", nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -195,7 +208,7 @@ def upgrade() -> None:
     op.create_index(
         "deliveries_due_ix",
         "deliveries",
-        ["next_at"],
+        ["user_id", "webhook_id", "next_at"],
         unique=False,
         postgresql_where=sa.text("status = 'pending'"),
     )
@@ -504,6 +517,7 @@ def upgrade() -> None:
         ondelete="SET NULL (schedule_id)",
     )
     op.add_column("users", sa.Column("number", sa.BigInteger(), sa.Identity(always=True), nullable=False))
+    op.add_column("users", sa.Column("banned", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("users", sa.Column("mirrored_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(op.f("users_number_ix"), "users", ["number"], unique=False)
     op.drop_constraint("files_kind_check", "files")
@@ -817,6 +831,7 @@ def downgrade() -> None:
     )
     op.drop_index(op.f("users_number_ix"), table_name="users")
     op.drop_column("users", "mirrored_at")
+    op.drop_column("users", "banned")
     op.drop_column("users", "number")
     op.drop_constraint(op.f("runs_user_id_schedule_id_fkey"), "runs", type_="foreignkey")
     op.drop_constraint(op.f("runs_user_id_thread_id_fkey"), "runs", type_="foreignkey")
@@ -893,11 +908,13 @@ def downgrade() -> None:
     op.drop_index(op.f("auth_codes_code_hash_ix"), table_name="auth_codes")
     op.drop_index(op.f("auth_codes_account_id_purpose_ix"), table_name="auth_codes")
     op.drop_table("auth_codes")
+    op.drop_index("webhooks_due_ix", table_name="webhooks", postgresql_where=sa.text("due_at is not null"))
     op.drop_table("webhooks")
     op.drop_table("usage")
     op.drop_table("threads")
     op.drop_table("secrets")
     op.drop_table("profiles")
+    op.drop_index(op.f("outbox_due_at_ix"), table_name="outbox")
     op.drop_table("outbox")
     op.drop_index(op.f("api_keys_key_hash_ix"), table_name="api_keys")
     op.drop_table("api_keys")

@@ -1,0 +1,1 @@
+"""Webhooks: events told to other servers, signed, until they have heard; and Clerk's own taken in."""
