@@ -616,8 +616,10 @@ def on_revoked(payload: bytes) -> None:
 
     The bus's topic `revoked` brings them, from this process and others.
     """
-    now = time.time()
-    _revoked[payload.decode(errors="replace")] = now
+    now, ended = time.time(), payload.decode(errors="replace")
+    _revoked[ended] = now
+    if ended.startswith("user:"):
+        db.forget_user(ended.removeprefix("user:"))
     for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
 

@@ -74,6 +74,10 @@ class OutOfDate(Exception):
     """The database lacks migrations that this server needs."""
 
 
+class Erased(Exception):
+    """The user was erased for good, whatever credentials are still about."""
+
+
 class InvalidCursor(Exception):
     """The `cursor` of a list was not one that this server gave."""
 
@@ -180,18 +184,26 @@ def _read_statement(
     read: type[BaseModel],
     names: tuple[str, ...],
     *,
+    begins: tuple[str, ...] = (),
     search: bool = False,
     after: bool = False,
     newest: bool = True,
     extra: tuple[str, ...] = (),
+    by: str = "",
 ) -> Statement:
-    """One round trip with row-level security on: the LIMIT fences `me`, which therefore runs first."""
+    """One round trip with row-level security on: the LIMIT fences `me`, which therefore runs first.
+
+    Columns `begins` begin with their values; rows are ordered `by` another key than the model's.
+    """
     table = _table(model)
-    order = table.c[model.__order__]
+    by = by or model.__order__
+    order = table.c[by]
     me = select(
         func.set_config(literal_column("'app.user_id'"), bindparam("me", type_=Text), true()).label("id")
     ).subquery("me")
     chosen = select(table).where(_owner(model) == me.c.id, *_matches(model, names))
+    for name in begins:
+        chosen = chosen.where(func.starts_with(table.c[name], _value(model, name, "where_")))
     if search:
         chosen = chosen.where(table.c.name.ilike(bindparam("pattern", type_=Text)))
     if after:
@@ -203,7 +215,7 @@ def _read_statement(
         .lateral("r")
     )
     shape = select(*_wire(model, read, rows)).correlate(rows).lateral("t")
-    position = rows.c[model.__order__]
+    position = rows.c[by]
     return Statement(
         select(_json(shape), position, *(rows.c[name] for name in extra))
         .select_from(me.join(rows, true()).join(shape, true()))
@@ -480,14 +492,17 @@ async def page(
     """One page of the user's rows in one round trip; fields of `query` and `equals` filter by value.
 
     `within` is the parent's model, whose id is the only one of `equals`: a list of nobody's is not found.
+    A `kind` that ends in a dot is the beginning of kinds.
     Raises InvalidCursor, NoResultFound, Unavailable.
     """
     asked = query.model_dump(exclude_none=True)
     filters = {name: value for name, value in asked.items() if name not in _PAGING} | equals
     after = _cursor_value(model, filters.pop("after", None), query.cursor)
     newest = query.order == "desc"
+    begins = ("kind",) if str(filters.get("kind", "")).endswith(".") else ()
+    names = tuple(name for name in filters if name not in begins)
     statement = _read_statement(
-        model, read, tuple(filters), search="q" in asked, after=after is not None, newest=newest
+        model, read, names, begins=begins, search="q" in asked, after=after is not None, newest=newest
     )
     values = {f"where_{name}": value for name, value in filters.items()}
     values |= {"pattern": _pattern(asked.get("q", "")), "after": after, "limit": query.limit + 1}
@@ -534,6 +549,21 @@ async def read(user_id: str, model: type[Base], shape: type[BaseModel], id: UUID
     if not rows:
         raise NoResultFound
     return envelope(rows[0][0])
+
+
+async def rows(
+    user_id: str,
+    model: type[Base],
+    read: type[BaseModel],
+    *,
+    by: str,
+    after: object = None,
+    limit: int,
+    extra: tuple[str, ...] = (),
+) -> list[asyncpg.Record]:
+    """The user's rows beyond `after` in the order of `by`: JSON text, `by`, and the columns `extra`."""
+    statement = _read_statement(model, read, (), after=after is not None, newest=False, extra=extra, by=by)
+    return await _fetch(user_id, statement, {"after": after, "limit": limit})
 
 
 @dataclass(frozen=True, slots=True)
@@ -912,16 +942,25 @@ async def as_system(actor: str = "system") -> AsyncIterator[Tx]:
 
 
 async def ensure_user(user_id: str, **profile: str | None) -> None:
-    """Create the user's row on first sight; remembered by this process."""
+    """Create the user's row on first sight; remembered by this process. Raises Erased, Unavailable."""
     database = _database()
     if user_id in database.known_users:
         return
     async with as_user(user_id) as tx:
+        await tx.find(User)  # a row that is gone went after its tombstone came, which the next look sees
+        if (await tx.call("is_erased", user_id))[0][0]:
+            raise Erased
         for model, values in ((User, {"id": user_id, **profile}), (Quota, {}), (Stream, {})):
             await _add_once(tx, model, values)
     if len(database.known_users) > 100_000:
         database.known_users.clear()
     database.known_users.add(user_id)
+
+
+def forget_user(user_id: str) -> None:
+    """Look again at the user's next request whether there is one."""
+    if _open is not None:
+        _open.known_users.discard(user_id)
 
 
 async def _add_once(tx: Tx, model: type[Base], values: dict[str, Any]) -> None:
