@@ -22,7 +22,7 @@ from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooMan
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Computer, Control, Quota, Run, RunStatus, Step, StepStatus
-from runs import computers, files, workflows
+from runs import computers, files, usage, workflows
 from runs.computers import Held, clean, wait_for
 from runs.replay import Attempt, StepFailed
 from runs.workflows import Flow
@@ -674,6 +674,7 @@ class Drive:
     async def _end(self, status: RunStatus, error: dict[str, Any] | None = None) -> None:
         """Write the end: of the step under way, of the run, and of its lease."""
         self._ending = True
+        self._spent, self._acting_since = self._active(), None
 
         async def finish(tx: db.Tx) -> None:
             landed = StepStatus.may_have_landed if self._in_flight else StepStatus.interrupted
@@ -685,6 +686,7 @@ class Drive:
             }
             await self._finish_step(tx, values)
             await look_at_queue(tx)
+            await usage.add_run(tx, active_ms=round(self._spent * 1000), steps=self.run.step_count)
 
         await self._write(
             finish,

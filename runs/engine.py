@@ -14,7 +14,7 @@ from browser.chromium import ComputerClosed
 from infra.bus import Bus
 from infra.vault import Vault
 from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
-from runs import computers, files, workflows
+from runs import computers, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, look_at_queue
 from schemas import MessageCreate, RunCreate, RunRead, RunRetry
@@ -51,7 +51,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         if body.allowed_domains:
             raise WrongState("On an open computer its own allowed_domains hold; leave the run's out")
     given = body.model_dump(
-        exclude={"definition", "parameters", "params", "timeout_seconds"}, exclude_none=True
+        exclude={"definition", "parameters", "params", "timeout_seconds", "on_conflict"}, exclude_none=True
     )
     response = await tx.create(
         Run,
@@ -86,6 +86,7 @@ async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
     elif control is Control.cancel:
         event = RunStatus.cancelled
         values |= {"status": event, "reason": None, "finished_at": datetime.now(UTC), "checkpoint": None}
+        await usage.add_run(tx, active_ms=run.active_ms, steps=run.step_count)
     elif control is Control.run:
         event = RunStatus.queued
         values |= {"status": event, "reason": None}
@@ -125,7 +126,7 @@ async def delete_run(tx: db.Tx, run: Run) -> Response:
     run = await tx.one(Run, lock=True, id=run.id)
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
-    files.delete_run_files(tx, run.id)
+    tx.hint("removals")
     return await tx.delete(Run, run.id)
 
 
