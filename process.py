@@ -11,6 +11,7 @@ import structlog
 import clerk_auth
 import db
 import identity
+import upkeep
 from infra import postgres, storage, vault
 from infra.bus import Bus, make_bus
 from models import uuid7
@@ -77,6 +78,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         if worker:
             await engine.start(worker_id, bus, keys)
             stack.push_async_callback(engine.stop)
+            await upkeep.start(bus)
+            stack.push_async_callback(upkeep.stop)
         _works = worker
         gc.freeze()
         yield bus

@@ -15,7 +15,6 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
 import db
-from infra.bus import Bus
 from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable
 from models import File, uuid7
 from schemas import FileRead
@@ -26,19 +25,12 @@ SHOWN_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 _storage: Storage | None = None
-_removals: set[asyncio.Task[None]] = set()
 
 
-def start(storage: Storage, bus: Bus) -> None:
-    """Keep files in `storage`; what a commit deletes is removed from it when its hint comes."""
+def start(storage: Storage) -> None:
+    """Keep files in `storage`."""
     global _storage  # noqa: PLW0603 - one store a process
     _storage = storage
-    bus.subscribe("files.deleted", lambda place: _spawn_removal(place.decode()))
-
-
-async def stop() -> None:
-    """Finish the removals that have begun."""
-    await asyncio.gather(*_removals)
 
 
 def _store() -> Storage:
@@ -47,8 +39,9 @@ def _store() -> Storage:
     return _storage
 
 
-def _place(user_id: str, run_id: UUID | None) -> str:
-    return f"{hashlib.sha256(user_id.encode()).hexdigest()[:32]}/{run_id or 'files'}"
+def place_of(user_id: str) -> str:
+    """Where all of a user's bytes are: the beginning of the digest that `erased_users` keeps."""
+    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 async def save(
@@ -65,10 +58,13 @@ async def save(
 ) -> File:
     """Store the bytes, then their row with its event; nothing is left behind when either fails.
 
+    Bytes of a process that dies in between are removed by upkeep, which was told of them before.
     Raises TooLarge beyond `limit` bytes, StorageFull, StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
-    key = f"{_place(user_id, run_id)}/{file_id}"
+    key = f"{place_of(user_id)}/{run_id or 'files'}/{file_id}"
+    async with db.as_user(user_id) as tx:
+        await tx.call("intend_file", key)
     stored = await _store().put(key, _pieces(data) if isinstance(data, Path) else data, limit=limit)
     try:
         async with db.as_user(user_id, actor) as tx:
@@ -86,7 +82,7 @@ async def save(
             )
             tx.announce("file.created", file, FileRead, run_id=run_id)
     except BaseException:
-        await asyncio.shield(_remove(key))
+        await asyncio.shield(remove(key))
         raise
     return file
 
@@ -145,26 +141,19 @@ async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
     return file.name, directory / str(file.id)
 
 
+async def piece(storage_key: str, start: int, end: int) -> bytes:
+    """The stored bytes from `start` to before `end`. Raises FileMissing, StorageUnavailable."""
+    return b"".join([chunk async for chunk in await _store().read(storage_key, start, end)])
+
+
 async def delete(tx: db.Tx, id: UUID) -> Response:
     """Delete the file's row; its bytes go once that is committed. Raises NoResultFound."""
-    file = await tx.one(File, id=id)
-    tx.hint("files.deleted", file.storage_key.encode())
+    tx.hint("removals")
     return await tx.delete(File, id)
 
 
-def delete_run_files(tx: db.Tx, run_id: UUID) -> None:
-    """Remove the bytes of all the run's files once `tx`, which deletes the run, is committed."""
-    tx.hint("files.deleted", f"{_place(tx.user_id, run_id)}/".encode())
-
-
-def _spawn_removal(place: str) -> None:
-    task = asyncio.ensure_future(_remove(place))
-    _removals.add(task)
-    task.add_done_callback(_removals.discard)
-
-
-async def _remove(place: str) -> None:
-    """Remove one object, or all below a place that ends with a slash."""
+async def remove(place: str) -> bool:
+    """Remove the bytes at a place, or all below one that ends with a slash; False while the store is away."""
     try:
         if place.endswith("/"):
             await _store().delete_prefix(place[:-1])
@@ -172,3 +161,5 @@ async def _remove(place: str) -> None:
             await _store().delete(place)
     except StorageUnavailable as error:
         log.warning("file_left_behind", place=place, error=str(error))
+        return False
+    return True
