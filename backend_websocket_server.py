@@ -20,6 +20,7 @@ import api
 import api_keys
 import clerk_auth
 import db
+import export
 import identity
 import live
 import process
@@ -152,6 +153,7 @@ from schemas import (
 
 PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exception becomes a status
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
+    db.Erased: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
     identity.AccountDisabled: Problem(403, "account_disabled", "The account is disabled"),
@@ -174,6 +176,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     workflows.InvalidWorkflow: Problem(422, "invalid_workflow", "The workflow is not valid"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
+    analytics.InvalidRange: Problem(422, "invalid_range", "The range cannot be counted"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
@@ -325,7 +328,7 @@ async def read_usage(user: CurrentUser, query: Annotated[UsageQuery, Query()]) -
 @app.get("/api/me/export", response_class=StreamingResponse)
 async def export_me(user: CurrentUser) -> Response:
     """Everything that is kept of its user, as a zip: JSON lines for each kind of thing, and the files."""
-    return await users.export(user)
+    return await export.download(user)
 
 
 @app.delete("/api/me", response_model=Reply[None])
