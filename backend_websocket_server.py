@@ -21,6 +21,7 @@ import api
 import api_keys
 import clerk_auth
 import db
+import export
 import identity
 import live
 import metrics
@@ -167,6 +168,7 @@ from webhooks import clerk, endpoints
 PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exception becomes a status
     clerk.InvalidSignature: Problem(400, "invalid_signature", "The signature is not valid"),
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
+    db.Erased: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
     ClientDisconnect: Problem(400, "client_disconnected", "The request was cut off", "The sender went away."),
@@ -221,6 +223,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     clerk.InvalidEvent: Problem(422, "invalid_event", "The event cannot be understood"),
     endpoints.InvalidAddress: Problem(422, "invalid_address", "Nothing is sent to this address"),
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
+    analytics.InvalidRange: Problem(422, "invalid_range", "The range cannot be counted"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     rates.RateLimited: Problem(429, "rate_limited", "Too many requests"),
@@ -384,7 +387,7 @@ async def read_usage(user: CurrentUser, query: Annotated[UsageQuery, Query()]) -
 @app.get("/api/me/export", response_class=StreamingResponse)
 async def export_me(user: CurrentUser) -> Response:
     """Everything that is kept of its user, as a zip: JSON lines for each kind of thing, and the files."""
-    return await users.export(user)
+    return await export.download(user)
 
 
 @app.delete("/api/me", response_model=Reply[None])

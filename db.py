@@ -77,6 +77,10 @@ class OutOfDate(Exception):
     """The database lacks migrations that this server needs."""
 
 
+class Erased(Exception):
+    """The user was erased for good, whatever credentials are still about."""
+
+
 class InvalidCursor(Exception):
     """The `cursor` of a list was not one that this server gave."""
 
@@ -193,21 +197,29 @@ def _read_statement(
     read: type[BaseModel],
     names: tuple[str, ...],
     *,
+    begins: tuple[str, ...] = (),
     search: bool = False,
     after: bool = False,
     newest: bool = True,
     extra: tuple[str, ...] = (),
     everyone: bool = False,
+    by: str = "",
 ) -> Statement:
-    """One round trip with row-level security on: the LIMIT fences `me`, which therefore runs first."""
+    """One round trip with row-level security on: the LIMIT fences `me`, which therefore runs first.
+
+    Columns `begins` begin with their values; rows are ordered `by` another key than the model's.
+    """
     table = _table(model)
-    order = table.c[model.__order__]
+    by = by or model.__order__
+    order = table.c[by]
     setting = "'app.system'" if everyone else "'app.user_id'"
     me = select(
         func.set_config(literal_column(setting), bindparam("me", type_=Text), true()).label("id")
     ).subquery("me")
     mine = me.c.id == "on" if everyone else _owner(model) == me.c.id
     chosen = select(table).where(mine, *_matches(model, names))
+    for name in begins:
+        chosen = chosen.where(func.starts_with(table.c[name], bindparam(f"where_{name}", type_=Text)))
     if search:
         pattern = bindparam("pattern", type_=Text)
         chosen = chosen.where(or_(*(table.c[name].ilike(pattern) for name in model.__search__)))
@@ -220,7 +232,7 @@ def _read_statement(
         .lateral("r")
     )
     shape = select(*_wire(model, read, rows)).correlate(rows).lateral("t")
-    position = rows.c[model.__order__]
+    position = rows.c[by]
     return Statement(
         select(_json(shape), position, *(rows.c[name] for name in extra))
         .select_from(me.join(rows, true()).join(shape, true()))
@@ -518,6 +530,7 @@ async def page(
     """One page of the user's rows in one round trip; fields of `query` and `equals` filter by value.
 
     `within` is the parent's model, whose id is the only one of `equals`: a list of nobody's is not found.
+    A `kind` that ends in a dot is the beginning of kinds.
     Raises InvalidCursor, NoResultFound, Unavailable.
     """
     reply, found = await _page(user_id, model, read, query, equals)
@@ -542,10 +555,12 @@ async def _page(
     asked = query.model_dump(exclude_none=True)
     filters = {name: value for name, value in asked.items() if name not in _PAGING} | dict(equals)
     after = _cursor_value(model, filters.pop("after", None), query.cursor)
+    begins = ("kind",) if str(filters.get("kind", "")).endswith(".") else ()
     statement = _read_statement(
         model,
         read,
-        tuple(filters),
+        tuple(name for name in filters if name not in begins),
+        begins=begins,
         search="q" in asked,
         after=after is not None,
         newest=query.order == "desc",
@@ -619,6 +634,21 @@ def require_match(row: Any, if_match: Sequence[str]) -> None:
     """Raise Changed where there are `If-Match` fields and none names the row or is `*` (RFC 9110, 13.1.1)."""
     if if_match and not {"*", tag(row.updated_at)} & tags(if_match):
         raise Changed("It was changed since you read it. Read it again, then repeat your change.")
+
+
+async def rows(
+    user_id: str,
+    model: type[Base],
+    read: type[BaseModel],
+    *,
+    by: str,
+    after: object = None,
+    limit: int,
+    extra: tuple[str, ...] = (),
+) -> list[asyncpg.Record]:
+    """The user's rows beyond `after` in the order of `by`: JSON text, `by`, and the columns `extra`."""
+    statement = _read_statement(model, read, (), after=after is not None, newest=False, extra=extra, by=by)
+    return await _fetch(user_id, statement, {"after": after, "limit": limit})
 
 
 @dataclass(frozen=True, slots=True)

@@ -425,6 +425,7 @@ class Usage(Base):
     cost_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
     __table_args__ = (PrimaryKeyConstraint("user_id", "day"),)
     __order__ = "day"
+    __expressions__: ClassVar = {"cost_usd": lambda row: row.c.cost_micros / text("1000000.0")}
 
 
 class SecretKind(StrEnum):
@@ -731,6 +732,7 @@ class Step(Owned, Base):
         _optional("files", "screenshot_id"),
         _one_of("status", StepStatus),
         UniqueConstraint("user_id", "run_id", "number"),
+        Index(None, "user_id", "screenshot_id", postgresql_where=_where("screenshot_id is not null")),
     )
     __order__ = "number"
 
@@ -800,6 +802,8 @@ class Approval(Owned, Base):
         _optional("files", "screenshot_id"),
         _one_of("status", ApprovalStatus),
         Index(None, "user_id", "run_id", "id"),
+        Index(None, "user_id", "step_id", postgresql_where=_where("step_id is not null")),
+        Index(None, "user_id", "screenshot_id", postgresql_where=_where("screenshot_id is not null")),
         Index("approvals_pending_ix", "expires_at", postgresql_where=_where("status = 'pending'")),
     )
 
@@ -821,6 +825,7 @@ class File(Owned, Base):
         _optional("computers", "computer_id"),
         CheckConstraint("kind in ('screenshot', 'download', 'upload', 'recording')", name="kind"),
         Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
+        Index(None, "user_id", "computer_id", postgresql_where=_where("computer_id is not null")),
     )
 
 

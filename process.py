@@ -14,6 +14,7 @@ import db
 import identity
 import logs
 import metrics
+import upkeep
 from infra import postgres, rates, storage, vault
 from infra.bus import Bus, make_bus
 from models import RunStatus, uuid7
@@ -98,6 +99,8 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
             stack.push_async_callback(schedules.stop)
             await deliveries.start(bus)
             stack.push_async_callback(deliveries.stop)
+            await upkeep.start(bus)
+            stack.push_async_callback(upkeep.stop)
         _works, _bus, _store = worker, bus, store
         gc.freeze()
         yield bus

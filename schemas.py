@@ -2,8 +2,10 @@
 
 import re
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -259,6 +261,10 @@ class MeRead(Profiled):
     role: Literal["user", "admin"] = Field(description="What this sign-in may do, whoever says so.")
 
 
+class MeExport(MeRead):
+    preferences: dict[str, Any]
+
+
 class MeUpdate(Patch):
     clearable = frozenset({"name", "image_url"})
     name: Name | None = None
@@ -308,7 +314,7 @@ class LimitsRead(Wire):
 class UsageRead(Wire):
     days: list[UsageDay] = Field(description="Newest first; days without any use are left out.")
     total: UsageDay | None = Field(
-        description="The sum of `days`, under the first of them; null without any."
+        description="The sum of `days`, under the oldest of them; null without any."
     )
     stored_bytes: int
     limits: LimitsRead
@@ -807,7 +813,20 @@ class ApprovalRead(Wire):
 # Schedules ----------------------------------------------------------------------------------------
 
 Cron = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-TimeZone = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _known_zone(name: str) -> str:
+    if name not in _time_zones():
+        raise ValueError("name an IANA time zone, such as Europe/Berlin")
+    return name
+
+
+TimeZone = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 
 
 class ScheduledRun(Wire):
@@ -968,6 +987,22 @@ class FileRead(Wire):
     updated_at: Instant
 
 
+class FrameExport(Wire):
+    """Where a picture of a recording lies: `length` bytes at `position` of a file."""
+
+    id: UUID
+    run_id: UUID
+    file_id: UUID
+    number: int
+    seq: int | None
+    step: int | None
+    captured_at: Instant
+    position: int
+    length: int
+    width: int
+    height: int
+
+
 # Webhooks -----------------------------------------------------------------------------------------
 
 WebhookUrl = Annotated[
@@ -1052,7 +1087,7 @@ class EventQuery(OldestFirstQuery):
     """`after` is the `seq` to continue from."""
 
     after: int | None = Field(None, ge=0, le=2**62)
-    kind: str | None = Field(None, max_length=100)
+    kind: str | None = Field(None, max_length=100, description="A kind, or a beginning that ends in a dot.")
     run_id: UUID | None = None
     resource_type: str | None = Field(None, max_length=50)
     resource_id: str | None = Field(None, max_length=300)
@@ -1089,7 +1124,7 @@ class EventRead(Wire):
 
 
 class AnalyticsQuery(Wire):
-    """Runs that were created from `since` to before `until`; default is the last 30 days."""
+    """Runs created from `since` to before `until`, at most 366 days; default is the last 30 days."""
 
     since: Instant | None = None
     until: Instant | None = None

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
+    retention_days: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="How long events, ended runs and their files are kept; 0 is for ever.",
+    )
 
     @property
     def address(self) -> str:

@@ -1,1 +1,102 @@
-"""What is past its time: kept as long as the settings say, then removed."""
+"""What is past its time is removed, and what erasures and removals have begun is finished."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+import db
+import users
+from infra.bus import Bus
+from runs import files
+from runs.computers import forever
+from settings import settings
+
+log = structlog.get_logger()
+
+REMOVAL_SECONDS = 60.0
+ROUND_SECONDS = 3600.0
+REMOVALS = 32
+RUNS = 20  # of one user in one transaction, each with all its steps and files
+ROWS = 1000
+USERS = 500
+
+_stops: list[Callable[[], object]] = []
+_loops: list[asyncio.Task[None]] = []
+
+
+async def start(bus: Bus) -> None:
+    """Begin to remove bytes as they fall due, and to go round once an hour."""
+    wake = asyncio.Event()
+    _stops.extend((bus.subscribe("removals", lambda _payload: wake.set()), bus.on_gap(wake.set)))
+    _loops.append(asyncio.create_task(forever(remove_due, wake, REMOVAL_SECONDS)))
+    _loops.append(asyncio.create_task(forever(go_round, asyncio.Event(), ROUND_SECONDS)))
+
+
+async def stop() -> None:
+    """Leave off; whoever comes next goes on from here."""
+    for undo in _stops:
+        undo()
+    for loop in _loops:
+        loop.cancel()
+    await asyncio.gather(*_loops, return_exceptions=True)
+    _stops.clear()
+    _loops.clear()
+
+
+async def remove_due() -> None:
+    """Remove all bytes that no row speaks of and whose time has come; what the store refuses comes again.
+
+    Raises db.Unavailable.
+    """
+    while True:
+        async with db.as_system() as tx:
+            places = [row["place"] for row in await tx.call("due_removals", REMOVALS)]
+        done = await asyncio.gather(*map(files.remove, places))
+        async with db.as_system() as tx:
+            await tx.call(
+                "forget_removals", [place for place, gone in zip(places, done, strict=True) if gone]
+            )
+        if len(places) < REMOVALS or not all(done):
+            return
+
+
+async def go_round() -> None:
+    """Finish what erasures have begun, then remove what is past its time, in batches that lock little.
+
+    One process at a time does it; another one leaves off. Raises db.Unavailable.
+    """
+    async with db.as_system() as tx:
+        begun = [row["id"] for row in await tx.call("erasing")]
+        await tx.call("revisit_erased")
+        tx.hint("removals")
+    for user_id in begun:
+        await users.erase(user_id)
+    if await _repeat("tidy", ROWS) and settings.retention_days:
+        await _retire(datetime.now(UTC) - timedelta(days=settings.retention_days))
+
+
+async def _retire(before: datetime) -> None:
+    last = ""
+    while True:
+        async with db.as_system() as tx:
+            ids = [row["id"] for row in await tx.call("users_after", last, USERS)]
+        for user_id in ids:
+            if not await _repeat("retire", user_id, before, RUNS):
+                return
+        if len(ids) < USERS:
+            return
+        last = ids[-1]
+
+
+async def _repeat(function: str, *arguments: object) -> bool:
+    """Call it until nothing is left for it to remove; False when another process is at it."""
+    while True:
+        async with db.as_system() as tx:
+            [(gone,)] = await tx.call(function, *arguments)
+            if gone:
+                tx.hint("removals")
+        if not gone:
+            return gone is not None
+        log.info("past_its_time", function=function, rows=gone)

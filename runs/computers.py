@@ -243,7 +243,7 @@ def _service() -> _Service:
 async def start(worker_id: UUID, bus: Bus, storage: Storage, *, opens: bool = True) -> None:
     """Open the file store and, where this process `opens` computers, claim those that wait."""
     global _open  # noqa: PLW0603 - one service a process
-    files.start(storage, bus)
+    files.start(storage)
     service = _Service(worker_id, bus, opens=opens)
     if opens:
         await service.browsers.start()
@@ -272,7 +272,6 @@ async def stop() -> None:
     for task in list(service.tasks):
         task.cancel()
     await asyncio.gather(*service.tasks, return_exceptions=True)
-    await files.stop()
     _open = None
 
 

@@ -23,7 +23,7 @@ from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooMan
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
-from runs import approvals, computers, files, profiles, workflows
+from runs import approvals, computers, files, profiles, usage, workflows
 from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.replay import Attempt, StepFailed, filled
@@ -827,6 +827,7 @@ class Drive:
     ) -> None:
         """Write the end: of the step under way, of what it asks, of the run, and of its lease."""
         self._ending = True
+        self._spent, self._acting_since = self._active(), None
 
         async def finish(tx: db.Tx) -> None:
             landed = StepStatus.may_have_landed if self._in_flight else StepStatus.interrupted
@@ -839,6 +840,7 @@ class Drive:
             await self._finish_step(tx, values)
             await approvals.withdraw(tx, self.run_id)
             await look_at_queue(tx)
+            await usage.add_run(tx, active_ms=round(self._spent * 1000), steps=self.run.step_count)
 
         kept = {"checkpoint": None} if status is RunStatus.succeeded else checkpoint or {}
         await self._write(

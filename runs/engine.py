@@ -29,7 +29,7 @@ from models import (
     Workflow,
     uuid7,
 )
-from runs import approvals, computers, files, workflows
+from runs import approvals, computers, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
 from runs.parameters import Invalid, Problem
@@ -152,6 +152,7 @@ async def _wish(tx: db.Tx, run: Run, control: Control) -> Run:
         event = "cancelled"
         values |= {"status": RunStatus.cancelled, "reason": None, "finished_at": datetime.now(UTC)}
         await approvals.withdraw(tx, run.id)
+        await usage.add_run(tx, active_ms=run.active_ms, steps=run.step_count)
         await look_at_queue(tx)
     elif control is Control.run:
         event, values = await _go_on(tx, run, values)
@@ -282,7 +283,7 @@ async def delete_run(tx: db.Tx, run: Run) -> Response:
     run = await tx.one(Run, lock=True, id=run.id)
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
-    files.delete_run_files(tx, run.id)
+    tx.hint("removals")
     return await tx.delete(Run, run.id)
 
 

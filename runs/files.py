@@ -25,7 +25,6 @@ from starlette.responses import Response, StreamingResponse
 import db
 from clerk_auth import Caller, get_current_caller
 from infra import sniff
-from infra.bus import Bus
 from infra.forms import FORM_BYTES, FileForm
 from infra.sniff import HEAD_BYTES
 from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable, Stored
@@ -79,15 +78,13 @@ class Arrived(NamedTuple):
 
 _storage: Storage | None = None
 _vault: Vault | None = None
-_removals: set[asyncio.Task[None]] = set()
 _uploads: Counter[str] = Counter()
 
 
-def start(storage: Storage, bus: Bus) -> None:
-    """Keep files in `storage`; what a commit deletes is removed from it when its hint comes."""
+def start(storage: Storage) -> None:
+    """Keep files in `storage`."""
     global _storage  # noqa: PLW0603 - one store a process
     _storage = storage
-    bus.subscribe("files.deleted", lambda place: _spawn_removal(place.decode()))
 
 
 def seal_links(vault: Vault) -> None:
@@ -96,26 +93,25 @@ def seal_links(vault: Vault) -> None:
     _vault = vault
 
 
-async def stop() -> None:
-    """Finish the removals that have begun."""
-    await asyncio.gather(*_removals)
-
-
 def _store() -> Storage:
     if _storage is None:
         raise StorageUnavailable("The file store is not open.")
     return _storage
 
 
-def _place(user_id: str, run_id: UUID | None) -> str:
-    return f"{hashlib.sha256(user_id.encode()).hexdigest()[:32]}/{run_id or 'files'}"
+def place_of(user_id: str) -> str:
+    """Where all of a user's bytes are: the beginning of the digest that `erased_users` keeps."""
+    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 @asynccontextmanager
 async def _kept(
     user_id: str, file_id: UUID, key: str, chunks: AsyncIterator[bytes], limit: int
 ) -> AsyncIterator[Arrived]:
-    """Bytes in the store for as long as their row takes to be committed; they go when it is not."""
+    """Bytes in the store for as long as their row takes to be committed; they go when it is not.
+
+    Upkeep is told of them before, so those of a process that dies in between are removed, too.
+    """
     head = bytearray()
 
     async def seen() -> AsyncGenerator[bytes, None]:
@@ -123,6 +119,8 @@ async def _kept(
             head.extend(chunk[: HEAD_BYTES - len(head)])
             yield chunk
 
+    async with db.as_user(user_id) as tx:
+        await tx.call("intend_file", key)
     async with aclosing(seen()) as source:
         stored = await _store().put(key, source, limit=limit)
     try:
@@ -141,7 +139,7 @@ async def _discard(user_id: str, file_id: UUID, key: str) -> None:
         log.warning("file_left_behind", place=key, error=repr(error))
         return
     if not landed:
-        await _remove(key)
+        await remove(key)
 
 
 async def save(
@@ -163,7 +161,7 @@ async def save(
     of the user's files would exceed `quota`, StorageFull, StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
-    key = f"{_place(user_id, run_id)}/{file_id}"
+    key = f"{place_of(user_id)}/{run_id or 'files'}/{file_id}"
     name = clean_file_name(name)
     async with (
         _kept(user_id, file_id, key, _chunks(data), limit) as arrived,
@@ -228,7 +226,7 @@ async def upload(
         async with db.as_user(caller.user_id) as tx:
             await check_quota(tx, max(declared - FORM_BYTES, 0), quota)
     file_id = uuid7()
-    key = f"{_place(caller.user_id, None)}/{file_id}"
+    key = f"{place_of(caller.user_id)}/files/{file_id}"
     limit = settings.max_upload_mb * 2**20
     with _counted(caller.user_id):
         async with _kept(caller.user_id, file_id, key, form.file(_body(request)), limit) as arrived:
@@ -400,26 +398,19 @@ async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
     return file.name, directory / str(file.id)
 
 
+async def piece(storage_key: str, start: int, end: int) -> bytes:
+    """The stored bytes from `start` to before `end`. Raises FileMissing, StorageUnavailable."""
+    return b"".join([chunk async for chunk in await _store().read(storage_key, start, end)])
+
+
 async def delete(tx: db.Tx, id: UUID) -> Response:
     """Delete the file's row; its bytes go once that is committed. Raises NoResultFound."""
-    file = await tx.one(File, id=id)
-    tx.hint("files.deleted", file.storage_key.encode())
+    tx.hint("removals")
     return await tx.delete(File, id)
 
 
-def delete_run_files(tx: db.Tx, run_id: UUID) -> None:
-    """Remove the bytes of all the run's files once `tx`, which deletes the run, is committed."""
-    tx.hint("files.deleted", f"{_place(tx.user_id, run_id)}/".encode())
-
-
-def _spawn_removal(place: str) -> None:
-    task = asyncio.ensure_future(_remove(place))
-    _removals.add(task)
-    task.add_done_callback(_removals.discard)
-
-
-async def _remove(place: str) -> None:
-    """Remove one object, or all below a place that ends with a slash."""
+async def remove(place: str) -> bool:
+    """Remove the bytes at a place, or all below one that ends with a slash; False while the store is away."""
     try:
         if place.endswith("/"):
             await _store().delete_prefix(place[:-1])
@@ -427,3 +418,5 @@ async def _remove(place: str) -> None:
             await _store().delete(place)
     except StorageUnavailable as error:
         log.warning("file_left_behind", place=place, error=str(error))
+        return False
+    return True

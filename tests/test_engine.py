@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.exc import NoResultFound
 
 import db
+import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
@@ -442,9 +443,8 @@ async def test_only_a_run_that_has_ended_is_deleted_and_its_files_go_with_it(
             break
     async with db.as_user(user) as tx:
         await engine.delete_run(tx, await tx.one(Run, id=run_id))
-    async for _ in look(5):
-        if not any(path.exists() for path in paths):
-            break
+    await upkeep.remove_due()
+    assert not any(path.exists() for path in paths)
     assert await steps_of(user, run_id) == []
 
 

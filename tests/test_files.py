@@ -39,7 +39,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
 async def kept(server: Backend, client: httpx.AsyncClient) -> list[Path]:
     """What the server's store holds of the client's user, whole or in the making."""
     user_id = (await client.get("/api/me")).json()["data"]["id"]
-    place = server.data / "files" / files._place(user_id, None)
+    place = server.data / "files" / files.place_of(user_id) / "files"
     return sorted(place.iterdir()) if place.exists() else []
 
 
@@ -707,7 +707,7 @@ async def test_a_link_outlives_its_key_only_as_long_as_the_ring_has_it(user: str
 async def store(database: str, bus: LocalBus, tmp_path: Path) -> AsyncIterator[None]:
     """Files kept by this process, and a vault for their links."""
     before = files._storage, files._vault
-    files.start(await open_directory(tmp_path / "files"), bus)
+    files.start(await open_directory(tmp_path / "files"))
     files.seal_links(Vault([os.urandom(32)]))
     yield
     files._storage, files._vault = before
