@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
+    max_storage_mb_per_user: int = Field(
+        10_240, ge=0, description="All files of one user, in MiB; 0 is no limit."
+    )
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
     retention_days: int = Field(
         30,

@@ -118,7 +118,11 @@ def _limits(quota: Quota) -> LimitsRead:
     return LimitsRead(
         max_runs=settings.max_runs_per_user if quota.max_runs is None else quota.max_runs,
         max_computers=settings.max_computers_per_user if quota.max_computers is None else quota.max_computers,
-        max_storage_bytes=quota.max_storage_bytes,
+        max_storage_bytes=(
+            settings.max_storage_mb_per_user * 2**20 or None
+            if quota.max_storage_bytes is None
+            else quota.max_storage_bytes
+        ),
         requests_per_minute=quota.requests_per_minute,
     )
 

@@ -27,7 +27,7 @@ from clerk_auth import Caller, get_current_caller
 from infra import sniff
 from infra.forms import FORM_BYTES, FileForm
 from infra.sniff import HEAD_BYTES
-from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageUnavailable, Stored
+from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageFull, StorageUnavailable, Stored
 from infra.vault import Unsealable, Vault
 from models import File, Quota, uuid7
 from schemas import ContentHeaders, FileLink, FileRead, clean_file_name
@@ -42,7 +42,7 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE | re.ASCII)
 TAG = re.compile(r'\*|"[^"]*"')
 
 
-class QuotaExceeded(Exception):
+class QuotaExceeded(StorageFull):
     """All of the user's files together would be too large."""
 
 
@@ -153,12 +153,11 @@ async def save(
     run_id: UUID | None = None,
     computer_id: UUID | None = None,
     actor: str = "system",
-    quota: int | None = None,
 ) -> File:
     """Store the bytes, then their row with its event; nothing is left behind when either fails.
 
-    Without a `content_type` the bytes tell it. Raises TooLarge beyond `limit` bytes, QuotaExceeded where all
-    of the user's files would exceed `quota`, StorageFull, StorageUnavailable, db.Unavailable.
+    Without a `content_type` the bytes tell it. Raises TooLarge beyond `limit` bytes, QuotaExceeded,
+    StorageFull, StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
     key = f"{place_of(user_id)}/{run_id or 'files'}/{file_id}"
@@ -167,7 +166,7 @@ async def save(
         _kept(user_id, file_id, key, _chunks(data), limit) as arrived,
         db.as_user(user_id, actor) as tx,
     ):
-        await check_quota(tx, arrived.stored.size, quota)
+        await _check_quota(tx, arrived.stored.size)
         file = await tx.add(
             File,
             id=file_id,
@@ -184,16 +183,14 @@ async def save(
     return file
 
 
-async def check_quota(tx: db.Tx, size: int, quota: int | None) -> None:
-    """Refuse `size` more bytes where all of the user's files would exceed `quota`; one asks at a time.
-
-    Raises QuotaExceeded.
-    """
-    if quota is None:
-        return
-    await tx.find(Quota, lock=True)
-    if sum(file.size for file in await tx.find(File)) + size > quota:
-        raise QuotaExceeded(f"Your files may have {quota} bytes in all. Delete some first.")
+async def _check_quota(tx: db.Tx, size: int) -> None:
+    """Raise QuotaExceeded where the user's files may not have `size` more bytes; one asks at a time."""
+    quota = await tx.one(Quota, lock=True)
+    most = quota.max_storage_bytes
+    if most is None:
+        most = settings.max_storage_mb_per_user * 2**20 or None
+    if most is not None and quota.stored_bytes + size > most:
+        raise QuotaExceeded(f"Your files may have {most} bytes in all. Delete some first.")
 
 
 async def _chunks(data: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -211,9 +208,7 @@ async def _chunks(data: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[by
 # In ---------------------------------------------------------------------------------------------
 
 
-async def upload(
-    caller: Caller, request: Request, idempotency_key: str | None, *, quota: int | None = None
-) -> Response:
+async def upload(caller: Caller, request: Request, idempotency_key: str | None) -> Response:
     """Store the one file of a form while it arrives, and answer with its row.
 
     A repeat under the same key sends the bytes again; name and SHA-256 tell whether it is one. Raises
@@ -221,10 +216,9 @@ async def upload(
     StorageUnavailable, and what `db.as_user` raises.
     """
     form = FileForm(request.headers.get("content-type", ""), fields=("name",))
-    if quota is not None:
-        declared = int(request.headers.get("content-length", FORM_BYTES))
-        async with db.as_user(caller.user_id) as tx:
-            await check_quota(tx, max(declared - FORM_BYTES, 0), quota)
+    declared = int(request.headers.get("content-length", FORM_BYTES))
+    async with db.as_user(caller.user_id) as tx:
+        await _check_quota(tx, max(declared - FORM_BYTES, 0))
     file_id = uuid7()
     key = f"{place_of(caller.user_id)}/files/{file_id}"
     limit = settings.max_upload_mb * 2**20
@@ -233,7 +227,7 @@ async def upload(
             name = clean_file_name(form.fields.get("name") or form.file_name)
             once = idempotency_key and db.Idempotency(idempotency_key, _fingerprint(name, arrived.stored))
             async with db.as_user(caller.user_id, caller.actor, once or None) as tx:
-                await check_quota(tx, arrived.stored.size, quota)
+                await _check_quota(tx, arrived.stored.size)
                 return await tx.create(
                     File,
                     FileRead,

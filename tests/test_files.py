@@ -21,7 +21,7 @@ from infra import sniff
 from infra.bus import LocalBus
 from infra.storage import TooLarge, open_directory
 from infra.vault import Vault
-from models import File
+from models import File, Quota
 from runs import files
 from schemas import clean_file_name
 from tests import make
@@ -713,12 +713,19 @@ async def store(database: str, bus: LocalBus, tmp_path: Path) -> AsyncIterator[N
     files._storage, files._vault = before
 
 
+async def limit_to(most: int, *users: str) -> None:
+    for user in users:
+        async with db.as_user(user) as tx:
+            await tx.change(Quota, {}, max_storage_bytes=most)
+
+
 async def test_a_quota_counts_all_of_a_users_files(
     user: str, other_user: str, store: None, tmp_path: Path
 ) -> None:
     def save(owner: str, data: bytes) -> Any:
-        return files.save(owner, kind="upload", name="n", data=data, limit=100, quota=10)
+        return files.save(owner, kind="upload", name="n", data=data, limit=100)
 
+    await limit_to(10, user, other_user)
     await save(user, b"x" * 6)
     with pytest.raises(files.QuotaExceeded, match="10 bytes in all"):
         await save(user, b"x" * 5)
@@ -730,7 +737,8 @@ async def test_a_quota_counts_all_of_a_users_files(
 
 
 async def test_a_quota_holds_against_uploads_at_once(user: str, store: None) -> None:
-    saves = (files.save(user, kind="upload", name="n", data=b"x" * 4, limit=100, quota=10) for _ in range(6))
+    await limit_to(10, user)
+    saves = (files.save(user, kind="upload", name="n", data=b"x" * 4, limit=100) for _ in range(6))
     done = await asyncio.gather(*saves, return_exceptions=True)
     assert sum(isinstance(outcome, File) for outcome in done) == 2
     assert sum(isinstance(outcome, files.QuotaExceeded) for outcome in done) == 4

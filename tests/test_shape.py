@@ -21,7 +21,7 @@ TREE = ast.parse(SOURCE)
 # DESIGN's order: a file may import only what stands before it.
 ORDER = (
     "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "clerk_auth",
-    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "live", "api",
+    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "live", "api",
     "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
