@@ -259,6 +259,14 @@ def data_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def module_data() -> Iterator[Path]:
+    """An empty data directory for a server that the tests of one module share."""
+    path = _DATA / uuid4().hex
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A short place for temporary files, which the account of browsers may enter."""

@@ -38,13 +38,10 @@ GETS = [
 
 
 @pytest.fixture(scope="module")
-async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backend]:
+async def edge(module_data: Path) -> AsyncIterator[Backend]:
     """A server without a worker that answers pages of one origin, does not describe itself, and logs."""
-    directory = tmp_path_factory.mktemp("edge")
-    for parent in (directory, directory.parent, directory.parent.parent):
-        parent.chmod(0o711)
     extra = {"CORS_ORIGINS": ORIGIN, "DOCS": "off", "WORKER": "off", "LOG_LEVEL": "info"}
-    server = Backend(directory / "data", free_port(), extra)
+    server = Backend(module_data, free_port(), extra)
     await server.start()
     yield server
     await server.stop()

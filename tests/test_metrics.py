@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -23,13 +24,10 @@ TOKEN = "a-token-of-32-characters-and-more"
 
 
 @pytest.fixture(scope="module")
-async def counted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backend]:
+async def counted(module_data: Path) -> AsyncIterator[Backend]:
     """A server without a worker, so that runs stay queued."""
-    directory = tmp_path_factory.mktemp("counted")
-    for parent in (directory, directory.parent, directory.parent.parent):
-        parent.chmod(0o711)
     settings = {"METRICS_TOKEN": TOKEN, "WORKER": "off", "ACCESS_TOKEN_SECONDS": "3600"}
-    server = Backend(directory / "data", free_port(), settings)
+    server = Backend(module_data, free_port(), settings)
     await server.start()
     yield server
     await server.stop()
