@@ -52,7 +52,7 @@ async def enqueue(tx: db.Tx, body: RunCreate) -> Response:
         if body.allowed_domains:
             raise WrongState("On an open computer its own allowed_domains hold; leave the run's out")
     given = body.model_dump(
-        exclude={"definition", "parameters", "params", "timeout_seconds"}, exclude_none=True
+        exclude={"definition", "parameters", "params", "timeout_seconds", "on_conflict"}, exclude_none=True
     )
     response = await tx.create(
         Run,
