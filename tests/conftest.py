@@ -243,12 +243,24 @@ class Backend:
 
 
 @pytest.fixture(scope="session")
-async def server() -> AsyncIterator[Backend]:
-    """One running server for all tests that only talk to it."""
+async def _served() -> AsyncIterator[tuple[Backend, httpx.AsyncClient]]:
     backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
     await backend.start()
-    yield backend
+    async with backend.sign_up() as first:
+        yield backend, first
     await backend.stop()
+
+
+@pytest.fixture(scope="session")
+async def server(_served: tuple[Backend, httpx.AsyncClient]) -> Backend:
+    """One running server for all tests that only talk to it."""
+    return _served[0]
+
+
+@pytest.fixture(scope="session")
+async def admin(_served: tuple[Backend, httpx.AsyncClient]) -> httpx.AsyncClient:
+    """The administrator of `server`: whose account was its first."""
+    return _served[1]
 
 
 @pytest.fixture
@@ -323,6 +335,7 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/profiles": await make.profile(owner),
         "/api/threads": await make.thread(owner),
         "/api/schedules": await make.schedule(owner),
+        "/api/keys": await make.key(owner),
         "/api/files": await make.file(owner),
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),

@@ -17,6 +17,11 @@ async def _made(reply: httpx.Response) -> dict[str, Any]:
     return data
 
 
+async def key(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    """With the key itself as `key`."""
+    return await _made(await client.post("/api/keys", json={"name": "Bot", **values}))
+
+
 async def workflow(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
     body = {"name": "Wait", "definition": FLOW, **values}
     return await _made(await client.post("/api/workflows", json=body))
