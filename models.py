@@ -415,9 +415,32 @@ class File(Owned, Base):
     __table_args__ = (
         _parent("runs", "run_id", "CASCADE"),
         _optional("computers", "computer_id"),
-        CheckConstraint("kind in ('screenshot', 'download', 'upload')", name="kind"),
+        CheckConstraint("kind in ('screenshot', 'download', 'upload', 'recording')", name="kind"),
         Index(None, "user_id", "run_id", "id", postgresql_where=text("run_id is not null")),
     )
+
+
+class Frame(Owned, Base):
+    """One picture of a run's recording: `length` bytes at `position` of a segment file."""
+
+    __tablename__ = "frames"
+    run_id: Mapped[UUID]
+    file_id: Mapped[UUID]
+    number: Mapped[int]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[int | None]
+    captured_at: Mapped[datetime]
+    position: Mapped[int] = mapped_column(BigInteger)
+    length: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    __table_args__ = (
+        _parent("runs", "run_id", "CASCADE"),
+        _parent("files", "file_id", "CASCADE"),
+        UniqueConstraint("user_id", "run_id", "number"),
+        Index(None, "user_id", "file_id"),
+    )
+    __order__ = "number"
 
 
 SYSTEM_TABLES = (Account, SigningKey)
