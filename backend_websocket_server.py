@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-from fastapi import Body, Depends, Header, Query, WebSocket
+from fastapi import Body, Depends, Header, Path, Query, WebSocket
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
@@ -26,7 +26,7 @@ from clerk_auth import CurrentCaller, CurrentUser, Once, Tx, mine
 from db import envelope
 from infra import storage
 from models import AuthSession, Computer, Control, Event, File, Run, Step, User, Workflow
-from runs import computers, engine, files, workflows
+from runs import computers, engine, files, recording, workflows
 from schemas import (
     ActionRead,
     ComputerCreate,
@@ -40,6 +40,8 @@ from schemas import (
     FileQuery,
     FileRead,
     FileUpdate,
+    FrameQuery,
+    FrameRead,
     Health,
     MeRead,
     MeUpdate,
@@ -51,6 +53,7 @@ from schemas import (
     Preferences,
     PublicConfig,
     Readiness,
+    RecordingRead,
     RefreshRequest,
     Registration,
     Reply,
@@ -375,7 +378,7 @@ async def read_run(user: CurrentUser, id: UUID, query: Annotated[RunWait, Query(
 
 @app.delete("/api/runs/{id}", response_model=Reply[None])
 async def delete_run(tx: Tx, run: MyRun) -> Response:
-    """Its steps and files go with it; one that goes on must be cancelled first."""
+    """Its steps, files and recording go with it; one that goes on must be cancelled first."""
     return await engine.delete_run(tx, run)
 
 
@@ -400,6 +403,29 @@ async def resume_run(tx: Tx, run: MyRun) -> Response:
 @app.get("/api/runs/{id}/steps", response_model=Page[StepRead])
 async def list_steps(user: CurrentUser, id: UUID, query: Annotated[OldestFirstQuery, Query()]) -> Response:
     return await db.page(user, Step, StepRead, query, within=Run, run_id=id)
+
+
+@app.get("/api/runs/{id}/frames", response_model=Page[FrameRead])
+async def list_frames(user: CurrentUser, id: UUID, query: Annotated[FrameQuery, Query()]) -> Response:
+    """The recording's index; with `?seq=` the one frame to show for that event."""
+    return await recording.list_frames(user, id, query)
+
+
+@app.get("/api/runs/{id}/frames/{number}", response_class=Response)
+async def read_frame(
+    user: CurrentUser,
+    id: UUID,
+    number: Annotated[int, Path(ge=1, lt=2**31)],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The picture as JPEG; it never changes."""
+    return await recording.read_frame(user, id, number, if_none_match)
+
+
+@app.get("/api/runs/{id}/recording", response_model=Reply[RecordingRead])
+async def read_recording(user: CurrentUser, run: MyRun) -> Response:
+    """How much of the run is recorded so far."""
+    return envelope(await recording.measure(user, run.id))
 
 
 @app.get("/api/runs/{id}/events", response_model=Page[EventRead])

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
     allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
+    recording: Literal["on", "off"] = Field("on", description="Whether runs keep pictures of what they do.")
+    recording_mb: int = Field(200, ge=1, description="Size at which one run's recording ends, in MiB.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
 
     @property

@@ -14,7 +14,7 @@ from browser.chromium import ComputerClosed
 from infra.bus import Bus
 from infra.vault import Vault
 from models import Computer, ComputerState, Control, Run, RunStatus, Workflow
-from runs import computers, files, workflows
+from runs import computers, files, recording, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, look_at_queue
 from schemas import RunCreate, RunRead
@@ -113,7 +113,7 @@ async def wait(user_id: str, id: UUID, seconds: float) -> None:
 
 
 async def delete_run(tx: db.Tx, run: Run) -> Response:
-    """Delete a run that has ended, with its steps and files. Raises WrongState."""
+    """Delete a run that has ended, with its steps, files and recording. Raises WrongState."""
     run = await tx.one(Run, lock=True, id=run.id)
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
@@ -244,6 +244,7 @@ async def stop() -> None:
     await asyncio.gather(beat, return_exceptions=True)
     for unsubscribe in engine.unsubscribe:
         unsubscribe()
+    await recording.settle()
     _engine = None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -54,7 +54,7 @@ def _place(user_id: str, run_id: UUID | None) -> str:
 async def save(
     user_id: str,
     *,
-    kind: Literal["screenshot", "download", "upload"],
+    kind: Literal["screenshot", "download", "upload", "recording"],
     name: str,
     content_type: str,
     data: bytes | Path | AsyncIterator[bytes],
@@ -62,10 +62,12 @@ async def save(
     run_id: UUID | None = None,
     computer_id: UUID | None = None,
     actor: str = "system",
+    more: Callable[[db.Tx, File], Awaitable[None]] | None = None,
 ) -> File:
     """Store the bytes, then their row with its event; nothing is left behind when either fails.
 
-    Raises TooLarge beyond `limit` bytes, StorageFull, StorageUnavailable, db.Unavailable.
+    `more` writes in the row's transaction. Raises TooLarge beyond `limit` bytes, StorageFull,
+    StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
     key = f"{_place(user_id, run_id)}/{file_id}"
@@ -84,6 +86,8 @@ async def save(
                 run_id=run_id,
                 computer_id=computer_id,
             )
+            if more is not None:
+                await more(tx, file)
             tx.announce("file.created", file, FileRead, run_id=run_id)
     except BaseException:
         await asyncio.shield(_remove(key))
@@ -125,6 +129,11 @@ async def content(user_id: str, id: UUID, range_header: str | None = None) -> Re
     headers["Content-Length"] = str(end - begin)
     chunks = await _store().read(file.storage_key, begin, end)
     return StreamingResponse(chunks, status, headers, file.content_type)
+
+
+async def read_part(file: File, begin: int, end: int) -> bytes:
+    """The bytes from `begin` to before `end`. Raises FileMissing, StorageUnavailable."""
+    return b"".join([chunk async for chunk in await _store().read(file.storage_key, begin, end)])
 
 
 async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
