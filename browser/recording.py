@@ -120,6 +120,8 @@ class Recorder:
 
     async def close(self) -> None:
         """Stop watching, and report the last segment. May be called twice."""
+        if (last := self._screencast.last) is not None:
+            self._on_frame(last)  # it may still have waited for its turn
         self._watch.close()
         self._closed = True
         self._write_on()
