@@ -27,6 +27,7 @@ chaos: .venv/.tools .venv/.chromium
 bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.recording
 
 setup: .venv/.packages .venv/.chromium
 

@@ -20,6 +20,7 @@ from browser.screencast import Frame, Screencast, jpeg_size
 log = structlog.get_logger()
 
 FPS = 2.0
+LOOK_FPS = 10  # while it waits for a change
 SEGMENT_BYTES = 8 * 2**20
 SEGMENT_SECONDS = 10.0
 SEGMENT_FRAMES = 1000
@@ -103,8 +104,11 @@ class Recorder:
         self._began_us = now_us()
         self._look: Image.Image | None = None
         self._alike: deque[bytes] = deque(maxlen=16)
-        # A watch lets frames come a tenth early.
-        self._watch = screencast.watch(self._on_frame, max_fps=fps * 0.9)
+        self._interval = 1 / fps
+        self._seen = 0
+        self._jpeg = b""
+        self._resting: asyncio.TimerHandle | None = None
+        self._look_on()
 
     def tag(self, tag: int | None) -> None:
         """What is captured from now on bears this tag."""
@@ -123,6 +127,8 @@ class Recorder:
         if (last := self._screencast.last) is not None:
             self._on_frame(last)  # it may still have waited for its turn
         self._watch.close()
+        if self._resting is not None:
+            self._resting.cancel()
         self._closed = True
         self._write_on()
         if self._writing is not None:
@@ -130,9 +136,20 @@ class Recorder:
 
     # In the event loop --------------------------------------------------------------------------
 
+    def _look_on(self) -> None:
+        self._watch = self._screencast.watch(self._on_frame, max_fps=LOOK_FPS)
+
     def _on_frame(self, frame: Frame) -> None:
+        if frame.number <= self._seen:
+            return  # a watch begins with the last frame there was
+        moved = frame.jpeg != self._jpeg
+        self._seen, self._jpeg = frame.number, frame.jpeg
         # The first one may have been captured long before it came.
         self._add(frame.jpeg, max(frame.capture_us, self._began_us), frame.css, marked=False)
+        if moved:
+            # While it casts, Chromium copies all that a moving page draws, whoever wants how much of it.
+            self._watch.close()
+            self._resting = asyncio.get_running_loop().call_later(self._interval, self._look_on)
 
     def _add(self, jpeg: bytes, captured_us: int, css: tuple[int, int] | None, *, marked: bool) -> None:
         if self._closed:

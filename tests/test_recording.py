@@ -168,6 +168,43 @@ async def test_a_marked_picture_is_a_frame_and_costs_nothing_where_the_page_stan
     assert kept.pictures()
 
 
+async def test_between_its_frames_a_moving_page_is_not_cast_and_a_still_one_is_watched(
+    computer: Computer, site: Site, tmp_path: Path
+) -> None:
+    await computer.page.goto(site.url("/animated"))
+    recorder = Recorder(computer.screencast, tmp_path, Kept().append, fps=0.5)
+    async for _ in look(10):
+        if recorder._number:
+            break
+    casting = 0
+    async for _ in look(10):
+        casting += computer.screencast.casting
+        if recorder._number == 3:
+            break
+    assert casting < 75  # of about 200 looks
+    await computer.page.goto(site.url("/static"))
+    async for _ in look(10):
+        if recorder._number >= 4 and computer.screencast.casting:
+            break
+    await asyncio.sleep(1)
+    assert computer.screencast.casting
+    await recorder.close()
+
+
+async def test_a_picture_that_comes_late_bears_the_tag_of_its_capture(
+    computer: Computer, tmp_path: Path
+) -> None:
+    kept = Kept()
+    recorder = Recorder(Screencast(), tmp_path, kept.append)
+    recorder.tag(1)
+    jpeg, taken_us = await computer.screenshot(), now_us()
+    recorder.tag(2)
+    recorder.mark(jpeg, taken_us)
+    recorder.mark(jpeg, now_us())
+    await recorder.close()
+    assert [frame.tag for frame in kept.frames] == [1, 2]
+
+
 async def test_segments_end_with_their_time_and_their_size(
     computer: Computer, site: Site, tmp_path: Path
 ) -> None:
@@ -394,11 +431,12 @@ async def test_a_slow_store_holds_a_few_segments_and_a_full_recording_ends(
     assert [frame.number for frame in frames] == list(range(1, recording.MAX_WAITING + 1))
     assert await inside(tmp_path) == []
     monkeypatch.setitem(settings.__dict__, "recording_mb", 0)
+    recorder = Recorder(Screencast(), tmp_path, mine._keep)
+    recorder.mark(jpeg, now_us())
+    await recorder.close()
+    assert len(await frames_of(user, run.id)) == recording.MAX_WAITING + 1
     mine.mark(jpeg, now_us())
     mine.end()
-    await recording.settle()
-    mine.mark(jpeg, now_us())
-    await recording.settle()
     assert len(await frames_of(user, run.id)) == recording.MAX_WAITING + 1
 
 
@@ -430,6 +468,7 @@ async def test_what_a_worker_brings_after_its_successor_is_left_out(user: str) -
             )
             await db.add_frames(tx, run.id, file.id, frames)
 
+    assert abs(await db.clock_lead()) < timedelta(seconds=1)
     await bring(1, 2)
     await bring(3, 5)
     await bring(4, 6)
