@@ -29,6 +29,7 @@ bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.edge
 	$(BIN)/python -m benchmarks.uploads
+	$(BIN)/python -m benchmarks.recording
 
 setup: .venv/.packages .venv/.chromium
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-from fastapi import Body, Depends, Header, Query, Request, WebSocket
+from fastapi import Body, Depends, Header, Path, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy.exc import NoResultFound
 from starlette.requests import ClientDisconnect
@@ -63,7 +63,7 @@ from models import (
     Workflow,
     WorkflowVersion,
 )
-from runs import approvals, computers, engine, files, profiles, schedules, secrets, workflows
+from runs import approvals, computers, engine, files, profiles, recording, schedules, secrets, workflows
 from schemas import (
     FILE_FORM,
     ActionRead,
@@ -93,6 +93,8 @@ from schemas import (
     FileQuery,
     FileRead,
     FileUpdate,
+    FrameQuery,
+    FrameRead,
     Health,
     KeyCreate,
     KeyCreated,
@@ -116,6 +118,7 @@ from schemas import (
     ProfileUpdate,
     PublicConfig,
     Readiness,
+    RecordingRead,
     RefreshRequest,
     Registration,
     Reply,
@@ -168,7 +171,6 @@ from webhooks import clerk, endpoints
 PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exception becomes a status
     clerk.InvalidSignature: Problem(400, "invalid_signature", "The signature is not valid"),
     clerk_auth.NotSignedIn: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
-    db.Erased: Problem(401, "unauthorized", "Sign in again", "The credential is not valid."),
     identity.SessionEnded: Problem(401, "session_ended", "Sign in again"),
     identity.WrongCredentials: Problem(401, "wrong_credentials", "Wrong email or password"),
     ClientDisconnect: Problem(400, "client_disconnected", "The request was cut off", "The sender went away."),
@@ -690,7 +692,7 @@ async def read_run(user: CurrentUser, id: UUID, query: Annotated[RunWait, Query(
 
 @app.delete("/api/runs/{id}", response_model=Reply[None])
 async def delete_run(tx: Tx, run: MyRun) -> Response:
-    """Its steps and files go with it; one that goes on must be cancelled first."""
+    """Its steps, files and recording go with it; one that goes on must be cancelled first."""
     return await engine.delete_run(tx, run)
 
 
@@ -740,6 +742,29 @@ async def guide_run(tx: Tx, run: MyRun, body: MessageCreate) -> Response:
 @app.get("/api/runs/{id}/steps", response_model=Page[StepRead])
 async def list_steps(user: CurrentUser, id: UUID, query: Annotated[OldestFirstQuery, Query()]) -> Response:
     return await db.page(user, Step, StepRead, query, within=Run, run_id=id)
+
+
+@app.get("/api/runs/{id}/frames", response_model=Page[FrameRead])
+async def list_frames(user: CurrentUser, id: UUID, query: Annotated[FrameQuery, Query()]) -> Response:
+    """The recording's index; with `?seq=` the one frame to show for that event."""
+    return await recording.list_frames(user, id, query)
+
+
+@app.get("/api/runs/{id}/frames/{number}", response_class=Response)
+async def read_frame(
+    user: CurrentUser,
+    id: UUID,
+    number: Annotated[int, Path(ge=1, lt=2**31)],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The picture as JPEG; it never changes."""
+    return await recording.read_frame(user, id, number, if_none_match)
+
+
+@app.get("/api/runs/{id}/recording", response_model=Reply[RecordingRead])
+async def read_recording(user: CurrentUser, run: MyRun) -> Response:
+    """How much of the run is recorded so far."""
+    return envelope(await recording.measure(user, run.id))
 
 
 @app.get("/api/runs/{id}/events", response_model=Page[EventRead])

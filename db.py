@@ -77,10 +77,6 @@ class OutOfDate(Exception):
     """The database lacks migrations that this server needs."""
 
 
-class Erased(Exception):
-    """The user was erased for good, whatever credentials are still about."""
-
-
 class InvalidCursor(Exception):
     """The `cursor` of a list was not one that this server gave."""
 
@@ -1109,3 +1105,78 @@ async def run_counts() -> tuple[dict[str, int], float]:
             " from runs group by status"
         )
     return {row["status"]: row["runs"] for row in rows}, max((row["age"] for row in rows), default=0.0)
+
+
+# Recordings ---------------------------------------------------------------------------------------
+
+
+async def clock_lead() -> timedelta:
+    """How far PostgreSQL's clock, which dates events, is ahead of this machine's."""
+    async with _database().lease() as connection:
+        before = datetime.now(UTC)
+        theirs: datetime = await connection.fetchval("select clock_timestamp()")
+        return theirs - before - (datetime.now(UTC) - before) / 2
+
+
+async def add_frames(tx: Tx, run_id: UUID, file_id: UUID, frames: Sequence[Mapping[str, Any]]) -> None:
+    """Append a segment's frames to the run's, each with the newest `seq` of the user's log at its capture.
+
+    `frames` have `captured_at, step, position, length, width, height`. What was captured before the newest
+    frame that is stored comes too late, from a worker that had lost the run, and is left out.
+    """
+    rows = [{"id": uuid7(), **frame} for frame in frames]
+    await tx.connection.execute(
+        """
+        with last as (
+          select number, captured_at from frames where user_id = $1 and run_id = $2
+           order by number desc limit 1)
+        insert into frames (user_id, id, run_id, file_id, number, seq, step, captured_at, position, length,
+                            width, height)
+        select $1, f.id, $2, $3,
+               coalesce((select number from last), 0) + row_number() over (order by f.captured_at),
+               (select e.seq from events e where e.user_id = $1 and e.at <= f.captured_at
+                 order by e.seq desc limit 1),
+               f.step, f.captured_at, f.position, f.length, f.width, f.height
+          from json_to_recordset($4) as f(id uuid, captured_at timestamptz, step integer, position bigint,
+                                          length integer, width integer, height integer)
+         where not exists (select from last where last.captured_at >= f.captured_at)
+        """,
+        tx.user_id,
+        run_id,
+        file_id,
+        orjson.dumps(rows).decode(),
+    )
+
+
+async def frame_before(user_id: str, run_id: UUID, seq: int) -> int | None:
+    """The number of the run's newest frame from before the event `seq`, or else of its first one."""
+    async with as_user(user_id) as tx:
+        number: int | None = await tx.connection.fetchval(
+            """
+            select coalesce(
+              (select number from frames where user_id = $1 and run_id = $2 and seq < $3
+                order by number desc limit 1),
+              (select min(number) from frames where user_id = $1 and run_id = $2))
+            """,
+            user_id,
+            run_id,
+            seq,
+        )
+    return number
+
+
+async def measure_recording(user_id: str, run_id: UUID) -> Mapping[str, Any]:
+    """How much of the run is recorded: `frames, segments, bytes, first_at, last_at`."""
+    async with as_user(user_id) as tx:
+        rows = await tx.connection.fetch(
+            """
+            select count(*) as frames, count(distinct file_id) as segments,
+                   min(captured_at) as first_at, max(captured_at) as last_at,
+                   (select coalesce(sum(size), 0)::bigint from files f where f.user_id = $1 and f.id in (
+                     select file_id from frames where user_id = $1 and run_id = $2)) as bytes
+              from frames where user_id = $1 and run_id = $2
+            """,
+            user_id,
+            run_id,
+        )
+    return dict(rows[0])

@@ -764,6 +764,37 @@ class StepRead(Wire):
     duration_ms: int | None
 
 
+class FrameQuery(OldestFirstQuery):
+    """`after` is the `number` to continue from."""
+
+    after: int | None = Field(None, ge=0, lt=2**31)
+    step: int | None = Field(None, ge=1, lt=2**31, description="Frames captured while this step went on.")
+    seq: int | None = Field(
+        None, ge=1, le=2**62, description="The one frame to show for this event: the newest from before it."
+    )
+
+
+class FrameRead(Wire):
+    id: UUID
+    run_id: UUID
+    number: int = Field(description="Counts up from 1 without gaps, in the order of capture.")
+    seq: int | None = Field(description="Newest event of the user's log at the capture.")
+    step: int | None = Field(description="Number of the step that went on.")
+    captured_at: Instant
+    length: int = Field(description="Bytes of its JPEG.")
+    width: int
+    height: int
+
+
+class RecordingRead(Wire):
+    frames: int
+    segments: int = Field(description="Files of kind `recording` that hold them.")
+    bytes: int
+    first_at: Instant | None
+    last_at: Instant | None
+    duration_ms: int = Field(description="From the first frame to the last.")
+
+
 # Approvals ----------------------------------------------------------------------------------------
 
 

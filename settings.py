@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     max_storage_mb_per_user: int = Field(
         10_240, ge=0, description="All files of one user, in MiB; 0 is no limit."
     )
+    recording: Literal["on", "off"] = Field("on", description="Whether runs keep pictures of what they do.")
+    recording_mb: int = Field(200, ge=1, description="Size at which one run's recording ends, in MiB.")
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
     retention_days: int = Field(
         30,

@@ -147,7 +147,6 @@ async def erase(user_id: str) -> None:
         await tx.call("finish_erasing", user_id, files.place_of(user_id))
         _revoke(tx, user_id)
         tx.hint("removals")
-    db.forget_user(user_id)
     log.info("user_erased", place=files.place_of(user_id))
 
 

@@ -160,7 +160,7 @@ async def _report(client: httpx.AsyncClient, run_id: str, watched: Watched, seco
     seqs = [event["seq"] for event in watched.events]
     require(seqs == list(range(1, len(seqs) + 1)), "the events have a gap")
     logged = (await client.get("/api/events", params={"limit": 200})).json()["data"]
-    require(logged == watched.events[:200], "the log differs from what the socket brought")
+    require(logged[: len(seqs)] == watched.events[: min(len(seqs), 200)], "the log differs from the socket")
     print(f"Events     {len(seqs)}, contiguous from 1 to {seqs[-1]}")
     require(watched.frames, "no live frame came over the socket")
     print(
@@ -180,6 +180,18 @@ async def _keep_screenshots(client: httpx.AsyncClient, run_id: str) -> None:
         path = OUTPUT / file["name"]
         path.write_bytes(content)
         print(f"Screenshot {path.relative_to(ROOT)}, {len(content) / 1024:.0f} KiB")
+
+
+async def _check_recording(client: httpx.AsyncClient, run_id: str) -> None:
+    """Every step has a frame in the recording, whose last segment is stored a moment after the end."""
+    steps = (await client.get(f"/api/runs/{run_id}")).json()["data"]["step_count"]
+    frames: list[dict[str, Any]] = []
+    while not {frame["step"] for frame in frames} >= set(range(1, steps + 1)):
+        await asyncio.sleep(0.1)
+        frames = (await client.get(f"/api/runs/{run_id}/frames", params={"limit": 200})).json()["data"]
+    jpeg = (await client.get(f"/api/runs/{run_id}/frames/{len(frames)}")).raise_for_status().content
+    require(jpeg.startswith(b"\xff\xd8"), "the recording's last frame is no picture")
+    print(f"Recording  {len(frames)} frames, each step has its own")
 
 
 async def _show_isolation(url: str, run_id: str) -> None:
@@ -209,6 +221,7 @@ async def main() -> int:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await _keep_screenshots(client, run_id)
+        await _check_recording(client, run_id)
         await _show_isolation(url, run_id)
     return 0
 

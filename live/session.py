@@ -295,7 +295,7 @@ class Session:
         problem = None if task.cancelled() else task.exception()
         if isinstance(problem, Ended):
             self.end(problem.ending)
-        elif isinstance(problem, clerk_auth.NotSignedIn | db.Erased):
+        elif isinstance(problem, clerk_auth.NotSignedIn):
             self.end(endings.REFUSED)
         elif isinstance(problem, identity.AccountDisabled):
             self.end(endings.DISABLED)

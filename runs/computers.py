@@ -158,6 +158,11 @@ class Held:
         return _service().browsers.files / "uploads" / str(self.id)
 
     @property
+    def recordings(self) -> Path:
+        """Where segments of recordings wait to be stored."""
+        return _service().browsers.files / "recordings"
+
+    @property
     def run_id(self) -> UUID | None:
         return self.driver.run_id if self.driver else None
 

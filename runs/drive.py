@@ -20,12 +20,14 @@ from sqlalchemy.exc import NoResultFound
 
 import db
 from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
+from browser.recording import now_us
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
 from runs import approvals, computers, files, profiles, usage, workflows
 from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
+from runs.recording import Recording
 from runs.replay import Attempt, StepFailed, filled
 from runs.workflows import DAY, Flow, WaitingStep
 from schemas import RunRead, StepRead
@@ -84,6 +86,7 @@ class Drive:
         self.task: asyncio.Task[None]
         self._vault = vault
         self._held: Held | None = None
+        self._recording: Recording | None = None
         self._main: Page | None = None
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
@@ -157,6 +160,8 @@ class Drive:
             if not self._lost:
                 await self._let_go("handed_over")
         finally:
+            if self._recording is not None:
+                self._recording.end()
             if self._held is not None:
                 await computers.leave(self._held, reason)
             await asyncio.gather(*self._left_behind, return_exceptions=True)
@@ -260,9 +265,14 @@ class Drive:
                 held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._done > 0
             self._held = held
+            self._record(held)
             self._landed_at = checkpoint.get("landed_at", 0)
         await self._count_navigations()
         await self._write(computer_id=self._held.id)
+
+    def _record(self, held: Held) -> None:
+        if settings.recording == "on" and held.browser is not None:
+            self._recording = Recording(self.run, held.id, held.browser.screencast, held.recordings)
 
     async def _refuse_closed(self, computer_id: UUID) -> None:
         async with db.as_user(self.run.user_id) as tx:
@@ -340,6 +350,7 @@ class Drive:
 
         await self._write(finish, **counts, **checkpoint, **halt)
         self._step, self._question, self._acted = None, None, False
+        self._tag_frames(None)
         if halt:
             self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
 
@@ -371,7 +382,12 @@ class Drive:
             written[:] = [row]
 
         await self._write(write)
+        self._tag_frames(number)
         return written[0]
+
+    def _tag_frames(self, number: int | None) -> None:
+        if self._recording is not None:
+            self._recording.at_step(number)
 
     def _attempt(self, flow: Flow, raw: dict[str, Any]) -> Attempt:
         return Attempt(self._computer.computer, flow, raw, self._scope, self._save, self._main)
@@ -717,13 +733,15 @@ class Drive:
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""
 
-        async def take() -> bytes:
+        async def take() -> tuple[int, bytes]:
             await self._computer.computer.refresh_tabs()
-            return await self._computer.computer.screenshot()
+            return now_us(), await self._computer.computer.screenshot()
 
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                jpeg = await self._race(take())
+                captured_us, jpeg = await self._race(take())
+            if self._recording is not None:
+                self._recording.mark(jpeg, captured_us)
             return UUID(
                 await self._save(f"step-{self._step.number if self._step else 0}.jpg", jpeg, "image/jpeg")
             )

@@ -29,7 +29,7 @@ from models import (
     Workflow,
     uuid7,
 )
-from runs import approvals, computers, usage, workflows
+from runs import approvals, computers, recording, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
 from runs.parameters import Invalid, Problem
@@ -279,7 +279,7 @@ async def wait(user_id: str, id: UUID, seconds: float) -> None:
 
 
 async def delete_run(tx: db.Tx, run: Run) -> Response:
-    """Delete a run that has ended, with its steps and files. Raises WrongState."""
+    """Delete a run that has ended, with its steps, files and recording. Raises WrongState."""
     run = await tx.one(Run, lock=True, id=run.id)
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
@@ -412,6 +412,7 @@ async def stop() -> None:
     await asyncio.gather(beat, return_exceptions=True)
     for unsubscribe in engine.unsubscribe:
         unsubscribe()
+    await recording.settle()
     _engine = None
 
 

@@ -8,7 +8,7 @@ import re
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,7 +145,7 @@ async def _discard(user_id: str, file_id: UUID, key: str) -> None:
 async def save(
     user_id: str,
     *,
-    kind: Literal["screenshot", "download", "upload"],
+    kind: Literal["screenshot", "download", "upload", "recording"],
     name: str,
     data: bytes | Path | AsyncIterator[bytes],
     limit: int,
@@ -153,11 +153,12 @@ async def save(
     run_id: UUID | None = None,
     computer_id: UUID | None = None,
     actor: str = "system",
+    more: Callable[[db.Tx, File], Awaitable[None]] | None = None,
 ) -> File:
     """Store the bytes, then their row with its event; nothing is left behind when either fails.
 
-    Without a `content_type` the bytes tell it. Raises TooLarge beyond `limit` bytes, QuotaExceeded,
-    StorageFull, StorageUnavailable, db.Unavailable.
+    Without a `content_type` the bytes tell it; `more` writes in the row's transaction. Raises TooLarge
+    beyond `limit` bytes, QuotaExceeded, StorageFull, StorageUnavailable, db.Unavailable.
     """
     file_id = uuid7()
     key = f"{place_of(user_id)}/{run_id or 'files'}/{file_id}"
@@ -179,6 +180,8 @@ async def save(
             run_id=run_id,
             computer_id=computer_id,
         )
+        if more is not None:
+            await more(tx, file)
         tx.announce("file.created", file, FileRead, run_id=run_id)
     return file
 
@@ -372,6 +375,11 @@ def _keys() -> Vault:
 
 
 # To and from browsers, and away -----------------------------------------------------------------
+
+
+async def read_part(file: File, begin: int, end: int) -> bytes:
+    """The bytes from `begin` to before `end`. Raises FileMissing, StorageUnavailable."""
+    return b"".join([chunk async for chunk in await _store().read(file.storage_key, begin, end)])
 
 
 async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:

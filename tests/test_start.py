@@ -170,7 +170,7 @@ async def test_a_worker_process_runs_what_the_web_process_queues(web_and_worker:
         ended = await client.get(f"/api/runs/{run['id']}", params={"wait": 30})
         assert ended.json()["data"]["status"] == "succeeded", ended.text
         events = (await client.get("/api/events", params={"run_id": run["id"]})).json()["data"]
-        assert events[-1]["kind"] in ("run.succeeded", "computer.closed")
+        assert events[-1]["kind"] in ("run.succeeded", "computer.closed", "file.created")
         computer = await make.computer(client)
         reply = await client.get(f"/api/computers/{computer['id']}/screenshot")
         assert (reply.status_code, reply.json()["code"]) == (503, "needs_redis")

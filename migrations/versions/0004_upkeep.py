@@ -23,26 +23,13 @@ def upgrade() -> None:
             op.create_index(
                 op.f(f"{table}_user_id_{column}_ix"), table, ["user_id", column], postgresql_where=where
             )
-    for made in (IS_ERASED, BEGIN_ERASING, LEASES, ERASE_SOME, FINISH_ERASING, ERASING):
+    for made in (BEGIN_ERASING, LEASES, ERASE_SOME, FINISH_ERASING, ERASING):
         op.execute(made)
     for made in (DUE_REMOVALS, FORGET_REMOVALS, REVISIT_ERASED, USERS_AFTER, RETIRE, TIDY):
         op.execute(made)
 
 
 # Erasing a user -------------------------------------------------------------------------------------
-
-IS_ERASED = """
-create function is_erased(owner text) returns boolean language plpgsql as $$
-declare
-  before text := coalesce(current_setting('app.system', true), '');
-  found_one boolean;
-begin
-  perform set_config('app.system', 'on', true);
-  found_one := exists (select from erased_users where id = encode(sha256(convert_to(owner, 'UTF8')), 'hex'));
-  perform set_config('app.system', before, true);
-  return found_one;
-end $$
-"""
 
 # From here on nobody signs in as this user, and nothing of the user's begins.
 BEGIN_ERASING = """
@@ -223,7 +210,7 @@ end $$
 def downgrade() -> None:
     for function in ("tidy", "retire", "users_after", "revisit_erased", "forget_removals", "due_removals"):
         op.execute(f"drop function {function}")
-    for function in ("erasing", "finish_erasing", "erase_some", "leases_of", "begin_erasing", "is_erased"):
+    for function in ("erasing", "finish_erasing", "erase_some", "leases_of", "begin_erasing"):
         op.execute(f"drop function {function}")
     for table, columns in INDEXES.items():
         for column in columns:
