@@ -1,66 +1,61 @@
 """A credential becomes a user: a token is verified strictly, by the keys and rules of exactly one issuer."""
 
-import asyncio
 import base64
 import hashlib
-import json
-import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, Literal, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 import httpx
 import structlog
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
-from jwt import PyJWK, PyJWTError
-from jwt.algorithms import RSAAlgorithm
+from jwt import PyJWK
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 import db
 import identity
+from jwks import (
+    Keys,
+    KeySet,
+    KeysUnavailable,
+    NotSignedIn,
+    PemKeys,
+    SignedToken,
+    check_signature,
+    claim,
+    json_object,
+    read_token,
+    require,
+    usable_keys,
+)
 from models import Base
 from settings import Settings
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-TOKEN_CHARS = 8192
+__all__ = (  # whoever knocks need not know where these live
+    "KeySet",
+    "KeysUnavailable",
+    "NotSignedIn",
+    "SignedToken",
+    "check_signature",
+    "read_token",
+    "usable_keys",
+)
 CLOCK_SKEW = 5  # seconds
 LIFETIME = 3600  # seconds, the longest a token may live
 CACHED_TOKENS = 10_000
 
-JWKS_BYTES = 256 * 1024
-JWKS_KEYS = 16
-JWKS_FRESH = 300  # seconds; a refresh begins in the background after 80 % of them
-JWKS_STALE = 3600  # seconds keys outlive the issuer's absence, so the longest a withdrawn key may be used
-JWKS_UNKNOWN = 30  # seconds between refetches for keys nobody knows
-JWKS_ABSENT = 256  # names of keys remembered as unknown to the issuer
-
-
-class NotSignedIn(Exception):
-    """The credential is refused. Every refusal gets the same 401; the reason is for the log alone."""
-
 
 class BadIdempotencyKey(Exception):
     """The `Idempotency-Key` of a request is not one."""
-
-
-class KeysUnavailable(Exception):
-    """The issuer's keys cannot be had, so nobody can be judged: 503, again in `retry_after` seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("The sign-in service cannot be reached. Try again in a moment.")
-        self.retry_after = max(1, math.ceil(retry_after))
 
 
 class Misconfigured(Exception):
@@ -99,265 +94,9 @@ class Caller:
     image_url: str | None = None
 
 
-# Tokens ---------------------------------------------------------------------------------------
-
-_COMPACT = re.compile(r"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{40,1024})")
-_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_KID = re.compile(r"[\x20-\x7e]{1,128}")
-_TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
-_REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "b64", "crit", "zip", "enc", "p2c"})
-
-
-class SignedToken(NamedTuple):
-    """The parts of a compact JWS (RFC 7515 §3.1), decoded, nothing verified."""
-
-    header: dict[str, Any]
-    payload: bytes
-    signed: bytes
-    signature: bytes
-
-
-def strict_bearer(headers: Headers) -> str:
-    """The token of the one `Authorization: Bearer` header (RFC 6750 §2.1); anything else is `NotSignedIn`."""
-    values = headers.getlist("authorization")
-    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
-    if match is None:
-        raise NotSignedIn("not exactly one bearer token")
-    return match[1]
-
-
-def read_token(token: str) -> SignedToken:
-    """Take a token apart; raises `NotSignedIn` for any form or header that RFC 8725 teaches to distrust."""
-    match = _COMPACT.fullmatch(token) if len(token) <= TOKEN_CHARS else None
-    if match is None:
-        raise NotSignedIn("not a compact token")
-    try:
-        encoded, payload, signature = (_base64url(part) for part in match.groups())
-        header = json_object(encoded)
-    except (ValueError, RecursionError) as error:
-        raise NotSignedIn("malformed token") from error
-    _require(not _REFUSED_HEADERS & header.keys(), "header parameter refused")
-    _require(header.get("typ", "JWT") == "JWT", "not of type JWT")
-    _require("kid" not in header or _KID.fullmatch(_claim(header, "kid", str)), "malformed kid")
-    _require(_claim(header, "alg", str), "no algorithm")
-    return SignedToken(header, payload, token.rpartition(".")[0].encode(), signature)
-
-
-def check_signature(token: SignedToken, key: PyJWK) -> None:
-    """Raise `NotSignedIn` unless `key` made the signature, by the algorithm bound to it (RFC 8725 §3.1)."""
-    _require(key.algorithm_name == token.header["alg"], "algorithm is not the key's")
-    _require(key.Algorithm.verify(token.signed, key.key, token.signature), "bad signature")
-
-
-def _base64url(text: str) -> bytes:
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
-        raise ValueError("not canonical base64url")
-    return data
-
-
-def json_object(data: bytes) -> dict[str, Any]:
-    """Parse UTF-8 JSON with unique names and finite numbers; raises `ValueError` or `RecursionError`."""
-    value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) != len(pairs):
-        raise ValueError("duplicate name")
-    return names
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Keys -----------------------------------------------------------------------------------------
-
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_ALGORITHMS = {  # by kty and crv; a key that names no algorithm has the first
-    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    ("EC", "P-256"): ("ES256",),
-    ("EC", "P-384"): ("ES384",),
-    ("EC", "P-521"): ("ES512",),
-    ("OKP", "Ed25519"): ("EdDSA",),
-}
-
-
-class Keys(Protocol):
-    """Where a verifier finds the key that a token names."""
-
-    async def find(self, kid: str | None) -> PyJWK:
-        """Raises `NotSignedIn` when there is no such key, `KeysUnavailable` when nobody can tell."""
-
-
-def usable_keys(document: dict[str, Any]) -> dict[str, PyJWK]:
-    """The public signature keys of a JWKS (RFC 7517), by name; raises `ValueError` when it is none.
-
-    Left out: keys without or with the same name, symmetric and private ones, other uses, RSA outside 2048 to
-    8192 bits or with an exponent other than 65537, and algorithms that do not fit the key.
-    """
-    jwks = document.get("keys")
-    if not isinstance(jwks, list) or len(jwks) > JWKS_KEYS or not all(isinstance(jwk, dict) for jwk in jwks):
-        raise ValueError("not a set of keys")
-    kids = [jwk.get("kid") for jwk in jwks]
-    keys = (
-        (jwk["kid"], _public_key(jwk)) for jwk in jwks if kids.count(jwk.get("kid")) == 1 and "kid" in jwk
-    )
-    return {kid: key for kid, key in keys if key is not None}
-
-
-def _public_key(jwk: dict[str, Any]) -> PyJWK | None:
-    if _PRIVATE & jwk.keys():
-        log.error("jwks_publishes_private_key")
-        return None
-    try:
-        algorithms = _ALGORITHMS[jwk["kty"], jwk.get("crv")]
-        algorithm = jwk.get("alg", algorithms[0])
-        fits = (
-            algorithm in algorithms
-            and jwk.get("use", "sig") == "sig"
-            and "verify" in jwk.get("key_ops", ["verify"])
-        )
-        if not fits or not _KID.fullmatch(jwk["kid"]):
-            return None
-        key = PyJWK(jwk, algorithm)
-    except (PyJWTError, UnsupportedAlgorithm, KeyError, TypeError, ValueError):
-        return None
-    if isinstance(key.key, RSAPublicKey):
-        sound = 2048 <= key.key.key_size <= 8192 and key.key.public_numbers().e == 65537
-        return key if sound else None
-    return key
-
-
-class PemKeys:
-    """One RSA public key in PEM (Clerk's JWT key): no network. Its line ends may be `\\n`, or lost."""
-
-    def __init__(self, pem: str) -> None:
-        body = re.sub(r"-----(BEGIN|END) PUBLIC KEY-----|\\n|\s", "", pem)
-        try:
-            key = load_der_public_key(base64.b64decode(body, validate=True))
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
-        jwk = RSAAlgorithm.to_jwk(key, as_dict=True) | {"kid": "pem"} if isinstance(key, RSAPublicKey) else {}
-        found = _public_key(jwk)
-        if found is None:
-            raise Misconfigured("CLERK_JWT_KEY is not an RSA public key of at least 2048 bits in PEM format.")
-        self._key = found
-
-    async def find(self, kid: str | None) -> PyJWK:  # noqa: ARG002 - one key has no need of a name
-        return self._key
-
-
-class EmbeddedKeys:
-    """The keys of the embedded issuer, asked of the issuer itself."""
-
-    async def find(self, kid: str | None) -> PyJWK:
-        key = usable_keys({"keys": await identity.public_keys()}).get(kid or "")
-        if key is None:
-            raise NotSignedIn("unknown key")
-        return key
-
-
-class KeySet:
-    """An issuer's JWKS, fetched when needed, shared by everyone who waits, and kept while the issuer is away.
-
-    Keys are used for `JWKS_FRESH` seconds, up to `JWKS_STALE` while refreshing them fails. Only a complete
-    answer with a usable key replaces them. Unknown keys cause at most one fetch per `JWKS_UNKNOWN` seconds.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client = httpx.AsyncClient(
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(3, connect=2),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        )
-        self._keys: dict[str, PyJWK] = {}
-        self._absent: OrderedDict[str, None] = OrderedDict()
-        self._loaded_at = self._retry_at = self._asked_at = -math.inf  # monotonic seconds
-        self._failures = 0
-        self._loading: asyncio.Task[None] | None = None
-
-    async def find(self, kid: str | None) -> PyJWK:
-        if kid is None:
-            raise NotSignedIn("key not named")
-        now = time.monotonic()
-        age = now - self._loaded_at
-        if age >= JWKS_STALE or (age >= JWKS_FRESH and not self._failures):
-            await self._refreshed()
-        elif age >= 0.8 * JWKS_FRESH:
-            self.refresh()
-        if now - self._loaded_at >= JWKS_STALE:
-            raise KeysUnavailable(self._retry_at - time.monotonic())
-        if kid not in self._keys and self._loaded_at < now:
-            await self._ask_for(kid, now)
-        if kid not in self._keys:
-            raise NotSignedIn("unknown key")
-        return self._keys[kid]
-
-    def refresh(self) -> None:
-        """Begin to load the keys, unless that is under way or failed a moment ago."""
-        if self._loading is None and time.monotonic() >= self._retry_at:
-            self._loading = asyncio.create_task(self._load())
-
-    async def close(self) -> None:
-        """Stop loading and let go of the connection."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
-        await self._client.aclose()
-
-    async def _refreshed(self) -> None:
-        self.refresh()
-        if self._loading is not None:
-            await asyncio.shield(self._loading)  # a caller who leaves takes nobody's answer away
-
-    async def _ask_for(self, kid: str, now: float) -> None:
-        if self._loading is None:
-            if kid in self._absent or now - self._asked_at < JWKS_UNKNOWN:
-                return
-            self._asked_at = now
-        await self._refreshed()
-        if kid not in self._keys and self._loaded_at >= now:
-            self._absent[kid] = None
-            if len(self._absent) > JWKS_ABSENT:
-                self._absent.popitem(last=False)
-
-    async def _load(self) -> None:
-        try:
-            keys = usable_keys(json_object(await self._download()))
-            if not keys:
-                raise ValueError("no usable key")
-        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            self._failures += 1
-            self._retry_at = time.monotonic() + 2 ** min(self._failures, 5)
-            log.warning("jwks_refresh_failed", url=self.url, failures=self._failures, error=repr(error)[:200])
-        else:
-            self._keys, self._failures, self._loaded_at = keys, 0, time.monotonic()
-            log.info("jwks_refreshed", url=self.url, keys=len(keys))
-        finally:
-            self._loading = None
-
-    async def _download(self) -> bytes:
-        body = bytearray()
-        async with asyncio.timeout(5), self._client.stream("GET", self.url) as response:
-            if response.status_code != 200:
-                raise ValueError(f"status {response.status_code}")
-            async for chunk in response.aiter_raw():  # raw: a compressed answer is never unpacked
-                body += chunk
-                if len(body) > JWKS_BYTES:
-                    raise ValueError("too large")
-        return bytes(body)
-
-
 # Claims ---------------------------------------------------------------------------------------
 
+_TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
 _MACHINE_CATEGORIES = ("cl_B7d4PD222AAA", "cl_B7d4PD333AAA")  # Clerk's JWT templates and M2M tokens
 
 
@@ -379,20 +118,20 @@ class Verifier:
 
     async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
         """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
-        _require(token.header["alg"] in self.algorithms, "algorithm refused")
+        require(token.header["alg"] in self.algorithms, "algorithm refused")
         check_signature(token, await self.keys.find(token.header.get("kid")))
-        _require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
-        _require("v" not in claims or _claim(claims, "v", int) == 2, "unknown token version")
-        _require(claims.get("sts", "active") == "active", "session is not active")
-        _require("aud" not in claims, "meant for another audience")
-        _require(not self.parties or _claim(claims, "azp", str) in self.parties, "azp is not authorized")
+        require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
+        require("v" not in claims or claim(claims, "v", int) == 2, "unknown token version")
+        require(claims.get("sts", "active") == "active", "session is not active")
+        require("aud" not in claims, "meant for another audience")
+        require(not self.parties or claim(claims, "azp", str) in self.parties, "azp is not authorized")
         issued_at, expires_at = _lifetime(claims)
-        subject, session_id = _claim(claims, "sub", str), _claim(claims, "sid", str)
-        _require(self.subject.fullmatch(subject), "malformed sub")
-        _require(self.session.fullmatch(session_id), "malformed sid")
-        impersonator = _text(_claim(claims, "act", dict).get("sub"))
-        _require(impersonator or claims.get("act") is None, "malformed act")
-        metadata = _claim(claims, "public_metadata", dict)
+        subject, session_id = claim(claims, "sub", str), claim(claims, "sid", str)
+        require(self.subject.fullmatch(subject), "malformed sub")
+        require(self.session.fullmatch(session_id), "malformed sid")
+        impersonator = _text(claim(claims, "act", dict).get("sub"))
+        require(impersonator or claims.get("act") is None, "malformed act")
+        metadata = claim(claims, "public_metadata", dict)
         return Caller(
             user_id=f"{self.name}|{subject}" if self.name else subject,
             session_id=session_id,
@@ -407,54 +146,40 @@ class Verifier:
         )
 
 
-def _require(fact: object, reason: str) -> None:
-    if not fact:
-        raise NotSignedIn(reason)
-
-
-def _claim(claims: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    value = claims.get(name)
-    if value is None:
-        return kind()
-    if type(value) is not kind:
-        raise NotSignedIn(f"malformed {name}")
-    return value
-
-
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
 
 
 def _lifetime(claims: Mapping[str, Any]) -> tuple[int, int]:
     now = time.time()
-    issued_at, expires_at = _claim(claims, "iat", int), _claim(claims, "exp", int)
-    not_before = _claim(claims, "nbf", int) if "nbf" in claims else issued_at
+    issued_at, expires_at = claim(claims, "iat", int), claim(claims, "exp", int)
+    not_before = claim(claims, "nbf", int) if "nbf" in claims else issued_at
     begins_at = max(issued_at, not_before)
-    _require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
-    _require(expires_at - issued_at <= LIFETIME, "lives too long")
-    _require(begins_at <= now + CLOCK_SKEW, "not valid yet")
-    _require(now < expires_at + CLOCK_SKEW, "expired")
+    require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
+    require(expires_at - issued_at <= LIFETIME, "lives too long")
+    require(begins_at <= now + CLOCK_SKEW, "not valid yet")
+    require(now < expires_at + CLOCK_SKEW, "expired")
     return issued_at, expires_at
 
 
 def _organization(claims: Mapping[str, Any]) -> Organization | None:
     if "v" in claims:
-        o = _claim(claims, "o", dict)
-        found, slug, role = (_claim(o, name, str) for name in ("id", "slg", "rol"))
+        o = claim(claims, "o", dict)
+        found, slug, role = (claim(o, name, str) for name in ("id", "slg", "rol"))
         role = role and f"org:{role}"
-        names, bitmaps = _claim(o, "per", str), _claim(o, "fpm", str)
-        permissions = _permissions(_claim(claims, "fea", str), names, bitmaps)
+        names, bitmaps = claim(o, "per", str), claim(o, "fpm", str)
+        permissions = _permissions(claim(claims, "fea", str), names, bitmaps)
     else:
-        found, slug, role = (_claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
-        permissions = _claim(claims, "org_permissions", list)
+        found, slug, role = (claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
+        permissions = claim(claims, "org_permissions", list)
     texts = (found, slug, role, *permissions)
-    _require(all(text == "" or _text(text) for text in texts), "malformed organization")
+    require(all(text == "" or _text(text) for text in texts), "malformed organization")
     return Organization(found, slug, role, frozenset(permissions)) if found else None
 
 
 def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
     """Clerk's compact form: a number for each organization feature, whose lowest bit is the first name's."""
-    _require(re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", bitmaps), "malformed permissions")
+    require(re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", bitmaps), "malformed permissions")
     scoped = (feature.partition(":") for feature in features.split(","))
     owned = (feature for scope, _, feature in scoped if "o" in scope)
     return [
@@ -472,10 +197,21 @@ _CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HOST = re.compile(rb"[a-z0-9.-]{1,253}(:[0-9]{1,5})?\$")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
 
 _verifiers: dict[str, Verifier] = {}
 _verified: OrderedDict[bytes, Caller] = OrderedDict()
 _revoked: dict[str, float] = {}  # session id or `user:<id>` -> Unix seconds
+
+
+class EmbeddedKeys:
+    """The keys of the embedded issuer, asked of the issuer itself."""
+
+    async def find(self, kid: str | None) -> PyJWK:
+        key = usable_keys({"keys": await identity.public_keys()}).get(kid or "")
+        if key is None:
+            raise NotSignedIn("unknown key")
+        return key
 
 
 def configure(settings: Settings) -> None:
@@ -485,7 +221,7 @@ def configure(settings: Settings) -> None:
         pem = settings.clerk_jwt_key
         verifier = Verifier(
             issuer=issuer,
-            keys=PemKeys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
+            keys=_pem_keys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
             algorithms=frozenset({"RS256"}),
             subject=_CLERK_SUBJECT,
             session=_CLERK_SESSION,
@@ -536,6 +272,13 @@ def _publishable_issuer(key: str) -> str:
     return f"https://{host[:-1].decode()}"
 
 
+def _pem_keys(pem: str) -> PemKeys:
+    try:
+        return PemKeys(pem)
+    except ValueError as error:
+        raise Misconfigured(f"CLERK_JWT_KEY is {error}.") from error
+
+
 def _safe_url(name: str, url: str) -> str:
     try:
         parts = httpx.URL(url)
@@ -559,6 +302,15 @@ async def close() -> None:
     for verifier in _verifiers.values():
         if isinstance(verifier.keys, KeySet):
             await verifier.keys.close()
+
+
+def strict_bearer(headers: Headers) -> str:
+    """The token of the one `Authorization: Bearer` header (RFC 6750 §2.1); anything else is `NotSignedIn`."""
+    values = headers.getlist("authorization")
+    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        raise NotSignedIn("not exactly one bearer token")
+    return match[1]
 
 
 async def verify(token: str) -> Caller:
@@ -627,6 +379,7 @@ def on_revoked(payload: bytes) -> None:
 M = TypeVar("M", bound=Base)
 P = ParamSpec("P")
 
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 _SCHEME = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A session token of the issuer.")
 

@@ -19,7 +19,7 @@ TREE = ast.parse(SOURCE)
 
 # DESIGN's order: a file may import only what stands before it.
 ORDER = (
-    "settings", "models", "schemas", "infra", "db", "identity", "clerk_auth", "browser", "runs",
+    "settings", "models", "schemas", "infra", "db", "identity", "jwks", "clerk_auth", "browser", "runs",
     "webhooks", "process", "live", "api", "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
