@@ -23,10 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import clerk_auth
 import db
-import identity
 import live
 import process
-from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
+from schemas import MAX_NESTING, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
 log = structlog.get_logger()
@@ -391,12 +390,7 @@ def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str,
 
 def public_config() -> PublicConfig:
     """What `GET /api/config` tells."""
-    clerk = bool(clerk_auth.clerk_issuer(settings))
-    auth = AuthConfig(
-        mode="clerk" if clerk else "embedded",
-        publishable_key=settings.clerk_publishable_key or None,
-        registration=not clerk and identity.registration_open(),
-    )
+    auth = clerk_auth.public_config(settings)
     return PublicConfig(
         version=VERSION, auth=auth, max_upload_mb=settings.max_upload_mb, socket_protocol="cua.v1"
     )

@@ -2,15 +2,16 @@
 
 import base64
 import hashlib
+import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
-import httpx
 import structlog
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
@@ -30,12 +31,14 @@ from jwks import (
     SignedToken,
     check_signature,
     claim,
+    is_safe_url,
     json_object,
     read_token,
     require,
     usable_keys,
 )
 from models import Base
+from schemas import AuthConfig, AuthMode, IssuerRead
 from settings import Settings
 
 log = structlog.get_logger()
@@ -49,9 +52,12 @@ __all__ = (  # whoever knocks need not know where these live
     "read_token",
     "usable_keys",
 )
+
 CLOCK_SKEW = 5  # seconds
 LIFETIME = 3600  # seconds, the longest a token may live
+LONG_LIFETIME = 86400  # the same at issuers whose tokens are no sessions of ours
 CACHED_TOKENS = 10_000
+VERIFIED_FRESH = 300  # seconds after which a token is verified again, so that a withdrawn key is found out
 
 
 class BadIdempotencyKey(Exception):
@@ -78,7 +84,9 @@ class Caller:
 
     `user_id` is Clerk's `sub` as it is, `<issuer name>|<sub>` for other issuers. `issued_at` and `expires_at`
     are Unix seconds. `impersonator` is who acts as the user (RFC 8693 `act`). `email`, `name` and `image_url`
-    are there when the token carries them as custom claims; nothing says that the address was verified.
+    are there when the token carries them, and prove nothing. `verified_email` is an address in lower case
+    that the issuer vouches for: never Clerk, where it would be a custom claim, nor Supabase, whose only word
+    on it is in the metadata that users write.
     """
 
     user_id: str
@@ -92,20 +100,112 @@ class Caller:
     email: str | None = None
     name: str | None = None
     image_url: str | None = None
+    verified_email: str | None = None
 
 
 # Claims ---------------------------------------------------------------------------------------
 
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
+_EMAIL = re.compile(r"[\x21-\x3f\x41-\x7e]{1,64}@[\x21-\x3f\x41-\x7e]{1,189}")
 _MACHINE_CATEGORIES = ("cl_B7d4PD222AAA", "cl_B7d4PD333AAA")  # Clerk's JWT templates and M2M tokens
+# Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), security events (RFC 8417), and tokens that
+# need a proof beside them (RFC 7800): none of them is an access token that its bearer may use.
+_NO_ACCESS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events", "cnf"})
+
+
+class Rules(Protocol):
+    """What one kind of issuer means by its claims, whose signature has been verified."""
+
+    def __call__(
+        self, verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any], /
+    ) -> Caller:
+        """The caller that the claims speak for; raises `NotSignedIn`."""
+
+
+def clerk_session(verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """Clerk's session tokens: https://clerk.com/docs/guides/sessions/session-tokens"""
+    require(header.get("typ", "JWT") == "JWT", "not a session token")
+    require(header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
+    require("v" not in claims or claim(claims, "v", int) == 2, "unknown token version")
+    require(claims.get("sts", "active") == "active", "session is not active")
+    require("aud" not in claims, "meant for another audience")
+    require(not verifier.parties or claim(claims, "azp", str) in verifier.parties, "azp is not authorized")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime)
+    metadata = claim(claims, "public_metadata", dict)
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=_session_id(verifier, claims, "sid"),
+        issued_at=issued_at,
+        expires_at=expires_at,
+        role="admin" if metadata.get("role") == "admin" else "user",
+        impersonator=_impersonator(claims),
+        organization=_organization(claims),
+        email=_text(claims.get("email")),
+        name=_text(claims.get("name")),
+        image_url=_text(claims.get("image_url")),
+    )
+
+
+def embedded_session(verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """The embedded issuer's access tokens, which are as Clerk's, and name an address once it is proven."""
+    return replace(clerk_session(verifier, header, claims), verified_email=_verified_email(claims))
+
+
+def supabase_session(
+    verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any], *, anonymous: bool = False
+) -> Caller:
+    """Supabase's access tokens of people: https://supabase.com/docs/guides/auth/jwt-fields
+
+    Not its API keys, ID tokens, or what its users gave to other applications; those without an account only
+    where `anonymous` says so. `user_metadata` is written by the users themselves, so it only describes them.
+    """
+    require(header.get("typ", "JWT") == "JWT", "not an access token")
+    require(claims.get("role") == "authenticated", "not a signed-in person's role")
+    require(_audiences(claims) & verifier.parties, "meant for another audience")
+    require(not claims.get("client_id"), "given to another application")
+    require(anonymous or not claim(claims, "is_anonymous", bool), "anonymous")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime, decimal=True)
+    admin = claim(claims, "app_metadata", dict).get("role") == "admin"
+    profile = claim(claims, "user_metadata", dict)
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=_session_id(verifier, claims, "session_id"),
+        issued_at=issued_at,
+        expires_at=expires_at,
+        role="admin" if admin else "user",
+        email=_text(claims.get("email")),
+        name=_text(profile.get("full_name")) or _text(profile.get("name")),
+        image_url=_text(profile.get("avatar_url")),
+    )
+
+
+def oidc_access(verifier: "Verifier", _header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """Access tokens of an OpenID provider (RFC 9068, and those of before it); `token_use` is Cognito's word
+    and `typ` among the claims Keycloak's. Nobody is an administrator by what they say.
+    """
+    kinds = claims.get("token_use", "access"), claims.get("typ", "Bearer")
+    require(not _NO_ACCESS & claims.keys() and kinds == ("access", "Bearer"), "not an access token")
+    require(_audiences(claims) & verifier.parties, "meant for another audience")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime, decimal=True)
+    session = _session_id(verifier, claims, "sid") if "sid" in claims else None
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=session and f"{verifier.name}|{session}",
+        issued_at=issued_at,
+        expires_at=expires_at,
+        impersonator=_impersonator(claims),
+        email=_text(claims.get("email")),
+        name=_text(claims.get("name")),
+        image_url=_text(claims.get("picture")),
+        verified_email=_verified_email(claims),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
     """The keys and rules of one issuer; `issuer` is compared with `iss` exactly, `name` keeps its ids apart.
 
-    The rules are those of Clerk's session tokens, which the embedded issuer follows:
-    https://clerk.com/docs/guides/sessions/session-tokens
+    `parties` are whom tokens must be made for: `azp` at Clerk, where none means any, `aud` elsewhere.
     """
 
     issuer: str
@@ -115,51 +215,70 @@ class Verifier:
     session: re.Pattern[str]
     name: str = ""
     parties: frozenset[str] = frozenset()
+    rules: Rules = clerk_session
+    lifetime: int = LIFETIME
 
     async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
         """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
         require(token.header["alg"] in self.algorithms, "algorithm refused")
         check_signature(token, await self.keys.find(token.header.get("kid")))
-        require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
-        require("v" not in claims or claim(claims, "v", int) == 2, "unknown token version")
-        require(claims.get("sts", "active") == "active", "session is not active")
-        require("aud" not in claims, "meant for another audience")
-        require(not self.parties or claim(claims, "azp", str) in self.parties, "azp is not authorized")
-        issued_at, expires_at = _lifetime(claims)
-        subject, session_id = claim(claims, "sub", str), claim(claims, "sid", str)
-        require(self.subject.fullmatch(subject), "malformed sub")
-        require(self.session.fullmatch(session_id), "malformed sid")
-        impersonator = _text(claim(claims, "act", dict).get("sub"))
-        require(impersonator or claims.get("act") is None, "malformed act")
-        metadata = claim(claims, "public_metadata", dict)
-        return Caller(
-            user_id=f"{self.name}|{subject}" if self.name else subject,
-            session_id=session_id,
-            issued_at=issued_at,
-            expires_at=expires_at,
-            role="admin" if metadata.get("role") == "admin" else "user",
-            impersonator=impersonator,
-            organization=_organization(claims),
-            email=_text(claims.get("email")),
-            name=_text(claims.get("name")),
-            image_url=_text(claims.get("image_url")),
-        )
+        return self.rules(self, token.header, claims)
+
+
+def _user_id(verifier: Verifier, claims: Mapping[str, Any]) -> str:
+    subject = claim(claims, "sub", str)
+    require(verifier.subject.fullmatch(subject), "malformed sub")
+    return f"{verifier.name}|{subject}" if verifier.name else subject
+
+
+def _session_id(verifier: Verifier, claims: Mapping[str, Any], name: str) -> str:
+    session = claim(claims, name, str)
+    require(verifier.session.fullmatch(session), f"malformed {name}")
+    return session
+
+
+def _impersonator(claims: Mapping[str, Any]) -> str | None:
+    impersonator = _text(claim(claims, "act", dict).get("sub"))
+    require(impersonator or claims.get("act") is None, "malformed act")
+    return impersonator
+
+
+def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
+    audience = claims.get("aud")
+    audiences = [audience] if isinstance(audience, str) else claim(claims, "aud", list)
+    require(all(isinstance(name, str) for name in audiences), "malformed aud")
+    return frozenset(audiences)
+
+
+def _verified_email(claims: Mapping[str, Any]) -> str | None:
+    """ASCII only: letters of other scripts become another person's in lower case."""
+    email = claims.get("email")
+    vouched = claims.get("email_verified") is True and isinstance(email, str) and _EMAIL.fullmatch(email)
+    return email.lower() if isinstance(email, str) and vouched else None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
 
 
-def _lifetime(claims: Mapping[str, Any]) -> tuple[int, int]:
+def _lifetime(claims: Mapping[str, Any], longest: int, *, decimal: bool = False) -> tuple[int, int]:
     now = time.time()
-    issued_at, expires_at = claim(claims, "iat", int), claim(claims, "exp", int)
-    not_before = claim(claims, "nbf", int) if "nbf" in claims else issued_at
+    issued_at, expires_at = (_instant(claims, name, decimal) for name in ("iat", "exp"))
+    not_before = _instant(claims, "nbf", decimal) if "nbf" in claims else issued_at
     begins_at = max(issued_at, not_before)
     require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
-    require(expires_at - issued_at <= LIFETIME, "lives too long")
+    require(expires_at - issued_at <= longest, "lives too long")
     require(begins_at <= now + CLOCK_SKEW, "not valid yet")
     require(now < expires_at + CLOCK_SKEW, "expired")
     return issued_at, expires_at
+
+
+def _instant(claims: Mapping[str, Any], name: str, decimal: bool) -> int:
+    """Unix seconds, rounded down; `decimal` ones may have a fraction (RFC 7519, section 2)."""
+    value = claims.get(name)
+    if decimal and isinstance(value, float) and math.isfinite(value):
+        return math.floor(value)
+    return claim(claims, name, int)
 
 
 def _organization(claims: Mapping[str, Any]) -> Organization | None:
@@ -190,17 +309,22 @@ def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
     ]
 
 
-# The door -------------------------------------------------------------------------------------
+# Issuers --------------------------------------------------------------------------------------
 
 _CLERK_SUBJECT = re.compile(r"user_[A-Za-z0-9]{1,64}")
 _CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,255}")
 _HOST = re.compile(rb"[a-z0-9.-]{1,253}(:[0-9]{1,5})?\$")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SUPABASE_NAME = "supabase"
+_RESERVED_NAMES = ("clerk", _SUPABASE_NAME, identity.ISSUER_NAME)
+_OIDC_ALGORITHMS = frozenset(
+    {f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)} | {"EdDSA"}
+)
 
 _verifiers: dict[str, Verifier] = {}
-_verified: OrderedDict[bytes, Caller] = OrderedDict()
+_verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()  # and until when to believe it
 _revoked: dict[str, float] = {}  # session id or `user:<id>` -> Unix seconds
 
 
@@ -214,12 +338,72 @@ class EmbeddedKeys:
         return key
 
 
+class OidcIssuer(NamedTuple):
+    """One of `OIDC_ISSUERS`; `jwks_url` is empty where discovery finds the keys."""
+
+    name: str
+    issuer: str
+    audiences: frozenset[str]
+    client_id: str
+    jwks_url: str
+
+
+def modes(settings: Settings) -> list[AuthMode]:
+    """Where people sign in, the first for choice; raises `Misconfigured`."""
+    named: dict[AuthMode, object] = {
+        "clerk": clerk_issuer(settings),
+        "supabase": supabase_issuer(settings),
+        "oidc": oidc_issuers(settings),
+    }
+    return [mode for mode, issuers in named.items() if issuers] or ["embedded"]
+
+
 def configure(settings: Settings) -> None:
     """Choose the issuers; raises `Misconfigured`. The embedded one serves only where no other is named."""
+    verifiers = [*_clerk(settings), *_supabase(settings), *_oidc(settings)] or [_embedded()]
+    issuers = [verifier.issuer for verifier in verifiers]
+    for issuer in issuers:
+        if issuers.count(issuer) > 1:
+            raise Misconfigured(f"{issuer} is named as an issuer twice.")
+    _verified.clear()
+    _revoked.clear()
+    _verifiers.clear()
+    _verifiers.update({verifier.issuer: verifier for verifier in verifiers})
+
+
+def public_config(settings: Settings) -> AuthConfig:
+    """What a web client needs to sign people in; raises `Misconfigured`."""
+    mode = modes(settings)[0]
+    return AuthConfig(
+        mode=mode,
+        publishable_key=settings.clerk_publishable_key or None,
+        supabase_url=settings.supabase_url.rstrip("/") or None,
+        supabase_key=settings.supabase_publishable_key or None,
+        issuers=[
+            IssuerRead(name=it.name, issuer=it.issuer, client_id=it.client_id or None)
+            for it in oidc_issuers(settings)
+        ],
+        registration=mode == "embedded" and identity.registration_open(),
+    )
+
+
+def _embedded() -> Verifier:
+    return Verifier(
+        issuer=identity.issuer(),
+        keys=EmbeddedKeys(),
+        algorithms=frozenset({identity.ALGORITHM}),
+        subject=_UUID,
+        session=_UUID,
+        name=identity.ISSUER_NAME,
+        rules=embedded_session,
+    )
+
+
+def _clerk(settings: Settings) -> Iterator[Verifier]:
     if issuer := clerk_issuer(settings):
         jwks_url = settings.clerk_jwks_url or f"{issuer}/.well-known/jwks.json"
         pem = settings.clerk_jwt_key
-        verifier = Verifier(
+        yield Verifier(
             issuer=issuer,
             keys=_pem_keys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
             algorithms=frozenset({"RS256"}),
@@ -227,19 +411,37 @@ def configure(settings: Settings) -> None:
             session=_CLERK_SESSION,
             parties=frozenset(settings.clerk_authorized_parties),
         )
-    else:
-        verifier = Verifier(
-            issuer=identity.issuer(),
-            keys=EmbeddedKeys(),
-            algorithms=frozenset({identity.ALGORITHM}),
+
+
+def _supabase(settings: Settings) -> Iterator[Verifier]:
+    if issuer := supabase_issuer(settings):
+        yield Verifier(
+            issuer=issuer,
+            keys=KeySet(f"{issuer}/.well-known/jwks.json"),
+            algorithms=frozenset({"ES256", "RS256", "EdDSA"}),
             subject=_UUID,
             session=_UUID,
-            name=identity.ISSUER_NAME,
+            name=_SUPABASE_NAME,
+            parties=frozenset({"authenticated"}),
+            rules=partial(supabase_session, anonymous=settings.supabase_allow_anonymous),
+            lifetime=LONG_LIFETIME,
         )
-    _verified.clear()
-    _revoked.clear()
-    _verifiers.clear()
-    _verifiers[verifier.issuer] = verifier
+
+
+def _oidc(settings: Settings) -> Iterator[Verifier]:
+    for name, issuer, audiences, _, jwks_url in oidc_issuers(settings):
+        discovery = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        yield Verifier(
+            issuer=issuer,
+            keys=KeySet(jwks_url) if jwks_url else KeySet(discovery, issuer),
+            algorithms=_OIDC_ALGORITHMS,
+            subject=_PRINTABLE,
+            session=_PRINTABLE,
+            name=name,
+            parties=audiences,
+            rules=oidc_access,
+            lifetime=LONG_LIFETIME,
+        )
 
 
 def clerk_issuer(settings: Settings) -> str:
@@ -279,15 +481,71 @@ def _pem_keys(pem: str) -> PemKeys:
         raise Misconfigured(f"CLERK_JWT_KEY is {error}.") from error
 
 
-def _safe_url(name: str, url: str) -> str:
+def supabase_issuer(settings: Settings) -> str:
+    """Supabase's `iss` from `SUPABASE_URL`, empty without; raises `Misconfigured`."""
+    url, key = settings.supabase_url.rstrip("/"), settings.supabase_publishable_key
+    if not url:
+        if key or settings.supabase_allow_anonymous:
+            raise Misconfigured("Set SUPABASE_URL: the other SUPABASE_ settings need it.")
+        return ""
+    if "/auth/v1" in _safe_url("SUPABASE_URL", url):
+        raise Misconfigured("SUPABASE_URL is the project's own address, without /auth/v1.")
+    if key and not key.startswith("sb_publishable_") and _payload(key).get("role") != "anon":
+        raise Misconfigured(
+            "SUPABASE_PUBLISHABLE_KEY is shown to everybody, so it takes the project's publishable key "
+            "(sb_publishable_…) or anon key, never a secret or service_role one."
+        )
+    return f"{url}/auth/v1"
+
+
+def _payload(token: str) -> dict[str, Any]:
     try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        parts = httpx.URL()
-    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.host in _LOOPBACK)
-    if not secure or not parts.host or parts.userinfo or parts.query or parts.fragment:
+        return json_object(read_token(token).payload)
+    except (NotSignedIn, ValueError, RecursionError):
+        return {}
+
+
+def oidc_issuers(settings: Settings) -> list[OidcIssuer]:
+    """Every entry of `OIDC_ISSUERS`; raises `Misconfigured`."""
+    found = [_oidc_issuer(entry) for entry in settings.oidc_issuers]
+    names = [issuer.name for issuer in found]
+    for name in names:
+        if names.count(name) > 1 or name in _RESERVED_NAMES:
+            raise Misconfigured(f"OIDC_ISSUERS cannot use the name {name}: it is taken.")
+    return found
+
+
+def _oidc_issuer(entry: str) -> OidcIssuer:
+    """`name=issuer;audience`, then more audiences, `client=` an id and `jwks=` an address."""
+    name, _, rest = entry.partition("=")
+    issuer, *others = (part.strip() for part in rest.split(";"))
+    options = {"client": "", "jwks": ""}
+    audiences = set()
+    for part in others:
+        option, _, value = part.partition("=")
+        if option in options:
+            options[option] = value
+        else:
+            audiences.add(part)
+    if not _NAME.fullmatch(name) or not audiences or "" in audiences:
+        raise Misconfigured(
+            f"OIDC_ISSUERS is a list of name=https://issuer;audience, but {entry} is not of that form."
+        )
+    _safe_url(f"The issuer of {name} in OIDC_ISSUERS", issuer)
+    if options["jwks"]:
+        _safe_url(f"The jwks of {name} in OIDC_ISSUERS", options["jwks"], query=True)
+    return OidcIssuer(name, issuer, frozenset(audiences), options["client"], options["jwks"])
+
+
+def _safe_url(name: str, url: str, *, query: bool = False) -> str:
+    if not is_safe_url(url, query=query):
         raise Misconfigured(f"{name} must be an https:// address without user, query or fragment.")
     return url
+
+
+# The door -------------------------------------------------------------------------------------
+
+_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
 
 
 async def open() -> None:  # noqa: A001 - read as clerk_auth.open()
@@ -314,26 +572,23 @@ def strict_bearer(headers: Headers) -> str:
 
 
 async def verify(token: str) -> Caller:
-    """The caller a token speaks for, kept until it expires.
+    """The caller a token speaks for, believed for a while.
 
     Raises `NotSignedIn`, `KeysUnavailable`, and, for the embedded issuer's, `db.Unavailable`.
     """
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
-        caller = _verified.get(digest)
-        if caller is None:
+        caller, until = _verified.pop(digest, (None, 0.0))
+        if caller is None or until <= time.time():
             caller = await _verify(token)
-        elif caller.expires_at + CLOCK_SKEW <= time.time():
-            del _verified[digest]
-            raise NotSignedIn("expired")
+            until = min(caller.expires_at + CLOCK_SKEW, time.time() + VERIFIED_FRESH)
         if revoked(caller):
             raise NotSignedIn("revoked")
     except NotSignedIn as refusal:
         fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
         log.info("token_refused", reason=str(refusal), token=fingerprint)
         raise
-    _verified[digest] = caller
-    _verified.move_to_end(digest)
+    _verified[digest] = caller, until
     if len(_verified) > CACHED_TOKENS:
         _verified.popitem(last=False)
     return caller
@@ -370,7 +625,8 @@ def on_revoked(payload: bytes) -> None:
     """
     now = time.time()
     _revoked[payload.decode(errors="replace")] = now
-    for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
+    longest = max((verifier.lifetime for verifier in _verifiers.values()), default=LIFETIME)
+    for forgotten in [it for it, at in _revoked.items() if at + longest + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
 
 
@@ -381,7 +637,9 @@ P = ParamSpec("P")
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
-_SCHEME = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A session token of the issuer.")
+_SCHEME = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="A session or access token of an issuer."
+)
 
 
 async def get_current_caller(

@@ -230,9 +230,9 @@ async def start(vault: Vault) -> None:
     """Load or make the signing key. Raises IdentityConflict, db.Unavailable, infra.vault.Unsealable."""
     global _issuer  # noqa: PLW0603 - one issuer a process
     for name, value in settings:
-        if name.startswith("clerk_") and value:
+        if name.startswith(("clerk_", "supabase_", "oidc_")) and value:
             raise IdentityConflict(
-                f"{name.upper()} is set, so people sign in at Clerk: "
+                f"{name.upper()} is set, so people sign in elsewhere: "
                 "the embedded issuer does not run beside a third-party one."
             )
     keys = await _load_keys(vault)

@@ -63,6 +63,7 @@ def claim(claims: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{40,1024})")
 _KID = re.compile(r"[\x20-\x7e]{1,128}")
+_TYPES = ("JWT", "at+jwt", "application/at+jwt")  # the last two are access tokens' (RFC 9068 §4)
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "b64", "crit", "zip", "enc", "p2c"})
 
 
@@ -86,7 +87,7 @@ def read_token(token: str) -> SignedToken:
     except (ValueError, RecursionError) as error:
         raise NotSignedIn("malformed token") from error
     require(not _REFUSED_HEADERS & header.keys(), "header parameter refused")
-    require(header.get("typ", "JWT") == "JWT", "not of type JWT")
+    require(header.get("typ", "JWT") in _TYPES, "not of a known type")
     require("kid" not in header or _KID.fullmatch(claim(header, "kid", str)), "malformed kid")
     require(claim(header, "alg", str), "no algorithm")
     return SignedToken(header, payload, token.rpartition(".")[0].encode(), signature)
@@ -134,6 +135,20 @@ _ALGORITHMS = {  # by kty and crv; a key that names no algorithm has the first
     ("EC", "P-521"): ("ES512",),
     ("OKP", "Ed25519"): ("EdDSA",),
 }
+
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def is_safe_url(url: str, *, query: bool = False, plain: bool = True) -> bool:
+    """Whether keys may come from here: https, or `plain` http on loopback; no user, no fragment."""
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    secure = parts.scheme == "https" or (plain and parts.scheme == "http" and parts.host in _LOOPBACK)
+    reachable = bool(parts.host) and 0 < (parts.port or 443) < 65536
+    return secure and reachable and not (parts.userinfo or parts.fragment or (parts.query and not query))
 
 
 class Keys(Protocol):
@@ -207,12 +222,14 @@ class PemKeys:
 class KeySet:
     """An issuer's JWKS, fetched when needed, shared by everyone who waits, and kept while the issuer is away.
 
-    Keys are used for `JWKS_FRESH` seconds, up to `JWKS_STALE` while refreshing them fails. Only a complete
-    answer with a usable key replaces them. Unknown keys cause at most one fetch per `JWKS_UNKNOWN` seconds.
+    `url` is the set's own or, where `issuer` is given, that of its discovery document, which must name just
+    this issuer and is read at every refresh (OpenID Connect Discovery 1.0, section 4.3). Keys are used for
+    `JWKS_FRESH` seconds, up to `JWKS_STALE` while refreshing them fails. Only a complete answer with a usable
+    key replaces them. Unknown keys cause at most one refresh per `JWKS_UNKNOWN` seconds.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, issuer: str = "") -> None:
+        self.url, self.issuer = url, issuer
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
@@ -272,7 +289,8 @@ class KeySet:
 
     async def _load(self) -> None:
         try:
-            keys = usable_keys(json_object(await self._download()))
+            async with asyncio.timeout(5):
+                keys = usable_keys(await self._download(await self._address()))
             if not keys:
                 raise ValueError("no usable key")
         except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
@@ -285,13 +303,27 @@ class KeySet:
         finally:
             self._loading = None
 
-    async def _download(self) -> bytes:
+    async def _address(self) -> str:
+        """Where the keys are; raises `ValueError` for a discovery document that is not the issuer's."""
+        if not self.issuer:
+            return self.url
+        document = await self._download(self.url)
+        if document.get("issuer") != self.issuer:
+            raise ValueError("the discovery document names another issuer")
+        url = document.get("jwks_uri")
+        # An issuer beyond this machine has no business with what listens on it.
+        plain = self.issuer.startswith("http:")
+        if not isinstance(url, str) or not is_safe_url(url, query=True, plain=plain):
+            raise ValueError("the discovery document names no safe jwks_uri")
+        return url
+
+    async def _download(self, url: str) -> dict[str, Any]:
         body = bytearray()
-        async with asyncio.timeout(5), self._client.stream("GET", self.url) as response:
+        async with self._client.stream("GET", url) as response:
             if response.status_code != 200:
                 raise ValueError(f"status {response.status_code}")
             async for chunk in response.aiter_raw():  # raw: a compressed answer is never unpacked
                 body += chunk
                 if len(body) > JWKS_BYTES:
                     raise ValueError("too large")
-        return bytes(body)
+        return json_object(bytes(body))

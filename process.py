@@ -60,7 +60,7 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         stack.push_async_callback(db.close_database)
         keys = vault.load_vault(settings.data_dir, settings.secret_keys)
         store = await storage.open_directory(settings.data_dir / "files")
-        if not clerk_auth.clerk_issuer(settings):
+        if clerk_auth.modes(settings) == ["embedded"]:
             await identity.start(keys)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
@@ -92,7 +92,8 @@ def _require_production_settings() -> None:
     needed = {
         "DATABASE_URL": settings.database_url,
         "SECRET_KEYS": settings.secret_keys,
-        "CLERK_PUBLISHABLE_KEY (or CLERK_ISSUER)": clerk_auth.clerk_issuer(settings),
+        "CLERK_PUBLISHABLE_KEY (or SUPABASE_URL, or OIDC_ISSUERS)": clerk_auth.modes(settings)
+        != ["embedded"],
     }
     missing = [name for name, value in needed.items() if not value]
     if settings.environment == "production" and missing:

@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     clerk_jwks_url: str = Field("", description="Key set of Clerk; default is the issuer's own.")
     clerk_jwt_key: str = Field("", description="Clerk's PEM public key: verification without network.")
     clerk_authorized_parties: Names = Field((), description="Accepted `azp` values; empty accepts any.")
+    supabase_url: str = Field("", description="Supabase project whose users sign in here.")
+    supabase_publishable_key: str = Field("", description="Supabase's publishable key, told to web clients.")
+    supabase_allow_anonymous: bool = Field(False, description="Accept Supabase's anonymous sign-ins.")
+    oidc_issuers: Names = Field(
+        (), description="OpenID providers as `name=https://issuer;audience`, comma-separated; see sign-in.md."
+    )
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )
@@ -75,7 +81,7 @@ class Settings(BaseSettings):
         """Whether the web process runs browsers itself."""
         return self.worker == "on" or not (self.worker or self.redis_url)
 
-    @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", mode="before")
+    @field_validator("cors_origins", "secret_keys", "clerk_authorized_parties", "oidc_issuers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (

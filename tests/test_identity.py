@@ -777,6 +777,8 @@ async def test_a_refresh_token_is_no_access_token() -> None:
         ("clerk_jwks_url", "https://clerk.example.com/.well-known/jwks.json"),
         ("clerk_jwt_key", "-----BEGIN PUBLIC KEY-----"),
         ("clerk_authorized_parties", ("https://app.example.com",)),
+        ("supabase_url", "https://abcd.supabase.co"),
+        ("oidc_issuers", ("corp=https://issuer.example.com;api",)),
     ],
 )
 async def test_it_does_not_run_beside_a_third_partys_issuer(
