@@ -131,8 +131,25 @@ class Account(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
     email: Mapped[str] = mapped_column(unique=True)
     password_hash: Mapped[str]
+    email_verified_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
+
+
+class AuthCode(Base):
+    """A code that was mailed to an account's address; a system table."""
+
+    __tablename__ = "auth_codes"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    purpose: Mapped[str]
+    code_hash: Mapped[bytes]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = _now()
+    __table_args__ = (
+        CheckConstraint("purpose in ('verify', 'reset')", name="purpose"),
+        Index(None, "account_id"),
+    )
 
 
 class SigningKey(Base):
@@ -420,7 +437,7 @@ class File(Owned, Base):
     )
 
 
-SYSTEM_TABLES = (Account, SigningKey)
+SYSTEM_TABLES = (Account, AuthCode, SigningKey)
 OWNED_TABLES = tuple(
     mapper.class_ for mapper in Base.registry.mappers if mapper.class_ not in (User, *SYSTEM_TABLES)
 )
