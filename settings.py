@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )
+    smtp_url: str = Field(
+        "", description="Mail server, `smtps://user:password@host`; empty keeps mail in files."
+    )
+    mail_from: str = Field("", description="Address that mail comes from.")
     access_token_seconds: int = Field(300, ge=60, le=3600, description="Life of an embedded access token.")
     session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
 
