@@ -35,11 +35,13 @@ from schemas import (
     ComputerUpdate,
     ControlRead,
     Credentials,
+    EmailProof,
     EventQuery,
     EventRead,
     FileQuery,
     FileRead,
     FileUpdate,
+    ForgottenPassword,
     Health,
     MeRead,
     MeUpdate,
@@ -48,6 +50,7 @@ from schemas import (
     Page,
     PageQuery,
     PasswordChange,
+    PasswordReset,
     Preferences,
     PublicConfig,
     Readiness,
@@ -98,6 +101,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     clerk_auth.BadIdempotencyKey: Problem(422, "invalid_idempotency_key", "The Idempotency-Key is not valid"),
     db.InvalidCursor: Problem(422, "invalid_cursor", "The cursor is not one of this list's"),
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
+    identity.InvalidCode: Problem(422, "invalid_code", "The code is not valid"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had"),
@@ -189,6 +193,27 @@ async def logout(caller: CurrentCaller) -> Response:
 async def change_password(caller: CurrentCaller, body: PasswordChange) -> Response:
     """Ends every other session."""
     await identity.change_password(caller.user_id, UUID(caller.session_id), body.old, body.new)
+    return envelope("null")
+
+
+@app.post("/api/auth/forgot", response_model=Reply[None], dependencies=embedded)
+async def forgot_password(body: ForgottenPassword) -> Response:
+    """One answer for every address, at once; a mail follows where there is an account."""
+    identity.forgot(body.email)
+    return envelope("null")
+
+
+@app.post("/api/auth/reset", response_model=Reply[None], dependencies=embedded)
+async def reset_password(body: PasswordReset) -> Response:
+    """Ends every session and proves the address."""
+    await identity.reset(body.code, body.password)
+    return envelope("null")
+
+
+@app.post("/api/auth/verify", response_model=Reply[None], dependencies=embedded)
+async def verify_email(body: EmailProof) -> Response:
+    """Whoever has the code has the address."""
+    await identity.verify(body.code)
     return envelope("null")
 
 

@@ -11,7 +11,7 @@ import structlog
 import clerk_auth
 import db
 import identity
-from infra import postgres, storage, vault
+from infra import mail, postgres, storage, vault
 from infra.bus import Bus, make_bus
 from models import uuid7
 from runs import computers, engine
@@ -30,6 +30,7 @@ START_FAILURES = (
     db.Unavailable,
     db.Unsafe,
     identity.IdentityConflict,
+    mail.BadMailSettings,
     postgres.PostgresUnavailable,
     storage.StorageUnavailable,
     vault.BadKeys,
@@ -60,8 +61,10 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         stack.push_async_callback(db.close_database)
         keys = vault.load_vault(settings.data_dir, settings.secret_keys)
         store = await storage.open_directory(settings.data_dir / "files")
+        post = mail.open_mail(settings.smtp_url, settings.mail_from, settings.data_dir / "outbox")
+        stack.push_async_callback(post.close)
         if clerk_auth.modes(settings) == ["embedded"]:
-            await identity.start(keys)
+            await identity.start(keys, post)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
         await clerk_auth.open()

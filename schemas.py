@@ -213,6 +213,19 @@ class RefreshRequest(Wire):
     refresh_token: str = Field(max_length=256)
 
 
+class ForgottenPassword(Wire):
+    email: Email
+
+
+class PasswordReset(Wire):
+    code: str = Field(max_length=256, description="From the link in the mail.")
+    password: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
+
+
+class EmailProof(Wire):
+    code: str = Field(max_length=256, description="From the link in the mail.")
+
+
 class PasswordChange(Wire):
     old: str = Field(min_length=1, max_length=1024)
     new: str = Field(min_length=10, max_length=1024, description="At least ten characters.")

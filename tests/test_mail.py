@@ -14,6 +14,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
@@ -24,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from infra import mail
 from infra.mail import BadMail, BadMailSettings, Mail, open_mail
-from tests.conftest import free_port
+from settings import settings
+from tests.conftest import Backend, free_port
 
 SENDER = "CUA <no-reply@example.com>"
 LOGIN = LoginPassword(b"me@example.com", b"p@ss:word/%")
@@ -403,3 +405,71 @@ def test_wrong_settings_stop_the_start_with_a_sentence(url: str, sender: str, na
 )
 def test_the_sender_may_have_a_name(sender: str, shown: str) -> None:
     assert str(open_mail("", sender, Path("unused"))._sender) == shown
+
+
+# A whole server -------------------------------------------------------------------------------
+
+
+async def test_a_forgotten_password_is_reset_through_the_api(data_dir: Path) -> None:
+    assert settings.smtp_url == ""
+    async with post_office() as post:
+        options = {
+            "SMTP_URL": f"smtp://127.0.0.1:{post.port}",
+            "MAIL_FROM": SENDER,
+            "WORKER": "off",
+            "LOG_LEVEL": "info",
+        }
+        server = Backend(data_dir, free_port(), options)
+        await server.start()
+        try:
+            async with httpx.AsyncClient(base_url=f"{server.url}/api/auth") as client:
+                person = {"email": "ada@example.com", "password": "correct horse battery"}
+                assert (await client.post("/register", json=person)).status_code == 201
+                for address in ("nobody@example.com", "ada@example.com"):
+                    reply = await client.post("/forgot", json={"email": address})
+                    assert (reply.status_code, reply.json()) == (200, {"success": True, "data": None})
+                await until(lambda: len(post.got) == 2)
+                links = [
+                    re.search(rf"{server.url}/(verify|reset)\?code=(\S+)", message.get_content())
+                    for message in post.got
+                ]
+                codes = {link[1]: link[2] for link in links if link}
+                for path, body in [
+                    ("/reset", {"code": codes["verify"], "password": "another long sentence"}),
+                    ("/reset", {"code": "x", "password": "another long sentence"}),
+                    ("/verify", {"code": codes["reset"]}),
+                ]:
+                    reply = await client.post(path, json=body)
+                    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_code")
+                short = await client.post("/reset", json={"code": codes["reset"], "password": "short"})
+                assert (short.status_code, short.json()["code"]) == (422, "invalid")
+                assert (await client.post("/verify", json={"code": codes["verify"]})).json()["data"] is None
+                changed = {"code": codes["reset"], "password": "another long sentence"}
+                assert (await client.post("/reset", json=changed)).status_code == 200
+                assert (await client.post("/reset", json=changed)).status_code == 422
+                assert (await client.post("/login", json=person)).status_code == 401
+                person["password"] = "another long sentence"
+                assert (await client.post("/login", json=person)).status_code == 200
+        finally:
+            await server.stop()
+        assert not any(code in server.log for code in codes.values())
+        assert "mail_sent" in server.log
+
+
+async def test_a_mail_server_that_hangs_keeps_nobody_waiting(data_dir: Path) -> None:
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.wait_closed()
+
+    silence = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = silence.sockets[0].getsockname()[1]
+    server = Backend(
+        data_dir, free_port(), {"SMTP_URL": f"smtp://127.0.0.1:{port}", "MAIL_FROM": SENDER, "WORKER": "off"}
+    )
+    await server.start()
+    try:
+        async with asyncio.timeout(10), server.sign_up() as client:
+            assert (await client.get("/api/me")).status_code == 200
+    finally:
+        await server.stop()
+        silence.close()
+    assert "mail_abandoned" in server.log

@@ -23,7 +23,8 @@ ORDER = (
     "webhooks", "process", "live", "api", "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
-    "read_health", "read_readiness", "read_config", "register", "login", "refresh", "read_jwks", "read_discovery",
+    "read_health", "read_readiness", "read_config", "register", "login", "refresh", "forgot_password", "reset_password",
+    "verify_email", "read_jwks", "read_discovery",
 }  # fmt: skip
 SYSTEM_USERS = {"db.py", "identity.py", "runs/computers.py", "runs/engine.py"}
 
