@@ -35,7 +35,7 @@ import metrics
 import process
 from infra import rates
 from infra.forms import FORM_BYTES
-from schemas import MAX_NESTING, AuthConfig, ProblemRead, PublicConfig, nests_too_deep
+from schemas import MAX_NESTING, ProblemRead, PublicConfig, nests_too_deep
 from settings import settings
 
 log = structlog.get_logger()
@@ -442,7 +442,7 @@ def _hosts() -> frozenset[str]:
     A page of another site may have its name resolved to this machine; a laptop's server has no other guard.
     """
     own = {host.lower() for host in settings.allowed_hosts}
-    if not own and not clerk_auth.clerk_issuer(settings) and identity.is_loopback(settings.host):
+    if not own and clerk_auth.modes(settings) == ["embedded"] and identity.is_loopback(settings.host):
         own = {"localhost", "127.0.0.1", "[::1]", settings.host.lower()}
         own.add((urlsplit(settings.public_url).hostname or "localhost").lower())
     return frozenset(own)
@@ -610,12 +610,7 @@ def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str,
 
 def public_config() -> PublicConfig:
     """What `GET /api/config` tells."""
-    clerk = bool(clerk_auth.clerk_issuer(settings))
-    auth = AuthConfig(
-        mode="clerk" if clerk else "embedded",
-        publishable_key=settings.clerk_publishable_key or None,
-        registration=not clerk and identity.registration_open(),
-    )
+    auth = clerk_auth.public_config(settings)
     return PublicConfig(
         version=VERSION, auth=auth, max_upload_mb=settings.max_upload_mb, socket_protocol="cua.v1"
     )

@@ -87,12 +87,14 @@ from schemas import (
     DeliveryDetail,
     DeliveryQuery,
     DeliveryRead,
+    EmailProof,
     EventQuery,
     EventRead,
     FileLink,
     FileQuery,
     FileRead,
     FileUpdate,
+    ForgottenPassword,
     FrameQuery,
     FrameRead,
     Health,
@@ -109,6 +111,7 @@ from schemas import (
     Page,
     PageQuery,
     PasswordChange,
+    PasswordReset,
     Preferences,
     PreviewQuery,
     ProfileCapture,
@@ -230,6 +233,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     db.KeyReused: Problem(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     rates.RateLimited: Problem(429, "rate_limited", "Too many requests"),
     files.TooManyUploads: Problem(429, "too_many_uploads", "Let an upload end first", None, 5),
+    identity.InvalidCode: Problem(422, "invalid_code", "The code is not valid"),
     chromium.TooManyComputers: Problem(429, "too_many_computers", "Close a computer first", None, 30),
     live.TooManyConnections: Problem(429, "too_many_connections", "Close a socket or stream first", None, 30),
     clerk_auth.KeysUnavailable: Problem(503, "keys_unavailable", "The sign-in's keys cannot be had"),
@@ -329,6 +333,27 @@ async def logout(caller: SignedInCaller) -> Response:
 async def change_password(caller: SignedInCaller, body: PasswordChange) -> Response:
     """Ends every other session."""
     await identity.change_password(caller.user_id, UUID(caller.session_id), body.old, body.new)
+    return envelope("null")
+
+
+@app.post("/api/auth/forgot", response_model=Reply[None], dependencies=embedded)
+async def forgot_password(body: ForgottenPassword) -> Response:
+    """One answer for every address, at once; a mail follows where there is an account."""
+    identity.forgot(body.email)
+    return envelope("null")
+
+
+@app.post("/api/auth/reset", response_model=Reply[None], dependencies=embedded)
+async def reset_password(body: PasswordReset) -> Response:
+    """Ends every session and proves the address."""
+    await identity.reset(body.code, body.password)
+    return envelope("null")
+
+
+@app.post("/api/auth/verify", response_model=Reply[None], dependencies=embedded)
+async def verify_email(body: EmailProof) -> Response:
+    """Whoever has the code has the address."""
+    await identity.verify(body.code)
     return envelope("null")
 
 

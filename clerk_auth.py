@@ -3,26 +3,23 @@
 Whoever a token or an API key speaks for, the database has the last word on who may come in.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import json
 import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import (
     Annotated,
     Any,
     Concatenate,
     Literal,
     NamedTuple,
-    NoReturn,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -30,15 +27,10 @@ from typing import (
 )
 from uuid import UUID
 
-import httpx
 import structlog
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from jwt import PyJWK, PyJWTError
-from jwt.algorithms import RSAAlgorithm
+from jwt import PyJWK
 from limits import RateLimitItem
 from pydantic import BaseModel
 from starlette.datastructures import Headers
@@ -50,30 +42,44 @@ import api_keys
 import db
 import identity
 from infra import rates
+from jwks import (
+    Keys,
+    KeySet,
+    KeysUnavailable,
+    NotSignedIn,
+    PemKeys,
+    SignedToken,
+    check_signature,
+    claim,
+    is_safe_url,
+    json_object,
+    read_token,
+    require,
+    usable_keys,
+)
 from models import Base
-from schemas import Scope
+from schemas import AuthConfig, AuthMode, IssuerRead, Scope
 from settings import Settings, settings
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-TOKEN_CHARS = 8192
+__all__ = (  # whoever knocks need not know where these live
+    "KeySet",
+    "KeysUnavailable",
+    "NotSignedIn",
+    "SignedToken",
+    "check_signature",
+    "read_token",
+    "usable_keys",
+)
+
 CLOCK_SKEW = 5  # seconds
 LIFETIME = 3600  # seconds, the longest a token may live
+LONG_LIFETIME = 86400  # the same at issuers whose tokens are no sessions of ours
 CACHED_TOKENS = 10_000
+VERIFIED_FRESH = 300  # seconds after which a token is verified again, so that a withdrawn key is found out
 ADMITTED_FRESH = 30  # seconds that the database's word about a caller is good for
 NEVER = 253402300799  # Unix seconds, the end of the year 9999: when a key without an end expires
-
-JWKS_BYTES = 256 * 1024
-JWKS_KEYS = 16
-JWKS_FRESH = 300  # seconds; a refresh begins in the background after 80 % of them
-JWKS_STALE = 3600  # seconds keys outlive the issuer's absence, so the longest a withdrawn key may be used
-JWKS_UNKNOWN = 30  # seconds between refetches for keys nobody knows
-JWKS_ABSENT = 256  # names of keys remembered as unknown to the issuer
-
-
-class NotSignedIn(Exception):
-    """The credential is refused. Every refusal gets the same 401; the reason is for the log alone."""
 
 
 class Revoked(NotSignedIn):
@@ -109,14 +115,6 @@ class BadIdempotencyKey(Exception):
     """The `Idempotency-Key` of a request is not one."""
 
 
-class KeysUnavailable(Exception):
-    """The issuer's keys cannot be had, so nobody can be judged: 503, again in `retry_after` seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("The sign-in service cannot be reached. Try again in a moment.")
-        self.retry_after = max(1, math.ceil(retry_after))
-
-
 class Misconfigured(Exception):
     """The settings contradict themselves; the sentence says which one to change."""
 
@@ -137,9 +135,10 @@ class Caller:
 
     `user_id` is Clerk's `sub` as it is, `<issuer name>|<sub>` for other issuers. `issued_at` and `expires_at`
     are Unix seconds. `impersonator` is who acts as the user (RFC 8693 `act`). `email`, `name` and `image_url`
-    are there when the token carries them as custom claims; nothing says that the address was verified.
-    `verified_email` is one that the issuer vouches for. An API key has no session and is the actor
-    `key:<id>`. `checked_at` is when the database let the credential, known by its SHA-256 `digest`, in.
+    are there when the token carries them, and prove nothing. `verified_email` is an address in lower case
+    that the issuer vouches for: never Clerk, where it would be a custom claim, nor Supabase, whose only word
+    on it is in the metadata that users write. An API key has no session and is the actor `key:<id>`.
+    `checked_at` is when the database let the credential, known by its SHA-256 `digest`, in.
     """
 
     user_id: str
@@ -165,158 +164,230 @@ class Caller:
         return self.actor.startswith("key:")
 
 
-# Tokens ---------------------------------------------------------------------------------------
+# Claims ---------------------------------------------------------------------------------------
 
-_COMPACT = re.compile(r"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{40,1024})")
-_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_KID = re.compile(r"[\x20-\x7e]{1,128}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2048}")
-_REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "b64", "crit", "zip", "enc", "p2c"})
+_EMAIL = re.compile(r"[\x21-\x3f\x41-\x7e]{1,64}@[\x21-\x3f\x41-\x7e]{1,189}")
+_MACHINE_CATEGORIES = ("cl_B7d4PD222AAA", "cl_B7d4PD333AAA")  # Clerk's JWT templates and M2M tokens
+# Claims of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), security events (RFC 8417), and tokens that
+# need a proof beside them (RFC 7800): none of them is an access token that its bearer may use.
+_NO_ACCESS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events", "cnf"})
 
 
-class SignedToken(NamedTuple):
-    """The parts of a compact JWS (RFC 7515 §3.1), decoded, nothing verified."""
+class Rules(Protocol):
+    """What one kind of issuer means by its claims, whose signature has been verified."""
 
-    header: dict[str, Any]
-    payload: bytes
-    signed: bytes
-    signature: bytes
-
-
-def strict_bearer(headers: Headers) -> str:
-    """The token of the one `Authorization: Bearer` header (RFC 6750 §2.1); anything else is `NotSignedIn`."""
-    values = headers.getlist("authorization")
-    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
-    if match is None:
-        raise NotSignedIn("not exactly one bearer token")
-    return match[1]
+    def __call__(
+        self, verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any], /
+    ) -> Caller:
+        """The caller that the claims speak for; raises `NotSignedIn`."""
 
 
-def read_token(token: str) -> SignedToken:
-    """Take a token apart; raises `NotSignedIn` for any form or header that RFC 8725 teaches to distrust."""
-    match = _COMPACT.fullmatch(token) if len(token) <= TOKEN_CHARS else None
-    if match is None:
-        raise NotSignedIn("not a compact token")
-    try:
-        encoded, payload, signature = (_base64url(part) for part in match.groups())
-        header = json_object(encoded)
-    except (ValueError, RecursionError) as error:
-        raise NotSignedIn("malformed token") from error
-    _require(not _REFUSED_HEADERS & header.keys(), "header parameter refused")
-    _require(header.get("typ", "JWT") == "JWT", "not of type JWT")
-    _require("kid" not in header or _KID.fullmatch(_claim(header, "kid", str)), "malformed kid")
-    _require(_claim(header, "alg", str), "no algorithm")
-    return SignedToken(header, payload, token.rpartition(".")[0].encode(), signature)
-
-
-def check_signature(token: SignedToken, key: PyJWK) -> None:
-    """Raise `NotSignedIn` unless `key` made the signature, by the algorithm bound to it (RFC 8725 §3.1)."""
-    _require(key.algorithm_name == token.header["alg"], "algorithm is not the key's")
-    _require(key.Algorithm.verify(token.signed, key.key, token.signature), "bad signature")
-
-
-def _base64url(text: str) -> bytes:
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
-        raise ValueError("not canonical base64url")
-    return data
-
-
-def json_object(data: bytes) -> dict[str, Any]:
-    """Parse UTF-8 JSON with unique names and finite numbers; raises `ValueError` or `RecursionError`."""
-    value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) != len(pairs):
-        raise ValueError("duplicate name")
-    return names
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Keys -----------------------------------------------------------------------------------------
-
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_ALGORITHMS = {  # by kty and crv; a key that names no algorithm has the first
-    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    ("EC", "P-256"): ("ES256",),
-    ("EC", "P-384"): ("ES384",),
-    ("EC", "P-521"): ("ES512",),
-    ("OKP", "Ed25519"): ("EdDSA",),
-}
-
-
-class Keys(Protocol):
-    """Where a verifier finds the key that a token names."""
-
-    async def find(self, kid: str | None) -> PyJWK:
-        """Raises `NotSignedIn` when there is no such key, `KeysUnavailable` when nobody can tell."""
-
-
-def usable_keys(document: dict[str, Any]) -> dict[str, PyJWK]:
-    """The public signature keys of a JWKS (RFC 7517), by name; raises `ValueError` when it is none.
-
-    Left out: keys without or with the same name, symmetric and private ones, other uses, RSA outside 2048 to
-    8192 bits or with an exponent other than 65537, and algorithms that do not fit the key.
-    """
-    jwks = document.get("keys")
-    if not isinstance(jwks, list) or len(jwks) > JWKS_KEYS or not all(isinstance(jwk, dict) for jwk in jwks):
-        raise ValueError("not a set of keys")
-    kids = [jwk.get("kid") for jwk in jwks]
-    keys = (
-        (jwk["kid"], _public_key(jwk)) for jwk in jwks if kids.count(jwk.get("kid")) == 1 and "kid" in jwk
+def clerk_session(verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """Clerk's session tokens: https://clerk.com/docs/guides/sessions/session-tokens"""
+    require(header.get("typ", "JWT") == "JWT", "not a session token")
+    require(header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
+    require("v" not in claims or claim(claims, "v", int) == 2, "unknown token version")
+    require(claims.get("sts", "active") == "active", "session is not active")
+    require("aud" not in claims, "meant for another audience")
+    require(not verifier.parties or claim(claims, "azp", str) in verifier.parties, "azp is not authorized")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime)
+    metadata = claim(claims, "public_metadata", dict)
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=_session_id(verifier, claims, "sid"),
+        issued_at=issued_at,
+        expires_at=expires_at,
+        role="admin" if metadata.get("role") == "admin" else "user",
+        impersonator=_impersonator(claims),
+        organization=_organization(claims),
+        email=_text(claims.get("email")),
+        name=_text(claims.get("name")),
+        image_url=_text(claims.get("image_url")),
     )
-    return {kid: key for kid, key in keys if key is not None}
 
 
-def _public_key(jwk: dict[str, Any]) -> PyJWK | None:
-    if _PRIVATE & jwk.keys():
-        log.error("jwks_publishes_private_key")
-        return None
-    try:
-        algorithms = _ALGORITHMS[jwk["kty"], jwk.get("crv")]
-        algorithm = jwk.get("alg", algorithms[0])
-        fits = (
-            algorithm in algorithms
-            and jwk.get("use", "sig") == "sig"
-            and "verify" in jwk.get("key_ops", ["verify"])
-        )
-        if not fits or not _KID.fullmatch(jwk["kid"]):
-            return None
-        key = PyJWK(jwk, algorithm)
-    except (PyJWTError, UnsupportedAlgorithm, KeyError, TypeError, ValueError):
-        return None
-    if isinstance(key.key, RSAPublicKey):
-        sound = 2048 <= key.key.key_size <= 8192 and key.key.public_numbers().e == 65537
-        return key if sound else None
-    return key
+def embedded_session(verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """The embedded issuer's access tokens, which are as Clerk's, and name an address once it is proven."""
+    return replace(clerk_session(verifier, header, claims), verified_email=_verified_email(claims))
 
 
-class PemKeys:
-    """One RSA public key in PEM (Clerk's JWT key): no network. Its line ends may be `\\n`, or lost."""
+def supabase_session(
+    verifier: "Verifier", header: Mapping[str, Any], claims: Mapping[str, Any], *, anonymous: bool = False
+) -> Caller:
+    """Supabase's access tokens of people: https://supabase.com/docs/guides/auth/jwt-fields
 
-    def __init__(self, pem: str) -> None:
-        body = re.sub(r"-----(BEGIN|END) PUBLIC KEY-----|\\n|\s", "", pem)
-        try:
-            key = load_der_public_key(base64.b64decode(body, validate=True))
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
-        jwk = RSAAlgorithm.to_jwk(key, as_dict=True) | {"kid": "pem"} if isinstance(key, RSAPublicKey) else {}
-        found = _public_key(jwk)
-        if found is None:
-            raise Misconfigured("CLERK_JWT_KEY is not an RSA public key of at least 2048 bits in PEM format.")
-        self._key = found
+    Not its API keys, ID tokens, or what its users gave to other applications; those without an account only
+    where `anonymous` says so. `user_metadata` is written by the users themselves, so it only describes them.
+    """
+    require(header.get("typ", "JWT") == "JWT", "not an access token")
+    require(claims.get("role") == "authenticated", "not a signed-in person's role")
+    require(_audiences(claims) & verifier.parties, "meant for another audience")
+    require(not claims.get("client_id"), "given to another application")
+    require(anonymous or not claim(claims, "is_anonymous", bool), "anonymous")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime, decimal=True)
+    admin = claim(claims, "app_metadata", dict).get("role") == "admin"
+    profile = claim(claims, "user_metadata", dict)
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=_session_id(verifier, claims, "session_id"),
+        issued_at=issued_at,
+        expires_at=expires_at,
+        role="admin" if admin else "user",
+        email=_text(claims.get("email")),
+        name=_text(profile.get("full_name")) or _text(profile.get("name")),
+        image_url=_text(profile.get("avatar_url")),
+    )
 
-    async def find(self, kid: str | None) -> PyJWK:  # noqa: ARG002 - one key has no need of a name
-        return self._key
+
+def oidc_access(verifier: "Verifier", _header: Mapping[str, Any], claims: Mapping[str, Any]) -> Caller:
+    """Access tokens of an OpenID provider (RFC 9068, and those of before it); `token_use` is Cognito's word
+    and `typ` among the claims Keycloak's. Nobody is an administrator by what they say.
+    """
+    kinds = claims.get("token_use", "access"), claims.get("typ", "Bearer")
+    require(not _NO_ACCESS & claims.keys() and kinds == ("access", "Bearer"), "not an access token")
+    require(_audiences(claims) & verifier.parties, "meant for another audience")
+    issued_at, expires_at = _lifetime(claims, verifier.lifetime, decimal=True)
+    session = _session_id(verifier, claims, "sid") if "sid" in claims else None
+    return Caller(
+        user_id=_user_id(verifier, claims),
+        session_id=session and f"{verifier.name}|{session}",
+        issued_at=issued_at,
+        expires_at=expires_at,
+        impersonator=_impersonator(claims),
+        email=_text(claims.get("email")),
+        name=_text(claims.get("name")),
+        image_url=_text(claims.get("picture")),
+        verified_email=_verified_email(claims),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """The keys and rules of one issuer; `issuer` is compared with `iss` exactly, `name` keeps its ids apart.
+
+    `parties` are whom tokens must be made for: `azp` at Clerk, where none means any, `aud` elsewhere.
+    """
+
+    issuer: str
+    keys: Keys
+    algorithms: frozenset[str]
+    subject: re.Pattern[str]
+    session: re.Pattern[str]
+    name: str = ""
+    parties: frozenset[str] = frozenset()
+    rules: Rules = clerk_session
+    lifetime: int = LIFETIME
+
+    async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
+        """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
+        require(token.header["alg"] in self.algorithms, "algorithm refused")
+        check_signature(token, await self.keys.find(token.header.get("kid")))
+        return self.rules(self, token.header, claims)
+
+
+def _user_id(verifier: Verifier, claims: Mapping[str, Any]) -> str:
+    subject = claim(claims, "sub", str)
+    require(verifier.subject.fullmatch(subject), "malformed sub")
+    return f"{verifier.name}|{subject}" if verifier.name else subject
+
+
+def _session_id(verifier: Verifier, claims: Mapping[str, Any], name: str) -> str:
+    session = claim(claims, name, str)
+    require(verifier.session.fullmatch(session), f"malformed {name}")
+    return session
+
+
+def _impersonator(claims: Mapping[str, Any]) -> str | None:
+    impersonator = _text(claim(claims, "act", dict).get("sub"))
+    require(impersonator or claims.get("act") is None, "malformed act")
+    return impersonator
+
+
+def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
+    audience = claims.get("aud")
+    audiences = [audience] if isinstance(audience, str) else claim(claims, "aud", list)
+    require(all(isinstance(name, str) for name in audiences), "malformed aud")
+    return frozenset(audiences)
+
+
+def _verified_email(claims: Mapping[str, Any]) -> str | None:
+    """ASCII only: letters of other scripts become another person's in lower case."""
+    email = claims.get("email")
+    vouched = claims.get("email_verified") is True and isinstance(email, str) and _EMAIL.fullmatch(email)
+    return email.lower() if isinstance(email, str) and vouched else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
+
+
+def _lifetime(claims: Mapping[str, Any], longest: int, *, decimal: bool = False) -> tuple[int, int]:
+    now = time.time()
+    issued_at, expires_at = (_instant(claims, name, decimal) for name in ("iat", "exp"))
+    not_before = _instant(claims, "nbf", decimal) if "nbf" in claims else issued_at
+    begins_at = max(issued_at, not_before)
+    require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
+    require(expires_at - issued_at <= longest, "lives too long")
+    require(begins_at <= now + CLOCK_SKEW, "not valid yet")
+    require(now < expires_at + CLOCK_SKEW, "expired")
+    return issued_at, expires_at
+
+
+def _instant(claims: Mapping[str, Any], name: str, decimal: bool) -> int:
+    """Unix seconds, rounded down; `decimal` ones may have a fraction (RFC 7519, section 2)."""
+    value = claims.get(name)
+    if decimal and isinstance(value, float) and math.isfinite(value):
+        return math.floor(value)
+    return claim(claims, name, int)
+
+
+def _organization(claims: Mapping[str, Any]) -> Organization | None:
+    if "v" in claims:
+        o = claim(claims, "o", dict)
+        found, slug, role = (claim(o, name, str) for name in ("id", "slg", "rol"))
+        role = role and f"org:{role}"
+        names, bitmaps = claim(o, "per", str), claim(o, "fpm", str)
+        permissions = _permissions(claim(claims, "fea", str), names, bitmaps)
+    else:
+        found, slug, role = (claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
+        permissions = claim(claims, "org_permissions", list)
+    texts = (found, slug, role, *permissions)
+    require(all(text == "" or _text(text) for text in texts), "malformed organization")
+    return Organization(found, slug, role, frozenset(permissions)) if found else None
+
+
+def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
+    """Clerk's compact form: a number for each organization feature, whose lowest bit is the first name's."""
+    require(re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", bitmaps), "malformed permissions")
+    scoped = (feature.partition(":") for feature in features.split(","))
+    owned = (feature for scope, _, feature in scoped if "o" in scope)
+    return [
+        f"org:{feature}:{name}"
+        for feature, bitmap in zip(owned, bitmaps.split(","), strict=False)
+        for bit, name in enumerate(names.split(","))
+        if int(bitmap or 0) >> bit & 1
+    ]
+
+
+# Issuers --------------------------------------------------------------------------------------
+
+_CLERK_SUBJECT = re.compile(r"user_[A-Za-z0-9]{1,64}")
+_CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,255}")
+_HOST = re.compile(rb"[a-z0-9.-]{1,253}(:[0-9]{1,5})?\$")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SUPABASE_NAME = "supabase"
+_RESERVED_NAMES = ("clerk", _SUPABASE_NAME, identity.ISSUER_NAME)
+_OIDC_ALGORITHMS = frozenset(
+    {f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)} | {"EdDSA"}
+)
+
+_verifiers: dict[str, Verifier] = {}
+_verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()  # and until when to believe it
+_admitted: OrderedDict[bytes, Caller] = OrderedDict()  # by digest
+_revoked: dict[str, float] = {}  # session id or `user:<id>` -> Unix seconds
 
 
 class EmbeddedKeys:
@@ -329,249 +400,111 @@ class EmbeddedKeys:
         return key
 
 
-class KeySet:
-    """An issuer's JWKS, fetched when needed, shared by everyone who waits, and kept while the issuer is away.
+class OidcIssuer(NamedTuple):
+    """One of `OIDC_ISSUERS`; `jwks_url` is empty where discovery finds the keys."""
 
-    Keys are used for `JWKS_FRESH` seconds, up to `JWKS_STALE` while refreshing them fails. Only a complete
-    answer with a usable key replaces them. Unknown keys cause at most one fetch per `JWKS_UNKNOWN` seconds.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client = httpx.AsyncClient(
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(3, connect=2),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        )
-        self._keys: dict[str, PyJWK] = {}
-        self._absent: OrderedDict[str, None] = OrderedDict()
-        self._loaded_at = self._retry_at = self._asked_at = -math.inf  # monotonic seconds
-        self._failures = 0
-        self._loading: asyncio.Task[None] | None = None
-
-    async def find(self, kid: str | None) -> PyJWK:
-        if kid is None:
-            raise NotSignedIn("key not named")
-        now = time.monotonic()
-        age = now - self._loaded_at
-        if age >= JWKS_STALE or (age >= JWKS_FRESH and not self._failures):
-            await self._refreshed()
-        elif age >= 0.8 * JWKS_FRESH:
-            self.refresh()
-        if now - self._loaded_at >= JWKS_STALE:
-            raise KeysUnavailable(self._retry_at - time.monotonic())
-        if kid not in self._keys and self._loaded_at < now:
-            await self._ask_for(kid, now)
-        if kid not in self._keys:
-            raise NotSignedIn("unknown key")
-        return self._keys[kid]
-
-    def refresh(self) -> None:
-        """Begin to load the keys, unless that is under way or failed a moment ago."""
-        if self._loading is None and time.monotonic() >= self._retry_at:
-            self._loading = asyncio.create_task(self._load())
-
-    async def close(self) -> None:
-        """Stop loading and let go of the connection."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
-        await self._client.aclose()
-
-    async def _refreshed(self) -> None:
-        self.refresh()
-        if self._loading is not None:
-            await asyncio.shield(self._loading)  # a caller who leaves takes nobody's answer away
-
-    async def _ask_for(self, kid: str, now: float) -> None:
-        if self._loading is None:
-            if kid in self._absent or now - self._asked_at < JWKS_UNKNOWN:
-                return
-            self._asked_at = now
-        await self._refreshed()
-        if kid not in self._keys and self._loaded_at >= now:
-            self._absent[kid] = None
-            if len(self._absent) > JWKS_ABSENT:
-                self._absent.popitem(last=False)
-
-    async def _load(self) -> None:
-        try:
-            keys = usable_keys(json_object(await self._download()))
-            if not keys:
-                raise ValueError("no usable key")
-        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            self._failures += 1
-            self._retry_at = time.monotonic() + 2 ** min(self._failures, 5)
-            log.warning("jwks_refresh_failed", url=self.url, failures=self._failures, error=repr(error)[:200])
-        else:
-            self._keys, self._failures, self._loaded_at = keys, 0, time.monotonic()
-            log.info("jwks_refreshed", url=self.url, keys=len(keys))
-        finally:
-            self._loading = None
-
-    async def _download(self) -> bytes:
-        body = bytearray()
-        async with asyncio.timeout(5), self._client.stream("GET", self.url) as response:
-            if response.status_code != 200:
-                raise ValueError(f"status {response.status_code}")
-            async for chunk in response.aiter_raw():  # raw: a compressed answer is never unpacked
-                body += chunk
-                if len(body) > JWKS_BYTES:
-                    raise ValueError("too large")
-        return bytes(body)
-
-
-# Claims ---------------------------------------------------------------------------------------
-
-_MACHINE_CATEGORIES = ("cl_B7d4PD222AAA", "cl_B7d4PD333AAA")  # Clerk's JWT templates and M2M tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Verifier:
-    """The keys and rules of one issuer; `issuer` is compared with `iss` exactly, `name` keeps its ids apart.
-
-    The rules are those of Clerk's session tokens, which the embedded issuer follows:
-    https://clerk.com/docs/guides/sessions/session-tokens
-    """
-
+    name: str
     issuer: str
-    keys: Keys
-    algorithms: frozenset[str]
-    subject: re.Pattern[str]
-    session: re.Pattern[str]
-    name: str = ""
-    parties: frozenset[str] = frozenset()
-
-    async def verify(self, token: SignedToken, claims: dict[str, Any]) -> Caller:
-        """The caller that the token speaks for; raises `NotSignedIn` or `KeysUnavailable`."""
-        _require(token.header["alg"] in self.algorithms, "algorithm refused")
-        check_signature(token, await self.keys.find(token.header.get("kid")))
-        _require(token.header.get("cat") not in _MACHINE_CATEGORIES, "not a session token")
-        _require("v" not in claims or _claim(claims, "v", int) == 2, "unknown token version")
-        _require(claims.get("sts", "active") == "active", "session is not active")
-        _require("aud" not in claims, "meant for another audience")
-        _require(not self.parties or _claim(claims, "azp", str) in self.parties, "azp is not authorized")
-        issued_at, expires_at = _lifetime(claims)
-        subject, session_id = _claim(claims, "sub", str), _claim(claims, "sid", str)
-        _require(self.subject.fullmatch(subject), "malformed sub")
-        _require(self.session.fullmatch(session_id), "malformed sid")
-        impersonator = _text(_claim(claims, "act", dict).get("sub"))
-        _require(impersonator or claims.get("act") is None, "malformed act")
-        metadata = _claim(claims, "public_metadata", dict)
-        return Caller(
-            user_id=f"{self.name}|{subject}" if self.name else subject,
-            session_id=session_id,
-            issued_at=issued_at,
-            expires_at=expires_at,
-            role="admin" if metadata.get("role") == "admin" else "user",
-            impersonator=impersonator,
-            organization=_organization(claims),
-            email=_text(claims.get("email")),
-            name=_text(claims.get("name")),
-            image_url=_text(claims.get("image_url")),
-        )
+    audiences: frozenset[str]
+    client_id: str
+    jwks_url: str
 
 
-def _require(fact: object, reason: str) -> None:
-    if not fact:
-        raise NotSignedIn(reason)
-
-
-def _claim(claims: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    value = claims.get(name)
-    if value is None:
-        return kind()
-    if type(value) is not kind:
-        raise NotSignedIn(f"malformed {name}")
-    return value
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
-
-
-def _lifetime(claims: Mapping[str, Any]) -> tuple[int, int]:
-    now = time.time()
-    issued_at, expires_at = _claim(claims, "iat", int), _claim(claims, "exp", int)
-    not_before = _claim(claims, "nbf", int) if "nbf" in claims else issued_at
-    begins_at = max(issued_at, not_before)
-    _require(min(issued_at, not_before) > 0 and begins_at <= expires_at, "impossible instants")
-    _require(expires_at - issued_at <= LIFETIME, "lives too long")
-    _require(begins_at <= now + CLOCK_SKEW, "not valid yet")
-    _require(now < expires_at + CLOCK_SKEW, "expired")
-    return issued_at, expires_at
-
-
-def _organization(claims: Mapping[str, Any]) -> Organization | None:
-    if "v" in claims:
-        o = _claim(claims, "o", dict)
-        found, slug, role = (_claim(o, name, str) for name in ("id", "slg", "rol"))
-        role = role and f"org:{role}"
-        names, bitmaps = _claim(o, "per", str), _claim(o, "fpm", str)
-        permissions = _permissions(_claim(claims, "fea", str), names, bitmaps)
-    else:
-        found, slug, role = (_claim(claims, name, str) for name in ("org_id", "org_slug", "org_role"))
-        permissions = _claim(claims, "org_permissions", list)
-    texts = (found, slug, role, *permissions)
-    _require(all(text == "" or _text(text) for text in texts), "malformed organization")
-    return Organization(found, slug, role, frozenset(permissions)) if found else None
-
-
-def _permissions(features: str, names: str, bitmaps: str) -> list[str]:
-    """Clerk's compact form: a number for each organization feature, whose lowest bit is the first name's."""
-    _require(re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", bitmaps), "malformed permissions")
-    scoped = (feature.partition(":") for feature in features.split(","))
-    owned = (feature for scope, _, feature in scoped if "o" in scope)
-    return [
-        f"org:{feature}:{name}"
-        for feature, bitmap in zip(owned, bitmaps.split(","), strict=False)
-        for bit, name in enumerate(names.split(","))
-        if int(bitmap or 0) >> bit & 1
-    ]
-
-
-# The door -------------------------------------------------------------------------------------
-
-_CLERK_SUBJECT = re.compile(r"user_[A-Za-z0-9]{1,64}")
-_CLERK_SESSION = re.compile(r"sess_[A-Za-z0-9]{1,64}")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_HOST = re.compile(rb"[a-z0-9.-]{1,253}(:[0-9]{1,5})?\$")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-_verifiers: dict[str, Verifier] = {}
-_verified: OrderedDict[bytes, Caller] = OrderedDict()
-_revoked: dict[str, float] = {}  # session id, `user:<id>` or `key:<id>` -> Unix seconds
-_admitted: OrderedDict[bytes, Caller] = OrderedDict()  # by digest
+def modes(settings: Settings) -> list[AuthMode]:
+    """Where people sign in, the first for choice; raises `Misconfigured`."""
+    named: dict[AuthMode, object] = {
+        "clerk": clerk_issuer(settings),
+        "supabase": supabase_issuer(settings),
+        "oidc": oidc_issuers(settings),
+    }
+    return [mode for mode, issuers in named.items() if issuers] or ["embedded"]
 
 
 def configure(settings: Settings) -> None:
     """Choose the issuers; raises `Misconfigured`. The embedded one serves only where no other is named."""
+    verifiers = [*_clerk(settings), *_supabase(settings), *_oidc(settings)] or [_embedded()]
+    issuers = [verifier.issuer for verifier in verifiers]
+    for issuer in issuers:
+        if issuers.count(issuer) > 1:
+            raise Misconfigured(f"{issuer} is named as an issuer twice.")
+    _verified.clear()
+    _admitted.clear()
+    _revoked.clear()
+    _verifiers.clear()
+    _verifiers.update({verifier.issuer: verifier for verifier in verifiers})
+
+
+def public_config(settings: Settings) -> AuthConfig:
+    """What a web client needs to sign people in; raises `Misconfigured`."""
+    mode = modes(settings)[0]
+    return AuthConfig(
+        mode=mode,
+        publishable_key=settings.clerk_publishable_key or None,
+        supabase_url=settings.supabase_url.rstrip("/") or None,
+        supabase_key=settings.supabase_publishable_key or None,
+        issuers=[
+            IssuerRead(name=it.name, issuer=it.issuer, client_id=it.client_id or None)
+            for it in oidc_issuers(settings)
+        ],
+        registration=mode == "embedded" and identity.registration_open(),
+    )
+
+
+def _embedded() -> Verifier:
+    return Verifier(
+        issuer=identity.issuer(),
+        keys=EmbeddedKeys(),
+        algorithms=frozenset({identity.ALGORITHM}),
+        subject=_UUID,
+        session=_UUID,
+        name=identity.ISSUER_NAME,
+        rules=embedded_session,
+    )
+
+
+def _clerk(settings: Settings) -> Iterator[Verifier]:
     if issuer := clerk_issuer(settings):
         jwks_url = settings.clerk_jwks_url or f"{issuer}/.well-known/jwks.json"
         pem = settings.clerk_jwt_key
-        verifier = Verifier(
+        yield Verifier(
             issuer=issuer,
-            keys=PemKeys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
+            keys=_pem_keys(pem) if pem else KeySet(_safe_url("CLERK_JWKS_URL", jwks_url)),
             algorithms=frozenset({"RS256"}),
             subject=_CLERK_SUBJECT,
             session=_CLERK_SESSION,
             parties=frozenset(settings.clerk_authorized_parties),
         )
-    else:
-        verifier = Verifier(
-            issuer=identity.issuer(),
-            keys=EmbeddedKeys(),
-            algorithms=frozenset({identity.ALGORITHM}),
+
+
+def _supabase(settings: Settings) -> Iterator[Verifier]:
+    if issuer := supabase_issuer(settings):
+        yield Verifier(
+            issuer=issuer,
+            keys=KeySet(f"{issuer}/.well-known/jwks.json"),
+            algorithms=frozenset({"ES256", "RS256", "EdDSA"}),
             subject=_UUID,
             session=_UUID,
-            name=identity.ISSUER_NAME,
+            name=_SUPABASE_NAME,
+            parties=frozenset({"authenticated"}),
+            rules=partial(supabase_session, anonymous=settings.supabase_allow_anonymous),
+            lifetime=LONG_LIFETIME,
         )
-    _verified.clear()
-    _admitted.clear()
-    _revoked.clear()
-    _verifiers.clear()
-    _verifiers[verifier.issuer] = verifier
+
+
+def _oidc(settings: Settings) -> Iterator[Verifier]:
+    for name, issuer, audiences, _, jwks_url in oidc_issuers(settings):
+        discovery = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        yield Verifier(
+            issuer=issuer,
+            keys=KeySet(jwks_url) if jwks_url else KeySet(discovery, issuer),
+            algorithms=_OIDC_ALGORITHMS,
+            subject=_PRINTABLE,
+            session=_PRINTABLE,
+            name=name,
+            parties=audiences,
+            rules=oidc_access,
+            lifetime=LONG_LIFETIME,
+        )
 
 
 def clerk_issuer(settings: Settings) -> str:
@@ -604,15 +537,78 @@ def _publishable_issuer(key: str) -> str:
     return f"https://{host[:-1].decode()}"
 
 
-def _safe_url(name: str, url: str) -> str:
+def _pem_keys(pem: str) -> PemKeys:
     try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        parts = httpx.URL()
-    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.host in _LOOPBACK)
-    if not secure or not parts.host or parts.userinfo or parts.query or parts.fragment:
+        return PemKeys(pem)
+    except ValueError as error:
+        raise Misconfigured(f"CLERK_JWT_KEY is {error}.") from error
+
+
+def supabase_issuer(settings: Settings) -> str:
+    """Supabase's `iss` from `SUPABASE_URL`, empty without; raises `Misconfigured`."""
+    url, key = settings.supabase_url.rstrip("/"), settings.supabase_publishable_key
+    if not url:
+        if key or settings.supabase_allow_anonymous:
+            raise Misconfigured("Set SUPABASE_URL: the other SUPABASE_ settings need it.")
+        return ""
+    if "/auth/v1" in _safe_url("SUPABASE_URL", url):
+        raise Misconfigured("SUPABASE_URL is the project's own address, without /auth/v1.")
+    if key and not key.startswith("sb_publishable_") and _payload(key).get("role") != "anon":
+        raise Misconfigured(
+            "SUPABASE_PUBLISHABLE_KEY is shown to everybody, so it takes the project's publishable key "
+            "(sb_publishable_…) or anon key, never a secret or service_role one."
+        )
+    return f"{url}/auth/v1"
+
+
+def _payload(token: str) -> dict[str, Any]:
+    try:
+        return json_object(read_token(token).payload)
+    except (NotSignedIn, ValueError, RecursionError):
+        return {}
+
+
+def oidc_issuers(settings: Settings) -> list[OidcIssuer]:
+    """Every entry of `OIDC_ISSUERS`; raises `Misconfigured`."""
+    found = [_oidc_issuer(entry) for entry in settings.oidc_issuers]
+    names = [issuer.name for issuer in found]
+    for name in names:
+        if names.count(name) > 1 or name in _RESERVED_NAMES:
+            raise Misconfigured(f"OIDC_ISSUERS cannot use the name {name}: it is taken.")
+    return found
+
+
+def _oidc_issuer(entry: str) -> OidcIssuer:
+    """`name=issuer;audience`, then more audiences, `client=` an id and `jwks=` an address."""
+    name, _, rest = entry.partition("=")
+    issuer, *others = (part.strip() for part in rest.split(";"))
+    options = {"client": "", "jwks": ""}
+    audiences = set()
+    for part in others:
+        option, _, value = part.partition("=")
+        if option in options:
+            options[option] = value
+        else:
+            audiences.add(part)
+    if not _NAME.fullmatch(name) or not audiences or "" in audiences:
+        raise Misconfigured(
+            f"OIDC_ISSUERS is a list of name=https://issuer;audience, but {entry} is not of that form."
+        )
+    _safe_url(f"The issuer of {name} in OIDC_ISSUERS", issuer)
+    if options["jwks"]:
+        _safe_url(f"The jwks of {name} in OIDC_ISSUERS", options["jwks"], query=True)
+    return OidcIssuer(name, issuer, frozenset(audiences), options["client"], options["jwks"])
+
+
+def _safe_url(name: str, url: str, *, query: bool = False) -> str:
+    if not is_safe_url(url, query=query):
         raise Misconfigured(f"{name} must be an https:// address without user, query or fragment.")
     return url
+
+
+# The door -------------------------------------------------------------------------------------
+
+_BEARER = re.compile(r"bearer ([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE | re.ASCII)
 
 
 async def open() -> None:  # noqa: A001 - read as clerk_auth.open()
@@ -629,35 +625,36 @@ async def close() -> None:
             await verifier.keys.close()
 
 
+def strict_bearer(headers: Headers) -> str:
+    """The token of the one `Authorization: Bearer` header (RFC 6750 §2.1); anything else is `NotSignedIn`."""
+    values = headers.getlist("authorization")
+    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        raise NotSignedIn("not exactly one bearer token")
+    return match[1]
+
+
 async def verify(token: str) -> Caller:
-    """The caller a token speaks for by its signature and claims, kept until it expires.
+    """The caller a token speaks for, believed for a while.
 
     Raises `NotSignedIn`, `KeysUnavailable`, and, for the embedded issuer's, `db.Unavailable`.
     """
     try:
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
-        caller = _verified.get(digest)
-        if caller is None:
+        caller, until = _verified.pop(digest, (None, 0.0))
+        if caller is None or until <= time.time():
             caller = await _verify(token)
-        elif caller.expires_at + CLOCK_SKEW <= time.time():
-            del _verified[digest]
-            raise NotSignedIn("expired")
+            until = min(caller.expires_at + CLOCK_SKEW, time.time() + VERIFIED_FRESH)
         if revoked(caller):
             raise Revoked(caller)
     except NotSignedIn as refusal:
         fingerprint = hashlib.sha256(token.rpartition(".")[0].encode(errors="surrogatepass")).hexdigest()[:12]
         log.info("token_refused", reason=str(refusal), token=fingerprint)
         raise
-    _verified[digest] = caller
-    _verified.move_to_end(digest)
+    _verified[digest] = caller, until
     if len(_verified) > CACHED_TOKENS:
         _verified.popitem(last=False)
     return caller
-
-
-def peer_address(connection: HTTPConnection) -> str:
-    """Whose refused credentials count together."""
-    return rates.address(connection.client.host) if connection.client else ""
 
 
 async def _verify(token: str) -> Caller:
@@ -689,8 +686,14 @@ def on_revoked(payload: bytes) -> None:
     """
     now = time.time()
     _revoked[payload.decode(errors="replace")] = now
-    for forgotten in [it for it, at in _revoked.items() if at + LIFETIME + 2 * CLOCK_SKEW < now]:
+    longest = max((verifier.lifetime for verifier in _verifiers.values()), default=LIFETIME)
+    for forgotten in [it for it, at in _revoked.items() if at + longest + 2 * CLOCK_SKEW < now]:
         del _revoked[forgotten]
+
+
+def peer_address(connection: HTTPConnection) -> str:
+    """Whose refused credentials count together."""
+    return rates.address(connection.client.host) if connection.client else ""
 
 
 # Admission ------------------------------------------------------------------------------------
@@ -701,8 +704,8 @@ def only_credential(headers: Headers) -> str:
     keys = headers.getlist("x-api-key")
     if not keys:
         return strict_bearer(headers)
-    _require(len(keys) == 1 and "authorization" not in headers, "more than one credential")
-    _require(api_keys.is_well_formed(keys[0]), "not an API key")
+    require(len(keys) == 1 and "authorization" not in headers, "more than one credential")
+    require(api_keys.is_well_formed(keys[0]), "not an API key")
     return keys[0]
 
 
@@ -739,11 +742,11 @@ async def _authenticate(credential: str, digest: bytes) -> Caller:
 
 async def _authenticate_key(key: str, digest: bytes) -> Caller:
     try:
-        _require(api_keys.is_well_formed(key), "not an API key")
+        require(api_keys.is_well_formed(key), "not an API key")
         caller = _recall(digest)
         if caller is None or caller.expires_at <= time.time():
             caller = await _find_key(digest)
-        _require(time.time() < caller.expires_at, "expired")
+        require(time.time() < caller.expires_at, "expired")
     except NotSignedIn as refusal:
         log.info("key_refused", reason=str(refusal), key=digest.hex()[:12])
         raise
@@ -777,7 +780,7 @@ async def _admit(caller: Caller) -> Caller:
         name=caller.name,
         image_url=caller.image_url,
     )
-    _require(user.signed_in, "session has ended")
+    require(user.signed_in, "session has ended")
     _require_open(user)
     return _remember(replace(caller, checked_at=began, requests_per_minute=user.requests_per_minute))
 
@@ -786,7 +789,7 @@ async def _find_key(digest: bytes) -> Caller:
     for _ in range(3):  # again when a revocation has overtaken the look-up
         began = time.time()
         found = [it for it in await db.find_keys(digest) if hmac.compare_digest(it.key_hash, digest)]
-        _require(len(found) == 1, "no such key")
+        require(len(found) == 1, "no such key")
         key = found[0]
         _require_open(key)
         caller = Caller(
@@ -806,7 +809,7 @@ async def _find_key(digest: bytes) -> Caller:
 
 
 def _require_open(user: db.Standing | db.FoundKey) -> None:
-    _require(not user.erased, "erased")
+    require(not user.erased, "erased")
     if user.disabled:
         raise identity.AccountDisabled
 
@@ -872,6 +875,8 @@ async def role_of(caller: Caller) -> Literal["user", "admin"]:
 
 M = TypeVar("M", bound=Base)
 P = ParamSpec("P")
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 _BEARER_SCHEME = HTTPBearer(

@@ -9,13 +9,13 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -30,8 +30,9 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy.exc import NoResultFound
 
 import db
+from infra.mail import BadMail, Mail
 from infra.vault import Unsealable, Vault
-from models import Account, AuthSession, SigningKey, User, uuid7
+from models import Account, AuthCode, AuthSession, SigningKey, User, uuid7
 from schemas import Credentials, RefreshRequest, Registration, SessionRead, Tokens
 from settings import settings
 
@@ -46,6 +47,10 @@ REUSE_GRACE = timedelta(seconds=10)
 SESSIONS_PER_ACCOUNT = 100
 HASHING_THREADS = 2
 HASHING_QUEUE = 64
+ERRANDS = 100  # forgotten passwords that are looked into after their answer
+MAILS_PER_HOUR = 5  # to one account
+VERIFY_LIFE = timedelta(hours=24)
+RESET_LIFE = timedelta(hours=1)
 KEYS_FRESH = 30  # seconds between looks for keys that other processes made
 KEY_LIFE = timedelta(days=30)
 KEY_NOTICE = timedelta(minutes=5)  # a new key is published this long before it signs
@@ -97,6 +102,13 @@ class SessionEnded(Exception):
 
     def __init__(self) -> None:
         super().__init__("This sign-in has ended. Sign in again.")
+
+
+class InvalidCode(Exception):
+    """The code was never made, was used, has expired, or a newer one took its place."""
+
+    def __init__(self) -> None:
+        super().__init__("This code is not valid, or no longer. Ask for a new one.")
 
 
 class SignInBusy(Exception):
@@ -186,6 +198,7 @@ class _Issuer:
     """What runs between `start` and `stop`; `decoy` is the hash of a password that nobody has."""
 
     vault: Vault
+    mail: Mail
     keys: list[Key]
     looked_at: float
     decoy: str
@@ -194,6 +207,10 @@ class _Issuer:
     )
     waiting: int = 0
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    errands: set[asyncio.Task[None]] = field(default_factory=set)
+    errand: asyncio.Lock = field(
+        default_factory=asyncio.Lock
+    )  # one at a time: none takes others' connections
 
     async def hash(self, password: str) -> str:
         return await self._in_thread(partial(_passwords.hash, _normal(password)))
@@ -211,6 +228,22 @@ class _Issuer:
         finally:
             self.waiting -= 1
 
+    def after_the_answer(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin work that nobody waits for. Raises SignInBusy."""
+        if len(self.errands) >= ERRANDS:
+            work.close()
+            raise SignInBusy
+        task = asyncio.create_task(self._run(work))
+        self.errands.add(task)
+        task.add_done_callback(self.errands.discard)
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        async with self.errand:
+            try:
+                await work
+            except db.AWAY as error:
+                log.error("errand_failed", error=repr(error)[:300])
+
 
 _issuer: _Issuer | None = None
 
@@ -226,26 +259,31 @@ def _normal(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
-async def start(vault: Vault) -> None:
+async def start(vault: Vault, mail: Mail) -> None:
     """Load or make the signing key. Raises IdentityConflict, db.Unavailable, infra.vault.Unsealable."""
     global _issuer  # noqa: PLW0603 - one issuer a process
     for name, value in settings:
-        if name.startswith("clerk_") and value:
+        if name.startswith(("clerk_", "supabase_", "oidc_")) and value:
             raise IdentityConflict(
-                f"{name.upper()} is set, so people sign in at Clerk: "
+                f"{name.upper()} is set, so people sign in elsewhere: "
                 "the embedded issuer does not run beside a third-party one."
             )
     keys = await _load_keys(vault)
     decoy = await asyncio.to_thread(_passwords.hash, os.urandom(32))
-    _issuer = _Issuer(vault, keys, time.monotonic(), decoy)
+    _issuer = _Issuer(vault, mail, keys, time.monotonic(), decoy)
 
 
 async def stop() -> None:
-    """Forget the keys and let go of the threads."""
-    global _issuer  # noqa: PLW0603
+    """Forget the keys and let go of the threads; what was begun after an answer has a moment to end."""
+    global _issuer
     if _issuer is not None:
-        _issuer.threads.shutdown(wait=False, cancel_futures=True)
-        _issuer = None
+        running, _issuer = _issuer, None
+        running.threads.shutdown(wait=False, cancel_futures=True)
+        if running.errands:
+            _, late = await asyncio.wait(running.errands, timeout=5)
+            for errand in late:
+                errand.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 def issuer() -> str:
@@ -358,7 +396,7 @@ def _tokens(keys: Sequence[Key], refresh_token: RefreshToken) -> Tokens:
 async def register(
     body: Registration, *, address: str | None = None, user_agent: str | None = None
 ) -> Tokens:
-    """Make an account and sign it in; the first one is the administrator's.
+    """Make an account, sign it in and mail a link that proves its address; the first is the administrator's.
 
     Raises RegistrationClosed, EmailTaken, SignInBusy, IssuerOff, db.Unavailable.
     """
@@ -378,8 +416,10 @@ async def register(
             await tx.add(Account, id=account_id, email=body.email, password_hash=hashed)
         except asyncpg.UniqueViolationError as error:
             raise EmailTaken from error
+        code = await _add_code(tx, account_id, "verify")
         refresh_token = await _open_session(tx, account_id, address, user_agent)
     log.info("account_made", user=user_id, role=role)
+    _post(running, body.email, "verify", code)
     return _tokens(keys, refresh_token)
 
 
@@ -424,6 +464,7 @@ async def change_password(user_id: str, session_id: UUID, old: str, new: str) ->
     async with db.as_system("user") as tx:
         await _hold(tx, account)
         await tx.change(Account, {"id": account.id}, password_hash=hashed)
+        await tx.remove(AuthCode, account_id=account.id, purpose="reset")
         tx.emit("auth.password_changed", ("account", account.id))
         for session in await tx.find(AuthSession):
             if session.id != session_id:
@@ -436,6 +477,167 @@ async def _hold(tx: db.Tx, account: Account) -> None:
     found = await tx.find(Account, lock=True, id=account.id)
     if not found or found[0].password_hash != account.password_hash:
         raise WrongCredentials
+
+
+# Codes by mail ------------------------------------------------------------------------------------
+
+Purpose = Literal["verify", "reset"]
+_LIVES: dict[Purpose, timedelta] = {"verify": VERIFY_LIFE, "reset": RESET_LIFE}
+_MAILS: dict[Purpose, tuple[str, str]] = {  # nothing in them is anybody's own words
+    "verify": (
+        "Confirm your address",
+        """\
+Somebody, probably you, made an account with this address at
+{issuer}
+
+Confirm within a day that the address is yours:
+{link}
+
+If it was not you, nothing needs to be done.
+""",
+    ),
+    "reset": (
+        "Set a new password",
+        """\
+Somebody, probably you, has forgotten the password of the account with this address at
+{issuer}
+
+Set a new one within an hour:
+{link}
+
+If it was not you, nothing needs to be done: the password stays as it is.
+""",
+    ),
+}
+
+
+class Code(NamedTuple):
+    """Where its row is, and the secret whose hash is there."""
+
+    id: UUID
+    secret: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidCode."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{64}", text):
+            raise InvalidCode
+        raw = base64.urlsafe_b64decode(text)
+        return cls(UUID(bytes=raw[:16]), raw[16:])
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(self.id.bytes + self.secret).decode()
+
+
+def forgot(email: str) -> None:
+    """Mail a link that sets a new password, if there is such an account.
+
+    It returns before it has looked, so that neither answer nor time tells. Raises SignInBusy, IssuerOff.
+    """
+    running = _running()
+    running.after_the_answer(_mail_reset(running, email))
+
+
+async def reset(code: str, password: str) -> None:
+    """Set the password that was forgotten and end every session; the address is proven with it.
+
+    Raises InvalidCode, AccountDisabled, SignInBusy, IssuerOff, db.Unavailable.
+    """
+    running = _running()
+    given = Code.parse(code)
+    async with db.as_system() as tx:
+        await _redeem(tx, given, "reset")
+    hashed = await running.hash(password)
+    async with db.as_system("user") as tx:
+        account = await _redeem(tx, given, "reset")
+        tx.act_for(account.user_id)
+        if (await tx.one(User)).disabled_at is not None:
+            raise AccountDisabled
+        await tx.remove(AuthCode, account_id=account.id)
+        await tx.change(Account, {"id": account.id}, password_hash=hashed)
+        tx.emit("auth.password_reset", ("account", account.id))
+        await _prove(tx, account)
+        for session in await tx.find(AuthSession):
+            await end_session(tx, session.id, reason="password_reset")
+    log.info("password_reset", user=account.user_id)
+
+
+async def verify(code: str) -> None:
+    """Note that the account's address is its own. Raises InvalidCode, IssuerOff, db.Unavailable."""
+    _running()
+    given = Code.parse(code)
+    async with db.as_system("user") as tx:
+        account = await _redeem(tx, given, "verify")
+        tx.act_for(account.user_id)
+        await tx.remove(AuthCode, account_id=account.id, purpose="verify")
+        await _prove(tx, account)
+
+
+async def _prove(tx: db.Tx, account: Account) -> None:
+    if account.email_verified_at is None:
+        await tx.change(Account, {"id": account.id}, email_verified_at=datetime.now(UTC))
+        tx.emit("auth.email_verified", ("account", account.id))
+
+
+async def _redeem(tx: db.Tx, given: Code, purpose: Purpose) -> Account:
+    """The locked account that this code was mailed to. Raises InvalidCode."""
+    code = next(iter(await tx.find(AuthCode, id=given.id, purpose=purpose)), None)
+    if code is None or not hmac.compare_digest(code.code_hash, _digest(given.secret)):
+        raise InvalidCode
+    accounts = await tx.find(Account, lock=True, id=code.account_id)
+    still = await tx.find(AuthCode, id=given.id)  # whoever held the lock may have used it
+    if not accounts or not still or still[0].expires_at <= datetime.now(UTC):
+        raise InvalidCode
+    return accounts[0]
+
+
+async def _mail_reset(running: _Issuer, email: str) -> None:
+    async with db.as_system() as tx:
+        account = next(iter(await tx.find(Account, lock=True, email=email)), None)
+        if account is None or (await tx.one(User, id=account.user_id)).disabled_at is not None:
+            return
+        if not await _may_mail(tx, account):
+            log.warning("mail_withheld", user=account.user_id)
+            return
+        await tx.change(
+            AuthCode, {"account_id": account.id, "purpose": "reset"}, expires_at=datetime.now(UTC)
+        )
+        code = await _add_code(tx, account.id, "reset")
+    _post(running, account.email, "reset", code)
+
+
+async def _may_mail(tx: db.Tx, account: Account) -> bool:
+    """Whether the account has not had its mails of this hour; forgets codes of before it that are over."""
+    now = datetime.now(UTC)
+    recent = 0
+    for code in await tx.find(AuthCode, account_id=account.id):
+        if code.created_at > now - timedelta(hours=1):
+            recent += 1
+        elif code.expires_at <= now:
+            await tx.remove(AuthCode, id=code.id)
+    return recent < MAILS_PER_HOUR
+
+
+async def _add_code(tx: db.Tx, account_id: UUID, purpose: Purpose) -> Code:
+    secret = os.urandom(32)
+    row = await tx.add(
+        AuthCode,
+        account_id=account_id,
+        purpose=purpose,
+        code_hash=_digest(secret),
+        expires_at=datetime.now(UTC) + _LIVES[purpose],
+    )
+    return Code(row.id, secret)
+
+
+def _post(running: _Issuer, email: str, purpose: Purpose, code: Code) -> None:
+    """Begin to send the code, once the transaction that keeps its hash has committed."""
+    subject, text = _MAILS[purpose]
+    link = f"{issuer()}/{purpose}?code={code}"
+    try:
+        running.mail.send(email, subject, text.format(issuer=issuer(), link=link))
+    except BadMail as refusal:
+        log.warning("mail_refused", purpose=purpose, reason=str(refusal))
 
 
 # Sessions -----------------------------------------------------------------------------------------
@@ -452,7 +654,8 @@ async def refresh(
     """
     keys = await _keys()
     given = RefreshToken.parse(body.refresh_token)
-    async with db.as_user(_user_id(given.account_id), actor="user") as tx:
+    async with db.as_system("user") as tx:
+        tx.act_for(_user_id(given.account_id))
         session = next(iter(await tx.find(AuthSession, lock=True, id=given.session_id)), None)
         if session is None or not hmac.compare_digest(session.family_hash, _digest(given.family)):
             raise SessionEnded

@@ -190,7 +190,7 @@ class Account(Base):
 
 
 class AuthCode(Base):
-    """A code that was mailed to prove an address or to set a new password; a system table."""
+    """A code that was mailed to an account's address; a system table."""
 
     __tablename__ = "auth_codes"
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -201,8 +201,7 @@ class AuthCode(Base):
     created_at: Mapped[datetime] = _now()
     __table_args__ = (
         CheckConstraint("purpose in ('verify', 'reset')", name="purpose"),
-        Index(None, "account_id", "purpose"),
-        Index(None, "code_hash"),
+        Index(None, "account_id"),
     )
 
 

@@ -15,7 +15,7 @@ import identity
 import logs
 import metrics
 import upkeep
-from infra import postgres, rates, storage, vault
+from infra import mail, postgres, rates, storage, vault
 from infra.bus import Bus, make_bus
 from models import RunStatus, uuid7
 from runs import computers, engine, files, schedules
@@ -40,6 +40,7 @@ START_FAILURES = (
     db.Unavailable,
     db.Unsafe,
     identity.IdentityConflict,
+    mail.BadMailSettings,
     postgres.PostgresUnavailable,
     storage.StorageUnavailable,
     vault.BadKeys,
@@ -80,8 +81,10 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
         )
         stack.push_async_callback(db.close_database)
         store = await _open_store()
-        if not clerk_auth.clerk_issuer(settings):
-            await identity.start(keys)
+        post = mail.open_mail(settings.smtp_url, settings.mail_from, settings.data_dir / "outbox")
+        stack.push_async_callback(post.close)
+        if clerk_auth.modes(settings) == ["embedded"]:
+            await identity.start(keys, post)
             stack.push_async_callback(identity.stop)
         clerk_auth.configure(settings)
         clerk.check_settings(settings)
@@ -187,7 +190,8 @@ def _require_production_settings() -> None:
     needed = {
         "DATABASE_URL": settings.database_url,
         "SECRET_KEYS": settings.secret_keys,
-        "CLERK_PUBLISHABLE_KEY (or CLERK_ISSUER)": clerk_auth.clerk_issuer(settings),
+        "CLERK_PUBLISHABLE_KEY (or SUPABASE_URL, or OIDC_ISSUERS)": clerk_auth.modes(settings)
+        != ["embedded"],
     }
     missing = [name for name, value in needed.items() if not value]
     if settings.environment == "production" and missing:

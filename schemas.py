@@ -188,10 +188,24 @@ class Readiness(Wire):
         return self.database and self.migrations and self.storage and self.browser and self.worker
 
 
+AuthMode = Literal["embedded", "clerk", "supabase", "oidc"]
+
+
+class IssuerRead(Wire):
+    name: str = Field(description="Its users' ids begin with it.")
+    issuer: str = Field(description="Where OpenID Connect Discovery begins.")
+    client_id: str | None = Field(description="Whom a web client signs in as, where the operator said.")
+
+
 class AuthConfig(Wire):
-    mode: Literal["embedded", "clerk"]
-    publishable_key: str | None = None
-    registration: bool
+    """Where people sign in: `mode` is the first choice, and every issuer named here is accepted."""
+
+    mode: AuthMode
+    publishable_key: str | None = Field(None, description="Clerk's.")
+    supabase_url: str | None = None
+    supabase_key: str | None = Field(None, description="Supabase's publishable key.")
+    issuers: list[IssuerRead] = Field([], description="OpenID providers.")
+    registration: bool = Field(description="Whether anyone may sign up here, in mode `embedded`.")
 
 
 class PublicConfig(Wire):
@@ -219,6 +233,19 @@ class Registration(Wire):
 
 class RefreshRequest(Wire):
     refresh_token: str = Field(max_length=256)
+
+
+class ForgottenPassword(Wire):
+    email: Email
+
+
+class PasswordReset(Wire):
+    code: str = Field(max_length=256, description="From the link in the mail.")
+    password: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
+
+
+class EmailProof(Wire):
+    code: str = Field(max_length=256, description="From the link in the mail.")
 
 
 class PasswordChange(Wire):

@@ -65,12 +65,22 @@ class Settings(BaseSettings):
     clerk_webhook_signing_secret: str = Field(
         "", description="Secret of Clerk's webhook to `/webhooks/clerk`; empty takes none in."
     )
+    supabase_url: str = Field("", description="Supabase project whose users sign in here.")
+    supabase_publishable_key: str = Field("", description="Supabase's publishable key, told to web clients.")
+    supabase_allow_anonymous: bool = Field(False, description="Accept Supabase's anonymous sign-ins.")
+    oidc_issuers: Names = Field(
+        (), description="OpenID providers as `name=https://issuer;audience`, comma-separated; see sign-in.md."
+    )
     registration: Literal["", "open", "closed"] = Field(
         "", description="Sign-up at the embedded issuer; default is open on loopback, else closed."
     )
     admin_emails: Names = Field(
         (), description="Addresses whose users are administrators, once the issuer has verified them."
     )
+    smtp_url: str = Field(
+        "", description="Mail server, `smtps://user:password@host`; empty keeps mail in files."
+    )
+    mail_from: str = Field("", description="Address that mail comes from.")
     access_token_seconds: int = Field(300, ge=60, le=3600, description="Life of an embedded access token.")
     session_days: int = Field(30, ge=1, le=365, description="Life of an unused embedded sign-in.")
 
@@ -146,6 +156,7 @@ class Settings(BaseSettings):
         "allowed_hosts",
         "clerk_authorized_parties",
         "cors_origins",
+        "oidc_issuers",
         "secret_keys",
         mode="before",
     )

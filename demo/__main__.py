@@ -67,8 +67,8 @@ async def _server() -> AsyncIterator[str]:
     data, port = _data_directory(), _free_port()
     ours = {"DATA_DIR": str(data), "PORT": str(port), "HOST": "127.0.0.1", "ALLOW_PRIVATE_NETWORK": "1"}
     unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "REGISTRATION", "WORKER"), "")
-    clerk = {name: "" for name in os.environ if name.startswith("CLERK_")}
-    environment = os.environ | unset | clerk | ours | {"LOG_LEVEL": "error"}
+    issuers = {name: "" for name in os.environ if name.startswith(("CLERK_", "SUPABASE_", "OIDC_"))}
+    environment = os.environ | unset | issuers | ours | {"LOG_LEVEL": "error"}
     command = ("-m", "uvicorn", "backend_websocket_server:app", "--port", str(port), "--no-access-log")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command, "--ws-per-message-deflate", "false", "--log-level", "warning"),

@@ -18,10 +18,16 @@ from uuid import uuid4
 
 _DATA = Path(tempfile.mkdtemp(prefix="cua-test-"))
 _DATA.chmod(0o711)  # the account that PostgreSQL runs as may pass through
-for _name in (
-    *("DATABASE_URL", "REDIS_URL", "SECRET_KEYS", "CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY", "FILES_URL"),
+_ISSUERS = ("CLERK_ISSUER", "CLERK_PUBLISHABLE_KEY", "SUPABASE_URL", "OIDC_ISSUERS")
+_CHOSEN = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEYS",
+    "SMTP_URL",
+    "FILES_URL",
     "CLERK_WEBHOOK_SIGNING_SECRET",
-):
+)
+for _name in (*_CHOSEN, *_ISSUERS):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
 os.environ |= {"RATE_LIMIT": "off", "SIGN_IN_LIMIT": "off", "AUTH_FAILURE_LIMIT": "off"}

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,8 +24,9 @@ import clerk_auth
 import db
 import identity
 from infra.bus import LocalBus
+from infra.mail import Mail, open_mail
 from infra.vault import Unsealable, Vault, load_vault
-from models import Account, AuthSession, SigningKey, User
+from models import Account, AuthCode, AuthSession, SigningKey, User
 from schemas import Credentials, RefreshRequest, Registration, Tokens
 from settings import settings
 
@@ -35,9 +38,17 @@ def vault() -> Vault:
     return load_vault(settings.data_dir, settings.secret_keys)
 
 
+@pytest.fixture
+async def mail(tmp_path: Path) -> AsyncIterator[Mail]:
+    """Mail that is written to `tmp_path`."""
+    mail = open_mail("", "", tmp_path)
+    yield mail
+    await mail.close()
+
+
 @pytest.fixture(autouse=True)
-async def _issuer(database: str, vault: Vault) -> AsyncIterator[None]:
-    await identity.start(vault)
+async def _issuer(database: str, vault: Vault, mail: Mail) -> AsyncIterator[None]:
+    await identity.start(vault, mail)
     clerk_auth.configure(settings)
     yield
     await identity.stop()
@@ -430,6 +441,278 @@ async def test_a_login_that_a_password_change_overtakes_is_refused(monkeypatch: 
     assert await sessions(owner(own)) == {session(own)}
 
 
+# Codes by mail
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Callable[[], list[str]]:
+    """The texts of the mails that were sent, in order."""
+
+    def read() -> list[str]:
+        files = sorted(tmp_path.glob("*.eml"), key=lambda file: file.stat().st_mtime_ns)
+        return [file.read_text() for file in files]
+
+    return read
+
+
+Outbox = Callable[[], list[str]]
+
+
+def code_in(text: str, purpose: str) -> str:
+    found = re.search(
+        rf"^{re.escape(identity.issuer())}/{purpose}\?code=([A-Za-z0-9_-]{{64}})$", text, re.MULTILINE
+    )
+    assert found, text
+    return found[1]
+
+
+async def forget(email: str) -> None:
+    """Ask for a new password, and wait for the errand that the answer does not wait for."""
+    assert identity._issuer is not None
+    identity.forgot(email)
+    await asyncio.gather(*identity._issuer.errands)
+
+
+async def reset_code(email: str, outbox: Outbox) -> str:
+    before = len(outbox())
+    await forget(email)
+    await until(lambda: len(outbox()) > before)
+    assert f"To: {email}" in outbox()[-1]
+    return code_in(outbox()[-1], "reset")
+
+
+async def expire_codes(**units: float) -> None:
+    """Let all codes be that much older."""
+    async with db.as_system() as tx:
+        await tx.connection.execute(
+            "update auth_codes set created_at = created_at - $1::interval, expires_at = expires_at - $1::interval",
+            timedelta(**units),
+        )
+
+
+async def codes(tokens: Tokens) -> list[AuthCode]:
+    async with db.as_system() as tx:
+        return await tx.find(AuthCode, account_id=UUID(claims(tokens)["sub"]))
+
+
+async def test_registration_mails_a_link_that_proves_the_address(outbox: Outbox) -> None:
+    email = fresh_email()
+    tokens = await register(email)
+    assert (await clerk_auth.verify(tokens.access_token)).verified_email is None
+    await until(outbox)
+    [text] = outbox()
+    assert f"To: {email}" in text
+    code = code_in(text, "verify")
+    await identity.verify(code)
+    assert (await events(owner(tokens)))[1:] == [("auth.email_verified", {})]
+    for again in (await refresh(tokens), await login(email)):
+        caller = await clerk_auth.verify(again.access_token)
+        assert (caller.email, caller.verified_email) == (email, email)
+    with pytest.raises(identity.InvalidCode):
+        await identity.verify(code)
+    assert await codes(tokens) == []
+
+
+async def test_a_forgotten_password_is_set_anew_and_ends_every_session(
+    outbox: Outbox, revoked: list[str]
+) -> None:
+    email = fresh_email()
+    first, second = await register(email), await login(email)
+    await until(outbox)
+    code = await reset_code(email, outbox)
+    await identity.reset(code, "another long sentence")
+    assert await sessions(owner(first)) == set()
+    await until(lambda: {str(session(first)), str(session(second))} <= set(revoked))
+    for tokens in (first, second):
+        with pytest.raises(identity.SessionEnded):
+            await refresh(tokens)
+    with pytest.raises(identity.WrongCredentials):
+        await login(email)
+    caller = await clerk_auth.verify((await login(email, "another long sentence")).access_token)
+    assert caller.verified_email == email
+    ended = ("auth.session_revoked", "password_reset")
+    told = [(kind, data.get("reason")) for kind, data in await events(owner(first))]
+    assert told == [
+        *[("auth.signed_in", None)] * 2,
+        *[("auth.password_reset", None), ("auth.email_verified", None), ended, ended],
+        ("auth.signed_in", None),
+    ]
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset(code, "a third long sentence")
+    await login(email, "another long sentence")
+
+
+async def test_a_code_is_good_for_its_own_purpose_only(outbox: Outbox) -> None:
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    proof = code_in(outbox()[0], "verify")
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset(proof, "another long sentence")
+    with pytest.raises(identity.InvalidCode):
+        await identity.verify(await reset_code(email, outbox))
+    await identity.verify(proof)
+    await login(email)
+
+
+async def test_only_the_newest_code_is_good(outbox: Outbox) -> None:
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    first, second = await reset_code(email, outbox), await reset_code(email, outbox)
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset(first, "another long sentence")
+    await identity.reset(second, "another long sentence")
+
+
+@pytest.mark.parametrize(("purpose", "hours"), [("reset", 1), ("verify", 24)])
+async def test_codes_expire(purpose: str, hours: int, outbox: Outbox) -> None:
+    async def use(code: str) -> None:
+        await (
+            identity.verify(code) if purpose == "verify" else identity.reset(code, "another long sentence")
+        )
+
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    code = await reset_code(email, outbox) if purpose == "reset" else code_in(outbox()[0], "verify")
+    await expire_codes(hours=hours, seconds=1)
+    with pytest.raises(identity.InvalidCode):
+        await use(code)
+    await expire_codes(seconds=-60)
+    await use(code)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A", "A" * 63, "A" * 64, "A" * 65, "A" * 63 + "=", "A" * 63 + "\n", "é" * 64]
+)
+async def test_a_malformed_code_is_not_valid(text: str) -> None:
+    for attempt in (identity.verify(text), identity.reset(text, "another long sentence")):
+        with pytest.raises(identity.InvalidCode):
+            await attempt
+
+
+async def test_who_knows_only_the_id_of_a_code_cannot_use_it(outbox: Outbox) -> None:
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    real = identity.Code.parse(await reset_code(email, outbox))
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset(str(real._replace(secret=bytes(32))), "another long sentence")
+    await identity.reset(str(real), "another long sentence")
+
+
+async def test_a_wrong_code_costs_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert identity._issuer is not None
+    monkeypatch.setattr(identity, "HASHING_QUEUE", 0)
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset("A" * 64, "another long sentence")
+
+
+async def test_of_two_who_use_a_code_at_once_one_sets_the_password(outbox: Outbox) -> None:
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    code = await reset_code(email, outbox)
+    results = await asyncio.gather(
+        *(identity.reset(code, f"new sentence {n}") for n in "ab"), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == ["InvalidCode", "NoneType"]
+    await login(email, f"new sentence {'ab'[results.index(None)]}")
+
+
+async def test_a_changed_password_makes_the_forgotten_one_moot(outbox: Outbox) -> None:
+    email = fresh_email()
+    own = await register(email)
+    await until(outbox)
+    code = await reset_code(email, outbox)
+    await identity.change_password(owner(own), session(own), PASSWORD, "another long sentence")
+    with pytest.raises(identity.InvalidCode):
+        await identity.reset(code, "a third long sentence")
+    await identity.verify(code_in(outbox()[0], "verify"))
+
+
+async def test_an_account_gets_five_mails_an_hour_and_the_last_one_stays_good(outbox: Outbox) -> None:
+    email, other = fresh_email(), fresh_email()
+    tokens = await register(email)
+    await asyncio.gather(*(forget(email) for _ in range(12)))
+    await until(lambda: len(outbox()) >= 5)
+    await register(other)
+    await forget(other)
+    await until(lambda: len(outbox()) >= 7)
+    assert len([text for text in outbox() if f"To: {email}" in text]) == 5
+    stored = await codes(tokens)
+    assert len(stored) == 5
+    assert len([code for code in stored if code.expires_at > datetime.now(UTC)]) == 2  # verify and reset
+    await expire_codes(hours=1, seconds=1)
+    await reset_code(email, outbox)
+    assert {code.purpose for code in await codes(tokens)} == {"verify", "reset"}
+    assert len(await codes(tokens)) == 2, "what is over is forgotten"
+
+
+async def test_nobody_learns_from_time_or_answer_whether_there_is_an_account(outbox: Outbox) -> None:
+    email = fresh_email()
+    await register(email)
+    await until(outbox)
+    assert identity._issuer is not None
+    async with db.as_system() as tx:
+        await tx.find(Account, lock=True, email=email)
+        for address in (email, fresh_email()):
+            assert identity.forgot(address) is None  # type: ignore[func-returns-value]
+        assert len(identity._issuer.errands) == 2, "nothing has been looked up"
+    await asyncio.gather(*identity._issuer.errands)
+    await until(lambda: len(outbox()) == 2)
+
+
+async def test_a_disabled_account_gets_no_mail_and_its_codes_are_void(outbox: Outbox) -> None:
+    email = fresh_email()
+    tokens = await register(email)
+    await until(outbox)
+    code = await reset_code(email, outbox)
+    async with db.as_user(owner(tokens)) as tx:
+        await tx.change(User, {}, disabled_at=datetime.now(UTC))
+    await forget(email)
+    assert len(await codes(tokens)) == 2
+    with pytest.raises(identity.AccountDisabled):
+        await identity.reset(code, "another long sentence")
+    assert await sessions(owner(tokens)) == {session(tokens)}
+
+
+async def test_a_flood_of_forgotten_passwords_is_told_to_come_back() -> None:
+    assert identity._issuer is not None
+    async with identity._issuer.errand:
+        for _ in range(identity.ERRANDS):
+            identity.forgot(fresh_email())
+        with pytest.raises(identity.SignInBusy):
+            identity.forgot(fresh_email())
+    await asyncio.gather(*identity._issuer.errands)
+    await forget(fresh_email())
+
+
+async def test_an_address_that_mail_cannot_reach_may_have_an_account(outbox: Outbox) -> None:
+    email = f"j\u00f6rg,{uuid4().hex}@example.com"
+    await register(email)
+    await forget(email)
+    await login(email)
+    assert outbox() == []
+
+
+async def test_the_database_holds_no_code(outbox: Outbox) -> None:
+    email = fresh_email()
+    tokens = await register(email)
+    await until(outbox)
+    code = identity.Code.parse(await reset_code(email, outbox))
+    async with db.as_system() as tx:
+        rows = await tx.connection.fetch("select row_to_json(t)::text from auth_codes t")
+        rows += await tx.connection.fetch("select row_to_json(t)::text from events t")
+    stored = "".join(row[0] for row in rows)
+    assert code.secret.hex() not in stored
+    assert str(code) not in stored
+    assert identity._digest(code.secret).hex() in stored
+    async with db.as_user(owner(tokens)) as tx:
+        assert await tx.connection.fetchval("select count(*) from auth_codes") == 0
+
+
 # Refresh
 
 
@@ -672,10 +955,10 @@ async def test_processes_that_start_together_agree_on_one_key(vault: Vault) -> N
     assert len(await stored_keys()) == 1
 
 
-async def test_a_restart_keeps_the_key_and_the_tokens(vault: Vault) -> None:
+async def test_a_restart_keeps_the_key_and_the_tokens(vault: Vault, mail: Mail) -> None:
     tokens, before = await register(), await published()
     await identity.stop()
-    await identity.start(vault)
+    await identity.start(vault, mail)
     clerk_auth.configure(settings)
     assert await published() == before
     await clerk_auth.verify(tokens.access_token)
@@ -731,10 +1014,10 @@ async def test_another_processs_key_is_found_with_one_look_in_thirty_seconds(vau
     assert found == [[made]] * 8
 
 
-async def test_a_key_sealed_by_another_vault_stops_the_start() -> None:
+async def test_a_key_sealed_by_another_vault_stops_the_start(mail: Mail) -> None:
     await identity.stop()
     with pytest.raises(Unsealable):
-        await identity.start(Vault((bytes(32),)))
+        await identity.start(Vault((bytes(32),)), mail)
 
 
 async def test_a_key_that_is_over_needs_its_vault_no_more() -> None:
@@ -777,15 +1060,17 @@ async def test_a_refresh_token_is_no_access_token() -> None:
         ("clerk_jwks_url", "https://clerk.example.com/.well-known/jwks.json"),
         ("clerk_jwt_key", "-----BEGIN PUBLIC KEY-----"),
         ("clerk_authorized_parties", ("https://app.example.com",)),
+        ("supabase_url", "https://abcd.supabase.co"),
+        ("oidc_issuers", ("corp=https://issuer.example.com;api",)),
     ],
 )
 async def test_it_does_not_run_beside_a_third_partys_issuer(
-    name: str, value: object, vault: Vault, monkeypatch: pytest.MonkeyPatch
+    name: str, value: object, vault: Vault, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await identity.stop()
     monkeypatch.setattr(identity, "settings", settings.model_copy(update={name: value}))
     with pytest.raises(identity.IdentityConflict, match=f"{name.upper()} is set"):
-        await identity.start(vault)
+        await identity.start(vault, mail)
     with pytest.raises(identity.IssuerOff):
         await register()
 

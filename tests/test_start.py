@@ -82,7 +82,7 @@ async def test_clerk_signs_people_in_and_the_embedded_issuer_stays_off(data_dir:
                     assert (await client.post(f"/api/auth/{path}", json=body)).status_code == 404
                 assert (await client.get("/.well-known/jwks.json")).status_code == 404
                 config = (await client.get("/api/config")).json()["data"]["auth"]
-                assert config == {"mode": "clerk", "publishable_key": None, "registration": False}
+                assert (config["mode"], config["registration"]) == ("clerk", False)
         finally:
             await server.stop()
 
@@ -242,7 +242,7 @@ async def test_a_wrong_setting_stops_the_start_with_its_name(data_dir: Path, dat
     log = await refused_start(backend(data_dir, DATABASE_URL=database_url))
     assert "SECRET_KEYS" in log
     log = await refused_start(backend(data_dir, ENVIRONMENT="production", SECRET_KEYS=KEYS))
-    assert "set DATABASE_URL, CLERK_PUBLISHABLE_KEY (or CLERK_ISSUER)." in log
+    assert "set DATABASE_URL, CLERK_PUBLISHABLE_KEY (or SUPABASE_URL, or OIDC_ISSUERS)." in log
     log = await refused_start(backend(data_dir, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
     assert "CLERK_PUBLISHABLE_KEY" in log
     log = await refused_start(backend(data_dir, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))

@@ -171,10 +171,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("auth_codes_pkey")),
     )
-    op.create_index(
-        op.f("auth_codes_account_id_purpose_ix"), "auth_codes", ["account_id", "purpose"], unique=False
-    )
-    op.create_index(op.f("auth_codes_code_hash_ix"), "auth_codes", ["code_hash"], unique=False)
+    op.create_index(op.f("auth_codes_account_id_ix"), "auth_codes", ["account_id"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("webhook_id", sa.Uuid(), nullable=False),
@@ -905,8 +902,7 @@ def downgrade() -> None:
         "deliveries_due_ix", table_name="deliveries", postgresql_where=sa.text("status = 'pending'")
     )
     op.drop_table("deliveries")
-    op.drop_index(op.f("auth_codes_code_hash_ix"), table_name="auth_codes")
-    op.drop_index(op.f("auth_codes_account_id_purpose_ix"), table_name="auth_codes")
+    op.drop_index(op.f("auth_codes_account_id_ix"), table_name="auth_codes")
     op.drop_table("auth_codes")
     op.drop_index("webhooks_due_ix", table_name="webhooks", postgresql_where=sa.text("due_at is not null"))
     op.drop_table("webhooks")
