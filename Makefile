@@ -4,7 +4,9 @@ PORT ?= 8000
 BIN := .venv/bin
 SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
-.PHONY: run demo test check chaos bench setup migrate migration format clean
+.PHONY: run demo test check chaos bench setup migrate migration backup restore rekey format clean
+
+BACKUP ?= backups/cua-$(shell date -u +%Y%m%dT%H%M%SZ).tar
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
@@ -35,6 +37,17 @@ setup: .venv/.packages .venv/.chromium
 
 migrate: .venv/.packages
 	$(BIN)/alembic upgrade head
+
+backup: .venv/.packages
+	@mkdir -p $(dir $(BACKUP))
+	@$(BIN)/python backup.py create $(BACKUP)
+
+restore: .venv/.packages
+	@test -f "$(FROM)" || (echo "Say which: make restore FROM=backups/….tar" && false)
+	@$(BIN)/python backup.py restore $(FROM)
+
+rekey: .venv/.packages
+	@$(BIN)/python rekey.py
 
 migration: .venv/.tools
 	$(BIN)/alembic revision --autogenerate -m "$(m)"

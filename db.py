@@ -31,6 +31,7 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Integer,
+    LargeBinary,
     Table,
     Text,
     bindparam,
@@ -42,6 +43,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -50,7 +52,19 @@ from starlette.responses import Response
 
 import metrics
 from infra.vault import Unsealable, Vault
-from models import Base, Event, IdempotencyKey, Stream, User, uuid7
+from models import (
+    Base,
+    Event,
+    IdempotencyKey,
+    Profile,
+    Run,
+    Secret,
+    SigningKey,
+    Stream,
+    User,
+    Webhook,
+    uuid7,
+)
 from schemas import EventRead, PageQuery
 
 log = structlog.get_logger()
@@ -59,6 +73,7 @@ M = TypeVar("M", bound=Base)
 Publish: TypeAlias = Callable[[str, bytes], None]
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 RESTRICTED_ROLE = "cua_app"
+RESEALED_AT_ONCE = 100
 _HERE = Path(__file__).parent
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _PAGING = {"limit", "cursor", "order", "q"}
@@ -1180,3 +1195,62 @@ async def measure_recording(user_id: str, run_id: UUID) -> Mapping[str, Any]:
             run_id,
         )
     return dict(rows[0])
+
+
+# Keys at rest -------------------------------------------------------------------------------------
+
+SEALED = (
+    (SigningKey, "private_key"),
+    (IdempotencyKey, "sealed_reply"),
+    (Profile, "state"),
+    (Run, "checkpoint"),
+    (Secret, "sealed"),
+    (Webhook, "secret"),
+    (Webhook, "old_secret"),
+)
+"""Every column that the vault seals."""
+
+
+async def reseal(model: type[Base], column: str) -> tuple[int, int]:
+    """Seal with the newest key what older keys have sealed; returns how many were, and how many cannot be.
+
+    It may run beside servers: a value that is written meanwhile is left to its writer.
+    """
+    ring, done, lost = vault(), 0, 0
+    keys = [key.name for key in _table(model).primary_key]
+    after = None
+    while True:
+        async with as_system() as tx:
+            statement = _sealed_statement(model, column, begun=after is not None)
+            given = {"version": ring.version, **(after or {})}
+            rows = await tx.connection.fetch(statement.sql, *statement.values(given))
+            for row in rows:
+                key = {name: row[name] for name in keys}
+                place = {"table": model.__tablename__, "column": column, "user": key.get("user_id", "")}
+                place["row"] = str(key.get("id", key.get("key")))
+                try:
+                    sealed = ring.seal(ring.unseal(row[column], **place), **place)
+                except Unsealable:
+                    lost += 1
+                    continue
+                tx.user_id = place["user"]
+                values = {**row, column: sealed}
+                done += len(await tx.change(model, key | {column: row[column]}, **values))
+                tx.user_id = ""
+        if not rows:
+            return done, lost
+        after = {f"after_{name}": rows[-1][name] for name in keys}
+
+
+@lru_cache
+def _sealed_statement(model: type[Base], column: str, *, begun: bool) -> Statement:
+    table = _table(model)
+    keys = list(table.primary_key)
+    unchanged = [table.c.updated_at] if "updated_at" in table.c else []
+    chosen = select(*keys, table.c[column], *unchanged).where(
+        func.substr(table.c[column], 1, len(vault().version)) != bindparam("version", type_=LargeBinary)
+    )
+    if begun:
+        last = tuple_(*(bindparam(f"after_{key.name}", type_=key.type) for key in keys))
+        chosen = chosen.where(tuple_(*keys) > last)
+    return Statement(chosen.order_by(*keys).limit(RESEALED_AT_ONCE))

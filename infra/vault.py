@@ -47,6 +47,11 @@ class Vault:
         place = _place(table, column, row, user, self._newest)
         return self._newest + nonce + self._ring[self._newest].encrypt(nonce, plaintext, place)
 
+    @property
+    def version(self) -> bytes:
+        """How every value begins that the newest key has sealed."""
+        return self._newest
+
     def unseal(self, sealed: bytes, *, table: str, column: str, row: UUID | str, user: str) -> bytes:
         """Decrypt a value; raises Unsealable unless it was sealed for this place and owner by a key held."""
         version, nonce = sealed[:VERSION_BYTES], sealed[VERSION_BYTES : VERSION_BYTES + NONCE_BYTES]

@@ -22,7 +22,7 @@ TREE = ast.parse(SOURCE)
 ORDER = (
     "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "jwks",
     "clerk_auth",
-    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "live", "api",
+    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "rekey", "live", "api",
     "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
