@@ -29,7 +29,7 @@ from settings import settings
 
 FORMAT = 1
 MANIFEST, KEY_FILE = "manifest.json", "vault.key"
-TABLES = tuple(table.name for table in Base.metadata.sorted_tables)
+TABLES = tuple(str(table.name) for table in Base.metadata.sorted_tables)
 
 
 class CannotRestore(Exception):
