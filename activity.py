@@ -82,7 +82,7 @@ async def page(user_id: str, query: EventQuery) -> Response:
     body = orjson.loads(bytes(reply.body))
     body["data"] = [
         {
-            **{name: event[name] for name in ("seq", "at", "kind", "run_id", "resource")},
+            **{name: event[name] for name in ("seq", "id", "at", "kind", "run_id", "resource")},
             "text": sentence(event["kind"], event["data"], event["actor"]),
         }
         for event in body["data"]

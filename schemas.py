@@ -1155,6 +1155,7 @@ class ActivityRead(Wire):
     """An event in words."""
 
     seq: int
+    id: UUID
     at: Instant
     text: str = Field(description="What happened, as a sentence.")
     kind: str
