@@ -87,7 +87,8 @@ class Drive:
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
         self._waiting = run.reason if still_waits else None
-        self._leaving = self._ending = self._lost = self._reopened = self._arrived = False
+        self._leaving = self._ending = self._lost = False
+        self._informed = self._reopened = self._arrived = False
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
@@ -198,6 +199,8 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
+        self._question = next(iter(asked), None)
+        self._informed = True
         if not steps:
             self._done = self.run.first_step - 1
             return []
@@ -213,11 +216,11 @@ class Drive:
                     tx.announce("run.step.finished", rows[0], StepRead, run_id=self.run_id)
 
         finished = last.status in (StepStatus.succeeded, StepStatus.may_have_landed)
-        if asked and not finished:
-            self._question = asked[-1]
-            if self._refused:
-                self._step = last
-                raise self._refusal()
+        if finished:
+            self._question = None
+        elif self._refused:
+            self._step = last
+            raise self._refusal()
         await self._write(mark)
         self._done = last.number if finished or landed else last.number - 1
         return steps
@@ -541,7 +544,7 @@ class Drive:
     def _resumes(self) -> bool:
         """Whether the run, now that it may act, goes on for good and not only back to its page."""
         answered = self._question is None or self._question.status == ApprovalStatus.approved
-        return answered and self._waiting is None and self._control is Control.run
+        return self._informed and answered and self._waiting is None and self._control is Control.run
 
     def _pressing(self) -> bool:
         """Whether what is under way has to give way; an action that has landed is seen through on leaving."""

@@ -1,5 +1,6 @@
 """The least valid thing of each kind, made through the API; arguments override."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -37,3 +38,19 @@ async def file(client: httpx.AsyncClient) -> dict[str, Any]:
     assert ended["status"] == "succeeded", ended
     found: dict[str, Any] = (await client.get("/api/files", params={"run_id": made["id"]})).json()["data"][0]
     return found
+
+
+async def thread(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    return await _made(await client.post("/api/threads", json=values))
+
+
+async def approval(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    """A question of a run of its own, which waits for the answer."""
+    asking = {"type": "approve", "title": "Go on?", **values}
+    made = await run(client, definition={"title": "Ask", "steps": [asking]})
+    async with asyncio.timeout(30):
+        while True:
+            reply = await client.get("/api/approvals", params={"run_id": made["id"]})
+            for asked in reply.json()["data"]:
+                return dict(asked)
+            await asyncio.sleep(0.05)
