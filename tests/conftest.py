@@ -182,8 +182,8 @@ class Backend:
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[Backend]:
-    """One running server for all tests that only talk to it."""
-    backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+    """One running server for all tests that only talk to it; the owner of `things` holds one of its runs."""
+    backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600", "MAX_RUNS": "6"})
     await backend.start()
     yield backend
     await backend.stop()
@@ -253,5 +253,7 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/computers": await make.computer(owner),
         "/api/workflows": await make.workflow(owner),
         "/api/runs": await make.run(owner),
+        "/api/threads": await make.thread(owner),
+        "/api/approvals": await make.approval(owner),
     }
     return {path: thing["id"] for path, thing in made.items()}

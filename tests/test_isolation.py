@@ -15,7 +15,13 @@ BODIES: dict[str, Any] = {
     "act_on_computer": {"action": "list_tabs"},
     "update_workflow": {"name": "stolen"},
     "update_file": {"name": "stolen"},
+    "update_thread": {"name": "stolen"},
+    "create_message": {"text": "stolen"},
+    "guide_run": {"text": "stolen"},
+    "restore_workflow": {"version": 1},
+    "decide_approval": {"decision": "approve"},
 }
+SEEN = ("id", "name", "control", "control_state", "version", "digest", "decided_at")
 WITH_ID = [
     (method, route.path, route.name)
     for route in module.app.routes
@@ -34,7 +40,7 @@ async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[
     seen: dict[str, Any] = {}
     for path, thing in things.items():
         row = next(row for row in (await client.get(path)).json()["data"] if row["id"] == thing)
-        seen[path] = {name: row.get(name) for name in ("id", "name", "control", "control_state", "version")}
+        seen[path] = {name: row.get(name) for name in SEEN}
     return seen
 
 
