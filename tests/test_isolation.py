@@ -74,7 +74,12 @@ async def test_lists_show_nothing_of_another(
 
 
 @pytest.mark.parametrize(
-    "reference", [{"workflow_id": "/api/workflows"}, {"computer_id": "/api/computers", "definition": ""}]
+    "reference",
+    [
+        {"workflow_id": "/api/workflows"},
+        {"computer_id": "/api/computers", "definition": ""},
+        {"thread_id": "/api/threads", "definition": ""},
+    ],
 )
 async def test_anothers_thing_cannot_be_referred_to(
     reference: dict[str, str], thief: httpx.AsyncClient, things: dict[str, str]
