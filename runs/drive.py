@@ -46,6 +46,7 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
 BROWSER_FAULTS = (PlaywrightError, ComputerClosed, TimeoutError)
+DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 
 
@@ -91,7 +92,8 @@ class Drive:
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
         self._waiting = run.reason if still_waits else None
-        self._leaving = self._ending = self._lost = self._reopened = self._arrived = False
+        self._leaving = self._ending = self._lost = False
+        self._informed = self._reopened = self._arrived = False
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
@@ -100,6 +102,7 @@ class Drive:
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
+        self._left_out = range(0)
         self._done = self._landed_at = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
@@ -228,6 +231,9 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
+            self._left_out = range(await self._reached_before(tx), self.run.first_step - 1)
+        self._question = next(iter(asked), None)
+        self._informed = True
         if not steps:
             self._done = self.run.first_step - 1
             return []
@@ -242,15 +248,23 @@ class Drive:
                 if landed:
                     tx.announce("run.step.finished", rows[0], StepRead, run_id=self.run_id)
 
-        finished = last.status in (StepStatus.succeeded, StepStatus.may_have_landed)
-        if asked and not finished:
-            self._question = asked[-1]
-            if self._refused:
-                self._step = last
-                raise self._refusal()
+        finished = last.status in DONE
+        if finished:
+            self._question = None
+        elif self._refused:
+            self._step = last
+            raise self._refusal()
         await self._write(mark)
         self._done = last.number if finished or landed else last.number - 1
         return steps
+
+    async def _reached_before(self, tx: db.Tx) -> int:
+        """How many steps the run had done that this one retries; all before its own if that run is gone."""
+        for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
+            steps = await tx.find(Step, run_id=before.id)
+            done = [step.number for step in steps if step.status in DONE]
+            return max(done, default=before.first_step - 1)
+        return self.run.first_step - 1
 
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
         if self._held is None:
@@ -291,9 +305,10 @@ class Drive:
 
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
-        since = flow.steps[self._landed_at : self._done]
+        numbered = enumerate(flow.steps[: self._done])
+        since = [step for n, step in numbered if n >= self._landed_at and n not in self._left_out]
         if fresh and flow.steps[self._done]["type"] == "navigate":
-            since = tuple(step for step in since if step["type"] in ENVIRONMENT)
+            since = [step for step in since if step["type"] in ENVIRONMENT]
         settings_before = [step for step in flow.steps[: self._landed_at] if step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(step) for step in since)
         again = [step for step in since if blind and step["type"] not in workflows.OWN_STEPS]
@@ -582,7 +597,7 @@ class Drive:
     def _resumes(self) -> bool:
         """Whether the run, now that it may act, goes on for good and not only back to its page."""
         answered = self._question is None or self._question.status == ApprovalStatus.approved
-        return answered and self._waiting is None and self._control is Control.run
+        return self._informed and answered and self._waiting is None and self._control is Control.run
 
     def _pressing(self) -> bool:
         """Whether what is under way has to give way; an action that has landed is seen through on leaving."""

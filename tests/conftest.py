@@ -250,7 +250,7 @@ class Backend:
 
 @pytest.fixture(scope="session")
 async def _served() -> AsyncIterator[tuple[Backend, httpx.AsyncClient]]:
-    backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+    backend = Backend(_DATA / "server", free_port(), {"ACCESS_TOKEN_SECONDS": "3600", "MAX_RUNS": "6"})
     await backend.start()
     async with backend.sign_up() as first:
         yield backend, first
@@ -348,5 +348,6 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/runs": await make.run(owner),
         "/api/webhooks": await make.webhook(owner),
         "/api/deliveries": await make.delivery(owner),
+        "/api/approvals": await make.approval(owner),
     }
     return {path: thing["id"] for path, thing in made.items()}

@@ -1,5 +1,6 @@
 """The least valid thing of each kind, made through the API; arguments override."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -73,3 +74,15 @@ async def delivery(client: httpx.AsyncClient) -> dict[str, Any]:
     """A test of a webhook of its own."""
     made = await webhook(client)
     return await _made(await client.post(f"/api/webhooks/{made['id']}/test"))
+
+
+async def approval(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
+    """A question of a run of its own, which waits for the answer."""
+    asking = {"type": "approve", "title": "Go on?", **values}
+    made = await run(client, definition={"title": "Ask", "steps": [asking]})
+    async with asyncio.timeout(30):
+        while True:
+            reply = await client.get("/api/approvals", params={"run_id": made["id"]})
+            for asked in reply.json()["data"]:
+                return dict(asked)
+            await asyncio.sleep(0.05)

@@ -26,7 +26,9 @@ BODIES: dict[str, Any] = {
     "update_workflow": {"name": "stolen"},
     "update_file": {"name": "stolen"},
     "update_webhook": {"name": "stolen"},
+    "decide_approval": {"decision": "approve"},
 }
+SEEN = ("id", "name", "control", "control_state", "version", "digest", "decided_at")
 WITH_ID = [
     (method, route.path, route.name)
     for route in module.app.routes
@@ -52,7 +54,7 @@ async def everything(client: httpx.AsyncClient, things: dict[str, str]) -> dict[
             row = next(row for row in reply.json()["data"] if row["id"] == thing)
         else:  # no list of its own
             row = (await client.get(f"{path}/{thing}")).json()["data"]
-        seen[path] = {name: row.get(name) for name in ("id", "name", "control", "control_state", "version")}
+        seen[path] = {name: row.get(name) for name in SEEN}
     return seen
 
 
@@ -92,7 +94,12 @@ async def test_lists_show_nothing_of_another(
 
 
 @pytest.mark.parametrize(
-    "reference", [{"workflow_id": "/api/workflows"}, {"computer_id": "/api/computers", "definition": ""}]
+    "reference",
+    [
+        {"workflow_id": "/api/workflows"},
+        {"computer_id": "/api/computers", "definition": ""},
+        {"thread_id": "/api/threads", "definition": ""},
+    ],
 )
 async def test_anothers_thing_cannot_be_referred_to(
     reference: dict[str, str], thief: httpx.AsyncClient, things: dict[str, str]
