@@ -20,7 +20,7 @@ import db
 import identity
 from clerk_auth import Caller, NotSignedIn, authenticate, role_of
 from infra import postgres
-from live import hub, limits
+from live import limits
 from models import Account, ApiKey, ErasedUser, Quota, Stream, User
 from settings import settings
 from tests.clerk import KeyServer, key_server
@@ -167,9 +167,6 @@ async def test_a_lost_hint_costs_a_socket_half_a_minute_at_most(
     monkeypatch.setattr(clerk_auth, "ADMITTED_FRESH", 0.2)
     key, key_id = await new_key(user)
     credential = key if how.startswith("key") else token(user)
-    hub.running()._clocks.append(
-        asyncio.create_task(hub.running()._readmit())
-    )  # one that ticks as told above
     async with client(port) as one, client(port, other_user) as other:
         await one.send(type="auth", token=credential)
         await one.expect("ready")
