@@ -780,8 +780,12 @@ async def _admit(caller: Caller) -> Caller:
         name=caller.name,
         image_url=caller.image_url,
     )
-    require(user.signed_in, "session has ended")
-    _require_open(user)
+    try:
+        require(user.signed_in, "session has ended")
+        _require_open(user)
+    except NotSignedIn as refusal:
+        log.info("user_refused", reason=str(refusal), user=caller.user_id)
+        raise
     return _remember(replace(caller, checked_at=began, requests_per_minute=user.requests_per_minute))
 
 
@@ -816,7 +820,10 @@ def _require_open(user: db.Standing | db.FoundKey) -> None:
 
 def _recall(digest: bytes) -> Caller | None:
     caller = _admitted.get(digest)
-    return None if caller is None or is_stale(caller) or revoked(caller) else caller
+    if caller is None or is_stale(caller) or revoked(caller):
+        return None
+    _admitted.move_to_end(digest)
+    return caller
 
 
 def _remember(caller: Caller) -> Caller:

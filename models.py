@@ -133,7 +133,7 @@ def _of_quota(name: str) -> Callable[[FromClause], ColumnElement[Any]]:
 
     def read(user: FromClause) -> ColumnElement[Any]:
         quotas = Base.metadata.tables["quotas"]
-        return select(quotas.c[name]).where(quotas.c.user_id == user.c.id).scalar_subquery()
+        return select(quotas.c[name]).where(quotas.c.user_id == user.c.id).correlate(user).scalar_subquery()
 
     return read
 
@@ -614,7 +614,7 @@ def _position(run: FromClause) -> ColumnElement[Any]:
     queue = select(func.count() + 1).where(
         ahead.c.user_id == run.c.user_id, ahead.c.status == "queued", first
     )
-    return case((run.c.status == "queued", queue.scalar_subquery()))
+    return case((run.c.status == "queued", queue.correlate(run).scalar_subquery()))
 
 
 class Run(Owned, Base):

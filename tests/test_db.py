@@ -23,6 +23,8 @@ from schemas import (
     EventRead,
     NamedQuery,
     PageQuery,
+    RunQuery,
+    RunRead,
     WorkflowCreate,
     WorkflowDetail,
     WorkflowRead,
@@ -183,6 +185,17 @@ async def test_search_takes_wildcards_literally(user: str) -> None:
     assert await names("A_B") == ["a_b"]
     assert await names("k\\s") == ["back\\slash"]
     assert await names("done") == ["100% Done", "100 x Done"]
+
+
+async def test_each_queued_run_of_a_list_knows_its_place(user: str) -> None:
+    async with db.as_user(user) as tx:
+        values = {"title": "t", "definition": {}, "timeout_seconds": 60}
+        made = [(await tx.add(Run, priority=priority, **values)).id for priority in (0, 0, 5)]
+        await tx.add(Run, status="running", priority=9, **values)
+    rows = orjson.loads((await db.page(user, Run, RunRead, RunQuery())).body)["data"]
+    places = {row["id"]: row["position"] for row in rows if row["status"] == "queued"}
+    assert places == {str(run): place for run, place in zip(made, (2, 3, 1), strict=True)}
+    assert [row["position"] for row in rows if row["status"] == "running"] == [None]
 
 
 async def test_json_of_a_row_is_its_schemas_json_by_value(user: str) -> None:

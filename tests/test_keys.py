@@ -460,9 +460,12 @@ async def test_known_keys_are_remembered_up_to_a_number(
     user: str, signed: LocalBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clerk_auth, "CACHED_TOKENS", 3)
+    often, _ = await new_key(user)
     for _ in range(5):
+        await authenticate(often)
         await authenticate((await new_key(user))[0])
     assert len(clerk_auth._admitted) == 3
+    assert api_keys.digest(often) in clerk_auth._admitted
 
 
 async def test_the_last_use_is_exact_to_a_minute_without_a_write_for_each(
