@@ -30,7 +30,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 1.0
 PAUSE_SECONDS = 0.05  # between two looks at the outbox, however many commits ask for one
 LEAVE_SECONDS = 5.0
-LEASE = timedelta(seconds=60)  # longer than a request and its settling take
+LEASE = timedelta(seconds=45)  # longer than a request and its settling take
 FAN_OUT_EVENTS = 500
 CLAIM_BATCH = 16
 MAX_REQUESTS = 64
