@@ -367,6 +367,14 @@ async def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["outbox"]  # noqa: ASYNC240
 
 
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    taken = tmp_path / "mail.eml"
+    taken.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        mail._store(taken, b"mail")
+    assert list(tmp_path.iterdir()) == [taken]
+
+
 # Settings -------------------------------------------------------------------------------------
 
 
