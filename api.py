@@ -283,8 +283,9 @@ class _Exchange:
         self._method, self._headers, self._send = scope["method"], headers, send
         self._began = time.perf_counter()
         self.bare = self._method == "HEAD" and not _streams(scope["path"])
-        # The server's own scope keeps HEAD, by which it knows that no body follows.
-        self._scope = {**scope, "method": "GET"} if self.bare else scope
+        # The server's own scope keeps HEAD, by which it knows that no body follows; ranges are for GET alone.
+        whole = [it for it in scope["headers"] if it[0] not in (b"range", b"if-range")]
+        self._scope = {**scope, "method": "GET", "headers": whole} if self.bare else scope
         self.status = self._size = 0
         self.streams = False
 

@@ -908,13 +908,12 @@ async def read_file(user: CurrentUser, id: UUID) -> Response:
     return await db.read(user, File, FileRead, id)
 
 
-@app.head("/api/files/{id}/content", include_in_schema=False)
 @app.get("/api/files/{id}/content", response_class=StreamingResponse, openapi_extra=OR_LINK)
 async def read_file_content(
-    reader: files.Reader, id: UUID, asked: Annotated[ContentHeaders, Header()], request: Request
+    reader: files.Reader, id: UUID, asked: Annotated[ContentHeaders, Header()]
 ) -> Response:
     """The bytes, whole or one range of them (RFC 9110); a link to them needs no sign-in."""
-    return await files.content(reader, id, asked, head=request.method == "HEAD")
+    return await files.content(reader, id, asked)
 
 
 @app.post("/api/files/{id}/link", response_model=Reply[FileLink])

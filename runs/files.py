@@ -278,7 +278,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 # Out --------------------------------------------------------------------------------------------
 
 
-async def content(user_id: str, id: UUID, asked: ContentHeaders, *, head: bool = False) -> Response:
+async def content(user_id: str, id: UUID, asked: ContentHeaders) -> Response:
     """The bytes, whole (200) or one range of them (206), none if they are known (304); RFC 9110, 13 to 15.
 
     Several ranges are answered whole. Only a plain picture is shown, all else is for saving. Raises
@@ -299,8 +299,6 @@ async def content(user_id: str, id: UUID, asked: ContentHeaders, *, head: bool =
     if asked.if_none_match is not None and {"*", tag} & set(TAG.findall(asked.if_none_match)):
         return Response(None, 304, headers)
     kind = file.content_type if file.content_type not in sniff.ACTIVE else sniff.UNKNOWN
-    if head:
-        return Response(None, 200, headers | {"Content-Length": str(file.size)}, kind)
     part = _range(asked.range, file.size) if asked.if_range in (None, tag) else None
     begin, end = part or (0, file.size)
     headers["Content-Length"] = str(end - begin)

@@ -196,12 +196,12 @@ async def _fire_one() -> bool:
             owed = await _owed(tx, schedule)
         except InvalidSchedule as error:  # a zone that this machine's tables no longer have
             await tx.change(Schedule, {"id": schedule.id}, enabled=False)
-            _say(tx, schedule, "missed", reason="refused", detail=str(error))
+            _say(tx, "schedule.missed", schedule, reason="refused", detail=str(error))
             return True
         last = {"last_at": owed.start[-1]} if owed.start else {}
         await tx.change(Schedule, {"id": schedule.id}, next_at=owed.next_at, **last)
         if owed.missed:
-            _say(tx, schedule, "missed", reason="late", count=owed.missed)
+            _say(tx, "schedule.missed", schedule, reason="late", count=owed.missed)
         for fire in owed.start:
             await _fire(tx, schedule, fire)
     return True
@@ -219,7 +219,7 @@ async def _owed(tx: db.Tx, schedule: Schedule) -> Due:
 
 async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
     if schedule.overlap == Overlap.skip and await _goes_on(tx, schedule):
-        _say(tx, schedule, "missed", reason="overlap", scheduled_for=fire)
+        _say(tx, "schedule.missed", schedule, reason="overlap", scheduled_for=fire)
         return
     try:
         async with tx.savepoint():
@@ -228,9 +228,9 @@ async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
         log.info("fired_before", schedule=str(schedule.id), scheduled_for=str(fire))
     except (NoResultFound, Invalid) as error:
         detail = "What it refers to is gone" if isinstance(error, NoResultFound) else str(error)
-        _say(tx, schedule, "missed", reason="refused", scheduled_for=fire, detail=detail)
+        _say(tx, "schedule.missed", schedule, reason="refused", scheduled_for=fire, detail=detail)
     else:
-        _say(tx, schedule, "fired", scheduled_for=fire)
+        _say(tx, "schedule.fired", schedule, scheduled_for=fire)
 
 
 async def _goes_on(tx: db.Tx, schedule: Schedule) -> bool:
@@ -240,8 +240,8 @@ async def _goes_on(tx: db.Tx, schedule: Schedule) -> bool:
     return False
 
 
-def _say(tx: db.Tx, schedule: Schedule, what: str, **data: Any) -> None:
-    tx.emit(f"schedule.{what}", ("schedule", schedule.id), {"name": schedule.name, **data})
+def _say(tx: db.Tx, kind: str, schedule: Schedule, **data: Any) -> None:
+    tx.emit(kind, ("schedule", schedule.id), {"name": schedule.name, **data})
 
 
 _loop: asyncio.Task[None] | None = None

@@ -15,8 +15,8 @@ import users
 from browser.chromium import TooManyComputers
 from models import Computer, Quota, Run, User
 from runs import computers, engine
-from runs.drive import look_at_queue
 from runs.engine import WrongState
+from runs.queue import look_at_queue
 from schemas import AdminRunQuery, ComputerCreate, UserUpdate
 from settings import settings
 from tests import make

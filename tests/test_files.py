@@ -302,7 +302,7 @@ async def begin(
     """An upload sent by hand, up to the end of its headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = (
-        "POST /api/files HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
+        "POST /api/files HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         f"Authorization: {client.headers['Authorization']}\r\n"
         f"Content-Type: multipart/form-data; boundary=b0und\r\nContent-Length: {length}\r\n\r\n"
     )
@@ -755,14 +755,14 @@ async def test_bytes_stay_while_their_row_may_be_there(
         nonlocal commits
         await commit(self, idempotency)
         commits += 1
-        if commits <= lost_answers:
+        if 1 < commits <= 1 + lost_answers:  # the first one tells upkeep of the bytes
             raise db.Unavailable("the connection to the database broke")
 
     with monkeypatch.context() as patched:
         patched.setattr(db.Tx, "commit", lost)
         with pytest.raises(db.Unavailable):
             await files.save(user, kind="upload", name="n", data=b"1", limit=4)
-    assert commits == 2
+    assert commits == 3
     async with db.as_user(user) as tx:
         landed = await tx.one(File)
     assert (tmp_path / "files" / landed.storage_key).read_bytes() == b"1"
@@ -786,7 +786,7 @@ async def test_files_live_in_a_bucket_as_on_disk(data_dir: Path, s3: Buckets) ->
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "key",
     }
-    backend = Backend(data_dir, free_port(), {**store, "WORKER": "off"})
+    backend = Backend(data_dir, free_port(), store)
     await backend.start()
     async with backend.sign_up() as client:
         data = os.urandom(12 * MIB)
