@@ -465,8 +465,12 @@ async def test_a_forgotten_password_is_reset_through_the_api(data_dir: Path) -> 
 
 
 async def test_a_mail_server_that_hangs_keeps_nobody_waiting(data_dir: Path) -> None:
-    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await writer.wait_closed()
+    gone = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
 
     silence = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = silence.sockets[0].getsockname()[1]
@@ -479,5 +483,7 @@ async def test_a_mail_server_that_hangs_keeps_nobody_waiting(data_dir: Path) -> 
             assert (await client.get("/api/me")).status_code == 200
     finally:
         await server.stop()
+        await asyncio.wait_for(gone.wait(), 10)
         silence.close()
+        await silence.wait_closed()
     assert "mail_abandoned" in server.log
