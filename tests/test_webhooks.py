@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import signal
 import sys
 import time
@@ -1071,3 +1072,16 @@ async def test_there_is_an_end_to_how_many_webhooks_one_has(alice: httpx.AsyncCl
     assert Counter(reply.status_code for reply in replies) == {201: endpoints.MAX_WEBHOOKS, 409: 3}
     refused = next(reply for reply in replies if reply.status_code == 409)
     assert refused.json()["code"] == "too_many_webhooks"
+
+
+def test_the_page_says_what_the_code_does() -> None:
+    page = " ".join((ROOT / "docs/webhooks.md").read_text().split())
+    pauses = "5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h"
+    unit = {"s": 1, "min": 60, "h": 3600}
+    said = [int(n) * unit[u] for n, u in re.findall(r"(\d+) (s|min|h)\b", pauses)]
+    assert f"after about {pauses}: a day in all" in page
+    assert tuple(said) == deliveries.RETRY_SECONDS
+    assert f"within {sending.REQUEST_SECONDS:g} seconds" in page
+    assert f"at most {deliveries.LONGEST_WAIT // 3600} hours" in page
+    assert f"at most {endpoints.MAX_WEBHOOKS} webhooks" in page
+    assert deliveries.PATIENCE == endpoints.OLD_SECRET_LIFE == timedelta(hours=24)
