@@ -20,8 +20,9 @@ import db
 import identity
 from clerk_auth import NotSignedIn, authenticate
 from infra.bus import LocalBus
-from models import ApiKey, User
-from schemas import KeyUpdate
+from infra.vault import load_vault
+from models import ApiKey, IdempotencyKey, User
+from schemas import KeyCreate, KeyUpdate
 from settings import settings
 from tests import make
 from tests.conftest import Backend
@@ -251,6 +252,8 @@ async def test_fewer_scopes_hold_at_once_and_so_do_more(server: Backend, alice: 
         assert (await alice.patch(path, json={"scopes": ["read"]})).json()["data"]["scopes"] == ["read"]
         assert_problem(await client.post("/api/threads", json={}), 403, "missing_scope")
         assert (await client.get("/api/me")).status_code == 200
+        await alice.patch(path, json={"scopes": ["read", "write"]})
+        assert (await client.post("/api/threads", json={})).status_code == 201
         await alice.patch(path, json={"scopes": ["write"]})
         assert (await client.post("/api/threads", json={})).status_code == 201
         assert_problem(await client.get("/api/me"), 403, "missing_scope")
@@ -502,6 +505,23 @@ async def test_the_last_use_is_exact_to_a_minute_without_a_write_for_each(
     await db.find_keys(digest)
     assert await last_used() != old
     assert clerk_auth.ADMITTED_FRESH + 30 <= 60
+
+
+async def test_the_answer_that_shows_a_key_is_kept_encrypted(
+    user: str, signed: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db._database(), "vault", load_vault(settings.data_dir, ()))
+    async with db.as_user(user, "user", db.Idempotency("once", "f")) as tx:
+        reply = await api_keys.create(tx, KeyCreate(name="k"))
+    async with db.as_user(user) as tx:
+        kept = await tx.one(IdempotencyKey, key="once")
+    shown = json.loads(bytes(reply.body))["data"]["key"]
+    assert (kept.reply, kept.status) == (None, 201)
+    assert shown.encode() not in (kept.sealed_reply or b"")
+    with pytest.raises(db.Repeat) as repeated:
+        async with db.as_user(user, "user", db.Idempotency("once", "f")):
+            pass
+    assert repeated.value.reply.body == reply.body
 
 
 async def test_the_database_keeps_no_key(user: str, signed: LocalBus) -> None:
