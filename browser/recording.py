@@ -105,7 +105,6 @@ class Recorder:
         self._look: Image.Image | None = None
         self._alike: deque[bytes] = deque(maxlen=16)
         self._interval = 1 / fps
-        self._seen = 0
         self._jpeg = b""
         self._resting: asyncio.TimerHandle | None = None
         self._look_on()
@@ -140,10 +139,8 @@ class Recorder:
         self._watch = self._screencast.watch(self._on_frame, max_fps=LOOK_FPS)
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.number <= self._seen:
-            return  # a watch begins with the last frame there was
-        moved = frame.jpeg != self._jpeg
-        self._seen, self._jpeg = frame.number, frame.jpeg
+        # A watch begins with the last frame there was, which is no news.
+        moved, self._jpeg = frame.jpeg != self._jpeg, frame.jpeg
         # The first one may have been captured long before it came.
         self._add(frame.jpeg, max(frame.capture_us, self._began_us), frame.css, marked=False)
         if moved:

@@ -176,12 +176,13 @@ async def test_between_its_frames_a_moving_page_is_not_cast_and_a_still_one_is_w
     async for _ in look(10):
         if recorder._number:
             break
-    casting = 0
-    async for _ in look(10):
-        casting += computer.screencast.casting
+    looks = []
+    async for _ in look(20):
+        looks.append(computer.screencast.casting)
         if recorder._number == 3:
             break
-    assert casting < 75  # of about 200 looks
+    assert len(looks) > 50
+    assert sum(looks) < len(looks) / 2
     await computer.page.goto(site.url("/static"))
     async for _ in look(10):
         if recorder._number >= 4 and computer.screencast.casting:
@@ -488,7 +489,7 @@ async def test_a_killed_worker_loses_its_last_segment_and_its_successor_counts_o
     ]
     run_id = await start(user, flow)
     async with other_worker() as process:
-        async for _ in look(30):
+        async for _ in look(45):
             if first := await frames_of(user, run_id):
                 break
         await asyncio.sleep(1)
@@ -497,8 +498,8 @@ async def test_a_killed_worker_loses_its_last_segment_and_its_successor_counts_o
     assert [frame.number for frame in first] == list(range(1, len(first) + 1))
     assert len(first) >= 10
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
-    await until(user, run_id, attempt=2)
-    async for _ in look(20):
+    await until(user, run_id, attempt=2, seconds=40)
+    async for _ in look(40):
         computer_id = (await read(user, run_id)).computer_id
         held = await computers.find_held(user, computer_id) if computer_id else None
         if held is not None:
