@@ -36,6 +36,8 @@ SENTENCES: dict[str, str] = {
     "auth.signed_out": "A device signed out",
     "auth.session_revoked": "A sign-in was ended: {reason!}",
     "auth.password_changed": "The password was changed",
+    "auth.password_reset": "The password was set anew by mail",
+    "auth.email_verified": "The email address was proven",
     "user.updated": "The account was updated",
     "message.created": "A message was said: {text}",
     "message.updated": "A message was changed: {text}",

@@ -188,12 +188,12 @@ async def save(
 
 async def _check_quota(tx: db.Tx, size: int) -> None:
     """Raise QuotaExceeded where the user's files may not have `size` more bytes; one asks at a time."""
-    quota = await tx.one(Quota, lock=True)
-    most = quota.max_storage_bytes
-    if most is None:
-        most = settings.max_storage_mb_per_user * 2**20 or None
-    if most is not None and quota.stored_bytes + size > most:
-        raise QuotaExceeded(f"Your files may have {most} bytes in all. Delete some first.")
+    for quota in await tx.find(Quota, lock=True):
+        most = quota.max_storage_bytes
+        if most is None:
+            most = settings.max_storage_mb_per_user * 2**20 or None
+        if most is not None and quota.stored_bytes + size > most:
+            raise QuotaExceeded(f"Your files may have {most} bytes in all. Delete some first.")
 
 
 async def _chunks(data: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

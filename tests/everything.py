@@ -84,7 +84,7 @@ async def one_of_everything(user: str, email: str, *, contents: bytes = b"conten
         webhook = await add(Webhook, name="H", url="http://x", events=["*"], secret=SEALED, cursor=0)
         await add(Delivery, webhook_id=webhook, event_id=uuid4(), kind="k", payload=email)
         if not await tx.find(Outbox):
-            await tx.add(Outbox, seq=1)
+            await tx.add(Outbox, seq=10**9)
         await tx.add(IdempotencyKey, key=email, fingerprint="f", status=201, reply="{}", sealed_reply=SEALED)
         await usage.add(tx, runs=1, cost_micros=5)
     for name, run_id in (("a/../b.txt", None), ("page.jpg", run)):

@@ -257,6 +257,7 @@ async def test_one_of_many_who_take_an_address_at_once_gets_it() -> None:
 
 async def no_accounts() -> None:
     async with db.as_system() as tx:
+        await tx.connection.execute("delete from accounts")
         await tx.connection.execute("delete from users where id like 'local|%'")
 
 
