@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
-.PHONY: run demo test check chaos bench setup migrate migration format clean
+.PHONY: run demo docs test check chaos bench setup migrate migration format clean
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
@@ -12,6 +12,9 @@ run: setup
 
 demo: setup
 	@$(BIN)/python -m demo
+
+docs: .venv/.packages
+	$(BIN)/python -m docs.build
 
 test: .venv/.tools .venv/.chromium
 	$(BIN)/pytest
