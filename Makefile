@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
-.PHONY: run demo test check chaos bench setup migrate migration backup restore rekey format clean
+.PHONY: run demo docs test check chaos bench setup migrate migration backup restore rekey format clean
 
 BACKUP ?= backups/cua-$(shell date -u +%Y%m%dT%H%M%SZ).tar
 
@@ -14,6 +14,9 @@ run: setup
 
 demo: setup
 	@$(BIN)/python -m demo
+
+docs: .venv/.packages
+	$(BIN)/python -m docs.build
 
 test: .venv/.tools .venv/.chromium
 	$(BIN)/pytest

@@ -35,7 +35,7 @@ import metrics
 import process
 from infra import rates
 from infra.forms import FORM_BYTES
-from schemas import MAX_NESTING, ProblemRead, PublicConfig, nests_too_deep
+from schemas import MAX_NESTING, PublicConfig, nests_too_deep
 from settings import settings
 
 log = structlog.get_logger()
@@ -45,11 +45,7 @@ JSON_LIMIT = 2**20  # bytes
 UPLOADS = frozenset({("POST", "/api/files")})  # what takes a form in place of JSON
 FRONT = "/docs" if settings.docs_shown else "/api/health"
 _ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
-_SECTIONS = {
-    **dict.fromkeys(("health", "ready", "config", "metrics"), "ops"),
-    **dict.fromkeys(("jwks.json", "openid-configuration"), "auth"),
-}
-_SIGN_IN = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "forgot", "reset", "verify")}
+SIGN_IN = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "forgot", "reset", "verify")}
 _PROBED = {"/api/health", "/api/ready", "/metrics"}  # asked too often to be told at `info`
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
@@ -61,7 +57,7 @@ _HEADERS = {
     b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
 }
 _HSTS = b"max-age=31536000"  # RFC 6797; other hosts of the domain are not ours to speak for
-_CORS_ASKED = (
+CORS_ASKED = (
     *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range"),
     *("Last-Event-ID", "Range", "X-API-Key", "X-Request-ID"),
 )
@@ -94,19 +90,30 @@ class Problem:
     retry_after: int | None = None
 
 
-_STATUS_PROBLEMS = {
-    400: Problem(400, "bad_request", "The request cannot be understood"),
+STATUS_PROBLEMS = {
+    400: Problem(400, "bad_request", "The request cannot be understood", "Its body cannot be read."),
     401: Problem(401, "unauthorized", "Sign in again"),
-    403: Problem(403, "forbidden", "Not allowed"),
+    403: Problem(403, "forbidden", "Not allowed", "Metrics are for this machine, and for `METRICS_TOKEN`."),
     404: Problem(404, "not_found", "No such thing, or not yours"),
-    405: Problem(405, "method_not_allowed", "This address does not know that method"),
-    413: Problem(413, "too_large", "The request is too large"),
-    415: Problem(415, "unsupported_media_type", "Send JSON as application/json"),
-    421: Problem(421, "misdirected", "This server does not answer for that host"),
-    422: Problem(422, "invalid", "Something in the request is not valid"),
+    405: Problem(
+        405, "method_not_allowed", "This address does not know that method", "`Allow` names those it knows."
+    ),
+    413: Problem(
+        413, "too_large", "The request is too large", "JSON may have 1 MiB, a file `MAX_UPLOAD_MB`."
+    ),
+    415: Problem(
+        415, "unsupported_media_type", "Send JSON as application/json", "The body is something else."
+    ),
+    421: Problem(421, "misdirected", "This server does not answer for that host", "See `ALLOWED_HOSTS`."),
+    422: Problem(422, "invalid", "Something in the request is not valid", "`errors` names each field."),
     429: Problem(429, "rate_limited", "Too many requests"),
-    500: Problem(500, "internal", "Something went wrong on our side"),
+    500: Problem(500, "internal", "Something went wrong on our side", "It is logged under the request's id."),
 }
+
+
+def problem_type(code: str) -> str:
+    """Where a kind of problem is described."""
+    return f"/problems#{code}"
 
 
 def problem(
@@ -115,7 +122,7 @@ def problem(
     """The one shape of every failure."""
     body = {
         "success": False,
-        "type": f"/docs#{of.code}",
+        "type": problem_type(of.code),
         "title": of.title,
         "status": of.status,
         "detail": detail,
@@ -166,7 +173,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     allowed = {"Allow": _allowed(request)} if status == 405 else {}
     if request.method == "OPTIONS" and allowed:
         return Response(status_code=204, headers=allowed)
-    of = _STATUS_PROBLEMS.get(status) or Problem(status, f"http_{status}", detail)
+    of = STATUS_PROBLEMS.get(status) or Problem(status, f"http_{status}", detail)
     reply = problem(_request_id(request), of, detail if status not in (404, 405) else of.title)
     reply.headers.update(allowed)
     return reply
@@ -186,7 +193,7 @@ def _allowed(request: Request) -> str:
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     errors = [{"loc": list(item["loc"]), "msg": str(item["msg"])[:500]} for item in found[:50]]
-    return problem(_request_id(request), _STATUS_PROBLEMS[422], _sentence(errors), errors)
+    return problem(_request_id(request), STATUS_PROBLEMS[422], _sentence(errors), errors)
 
 
 def _sentence(errors: Iterable[Mapping[str, Any]]) -> str:
@@ -383,7 +390,7 @@ class Gate:
         refusal = _refusal(scope)
         if refusal is not None:
             status, detail = refusal
-            await problem(request_id, _STATUS_PROBLEMS[status], detail)(scope, receive, send)
+            await problem(request_id, STATUS_PROBLEMS[status], detail)(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._app(scope, receive, send)
         elif (crowded := await _too_many_sign_ins(scope)) is not None:
@@ -398,18 +405,18 @@ class Gate:
                     raise  # all that is left is to cut the connection
                 log.exception("request_crashed", path=scope["path"])
                 detail = "The server could not finish this; it has been logged."
-                await problem(request_id, _STATUS_PROBLEMS[500], detail)(scope, receive, send)
+                await problem(request_id, STATUS_PROBLEMS[500], detail)(scope, receive, send)
 
 
 async def _too_many_sign_ins(scope: Scope) -> Response | None:
-    if scope["path"] not in _SIGN_IN or scope["method"] != "POST":
+    if scope["path"] not in SIGN_IN or scope["method"] != "POST":
         return None
     who = rates.address(scope["client"][0]) if scope["client"] else ""
     try:
         scope["state"]["standing"] = await rates.take("sign_in", who, rates.limit(settings.sign_in_limit))
     except rates.RateLimited as limited:
         scope["state"]["standing"] = limited.standing
-        of = replace(_STATUS_PROBLEMS[429], retry_after=limited.retry_after)
+        of = replace(STATUS_PROBLEMS[429], retry_after=limited.retry_after)
         return problem(scope["state"]["request_id"], of, str(limited))
     return None
 
@@ -571,14 +578,9 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={
-            "4XX": {"description": "The request failed.", "model": ProblemRead},
-            "5XX": {"description": "The server failed.", "model": ProblemRead},
-        },
         **about,
     )
     app.router.route_class = StrictRoute
-    app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     _handle_problems(app, problems)
     app.add_middleware(Gate)
     if settings.cors_origins:
@@ -586,27 +588,12 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=_CORS_ASKED,
+            allow_headers=CORS_ASKED,
             expose_headers=_CORS_SHOWN,
         )
     app.add_middleware(Edge)
     app.add_middleware(live.TransportAccess)
     return app
-
-
-def _document(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document: tagged by section, failures under their own media type (RFC 9457)."""
-    if app.openapi_schema is not None:
-        return app.openapi_schema
-    document = generate()
-    for path, operations in document["paths"].items():
-        section = path.removeprefix("/api").split("/")[1]
-        for operation in operations.values():
-            operation["tags"] = [_SECTIONS.get(section, section)]
-            for status in ("4XX", "5XX"):
-                content = operation["responses"][status]["content"]
-                content["application/problem+json"] = content.popitem()[1]
-    return document
 
 
 def public_config() -> PublicConfig:

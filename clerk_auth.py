@@ -887,9 +887,14 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 _BEARER_SCHEME = HTTPBearer(
-    auto_error=False, bearerFormat="JWT", description="A session token of the issuer, or an API key."
+    scheme_name="bearer",
+    auto_error=False,
+    bearerFormat="JWT",
+    description="A session token of the issuer, or an API key.",
 )
-_KEY_SCHEME = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key (`cua_…`).")
+_KEY_SCHEME = APIKeyHeader(
+    scheme_name="apiKey", name="X-API-Key", auto_error=False, description="An API key (`cua_…`)."
+)
 
 
 async def get_current_caller(
@@ -946,7 +951,8 @@ async def get_current_user(caller: CurrentCaller) -> str:
 CurrentUser = Annotated[str, Depends(get_current_user)]
 
 
-async def _idempotency_key(request: Request) -> str | None:
+async def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` of a POST. Raises `BadIdempotencyKey`."""
     keys = request.headers.getlist("idempotency-key")
     if request.method != "POST" or not keys:
         return None
@@ -956,7 +962,7 @@ async def _idempotency_key(request: Request) -> str | None:
 
 
 # For a route that reads its body itself, and makes the fingerprint of what it read.
-RepeatKey = Annotated[str | None, Depends(_idempotency_key)]
+RepeatKey = Annotated[str | None, Depends(idempotency_key)]
 
 
 async def _idempotency(request: Request, key: RepeatKey) -> db.Idempotency | None:
@@ -982,7 +988,9 @@ async def _signed_in_transaction(_caller: SignedInCaller, tx: Tx) -> db.Tx:
 
 
 SignedInTx = Annotated[db.Tx, Depends(_signed_in_transaction)]
-IfMatch = Annotated[str | None, Header(description="The `ETag` of what is to be changed, or `*`.")]
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The `ETag` of what is to be changed, or `*`.")
+]
 
 
 def mine(model: type[M]) -> Callable[..., Awaitable[M]]:

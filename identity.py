@@ -112,7 +112,10 @@ class InvalidCode(Exception):
 
 
 class SignInBusy(Exception):
-    """More passwords wait to be checked than can be checked soon: 503, again in `retry_after` seconds."""
+    """More passwords wait to be checked than can be checked soon.
+
+    Another try may be made in `retry_after` seconds.
+    """
 
     retry_after = 2
 

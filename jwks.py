@@ -36,7 +36,10 @@ class NotSignedIn(Exception):
 
 
 class KeysUnavailable(Exception):
-    """The issuer's keys cannot be had, so nobody can be judged: 503, again in `retry_after` seconds."""
+    """The issuer's keys cannot be had, so nobody can be judged.
+
+    Another try may be made in `retry_after` seconds.
+    """
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("The sign-in service cannot be reached. Try again in a moment.")

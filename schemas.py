@@ -55,7 +55,27 @@ class Wire(BaseModel):
     """
 
     logged_as: ClassVar[type[BaseModel] | None] = None
-    model_config = ConfigDict(extra="forbid", from_attributes=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(
+        extra="forbid",
+        from_attributes=True,
+        ser_json_inf_nan="null",
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+def example(body: dict[str, Any]) -> ConfigDict:
+    """What a request's body may look like, for its model's JSON Schema."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
+EXAMPLE_ID = "0199b0a4-3c4e-7d1a-9a55-0d5b3c6e2f10"
+EXAMPLE_FLOW: dict[str, Any] = {
+    "title": "Look at a page",
+    "steps": [
+        {"type": "navigate", "url": "https://example.com/"},
+        {"type": "extract", "name": "page", "fields": {"heading": {"selectors": ["h1"]}}},
+    ],
+}
 
 
 class Patch(Wire):
@@ -128,7 +148,8 @@ class Page(Wire, Generic[T]):
 class ProblemError(Wire):
     """One offending field: where it is and what is wrong with it."""
 
-    loc: list[str | int]
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+    loc: list[str | int] = Field(description="`body`, `query`, `path` or `header`, then names and indexes.")
     msg: str
     pointer: str | None = Field(None, description="JSON pointer into the workflow or its params.")
 
@@ -136,14 +157,17 @@ class ProblemError(Wire):
 class ProblemRead(Wire):
     """A failure (RFC 9457)."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
     success: Literal[False] = False
-    type: str = Field(description="Page that describes this kind of problem.")
-    title: str
-    status: int
-    detail: str
+    type: str = Field(description="Where this kind of problem is described.")
+    title: str = Field(
+        description="What kind of problem it is, in words; the same for every one of its `code`."
+    )
+    status: int = Field(description="The reply's HTTP status.")
+    detail: str = Field(description="What went wrong this time, for people.")
     code: str = Field(description="Stable name for programs.")
-    errors: list[ProblemError] | None = None
-    request_id: str
+    errors: list[ProblemError] = Field([], description="Every offending field, where fields are to blame.")
+    request_id: str = Field(description="The reply's `X-Request-ID`, by which the server's log tells more.")
 
 
 class PageQuery(Wire):
@@ -178,9 +202,9 @@ class Readiness(Wire):
     database: bool
     migrations: bool = Field(description="The database has what this server needs.")
     bus: bool = Field(description="This process hears the others; without, events come a second later.")
-    storage: bool
-    browser: bool
-    worker: bool
+    storage: bool = Field(description="The file store answers.")
+    browser: bool = Field(description="Chromium is there, where this process works.")
+    worker: bool = Field(description="The worker goes on, where this process has one.")
 
     @property
     def all(self) -> bool:
@@ -202,7 +226,7 @@ class AuthConfig(Wire):
 
     mode: AuthMode
     publishable_key: str | None = Field(None, description="Clerk's.")
-    supabase_url: str | None = None
+    supabase_url: str | None = Field(None, description="Address of the Supabase project.")
     supabase_key: str | None = Field(None, description="Supabase's publishable key.")
     issuers: list[IssuerRead] = Field([], description="OpenID providers.")
     registration: bool = Field(description="Whether anyone may sign up here, in mode `embedded`.")
@@ -213,42 +237,49 @@ class PublicConfig(Wire):
 
     version: str
     auth: AuthConfig
-    max_upload_mb: int
-    socket_protocol: str
+    max_upload_mb: int = Field(description="Largest file that is taken, in MiB.")
+    socket_protocol: str = Field(description="WebSocket subprotocol of `/ws`.")
 
 
 # Auth ---------------------------------------------------------------------------------------------
 
 
 class Credentials(Wire):
+    model_config = example({"email": "ann@example.com", "password": "correct horse battery"})
     email: Email
     password: str = Field(min_length=1, max_length=1024)
 
 
 class Registration(Wire):
+    model_config = example({"email": "ann@example.com", "password": "correct horse battery", "name": "Ann"})
     email: Email
     password: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
     name: Name | None = None
 
 
 class RefreshRequest(Wire):
+    model_config = example({"refresh_token": "cur_…"})
     refresh_token: str = Field(max_length=256)
 
 
 class ForgottenPassword(Wire):
+    model_config = example({"email": "ann@example.com"})
     email: Email
 
 
 class PasswordReset(Wire):
+    model_config = example({"code": "7Gk…", "password": "battery staple correct"})
     code: str = Field(max_length=256, description="From the link in the mail.")
     password: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
 
 
 class EmailProof(Wire):
+    model_config = example({"code": "7Gk…"})
     code: str = Field(max_length=256, description="From the link in the mail.")
 
 
 class PasswordChange(Wire):
+    model_config = example({"old": "correct horse battery", "new": "battery staple correct"})
     old: str = Field(min_length=1, max_length=1024)
     new: str = Field(min_length=10, max_length=1024, description="At least ten characters.")
 
@@ -262,10 +293,10 @@ class Tokens(Wire):
 
 class SessionRead(Wire):
     id: UUID
-    address: str | None
+    address: str | None = Field(description="From where it was begun.")
     user_agent: str | None
     created_at: Instant
-    updated_at: Instant
+    updated_at: Instant = Field(description="When it was last refreshed.")
     expires_at: Instant
 
 
@@ -293,6 +324,7 @@ class MeExport(MeRead):
 
 
 class MeUpdate(Patch):
+    model_config = example({"name": "Ann"})
     clearable = frozenset({"name", "image_url"})
     name: Name | None = None
     image_url: Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://\S+$")] | None = None
@@ -301,7 +333,9 @@ class MeUpdate(Patch):
 class Preferences(BaseModel):
     """Whatever a client wants to remember; replaced as a whole, at most 64 KiB."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"theme": "dark", "panels": ["live", "steps"]}]}
+    )
 
     @model_validator(mode="after")
     def _small(self) -> Self:
@@ -332,8 +366,8 @@ class UsageDay(Wire):
 class LimitsRead(Wire):
     """What this user may use at once."""
 
-    max_runs: int
-    max_computers: int
+    max_runs: int = Field(description="Runs that go on at once.")
+    max_computers: int = Field(description="Computers that are open at once.")
     max_storage_bytes: int | None = Field(description="null is no limit.")
     requests_per_minute: int | None = Field(description="null is the server's own limit.")
 
@@ -343,7 +377,7 @@ class UsageRead(Wire):
     total: UsageDay | None = Field(
         description="The sum of `days`, under the oldest of them; null without any."
     )
-    stored_bytes: int
+    stored_bytes: int = Field(description="Size of all files.")
     limits: LimitsRead
 
 
@@ -373,14 +407,20 @@ class KeyCreate(Wire):
     None of the three includes another.
     """
 
+    model_config = example(
+        {"name": "Nightly bot", "scopes": ["read", "run"], "expires_at": "2030-01-01T00:00:00Z"}
+    )
     name: Name
     scopes: Scopes = Field(["read"])
-    expires_at: Annotated[Instant, AfterValidator(_to_come)] | None = None
+    expires_at: Annotated[Instant, AfterValidator(_to_come)] | None = Field(
+        None, description="null is never."
+    )
 
 
 class KeyUpdate(Patch):
     """With fewer scopes or an earlier end, which may be past, the key's sockets close."""
 
+    model_config = example({"scopes": ["read"]})
     clearable = frozenset({"expires_at"})
     name: Name | None = None
     scopes: Scopes | None = None
@@ -401,7 +441,7 @@ class KeyRead(Wire):
 class KeyCreated(KeyRead):
     """The only time that the key itself is shown."""
 
-    key: str
+    key: str = Field(description="Goes into `Authorization: Bearer` or `X-API-Key`.")
 
 
 # Secrets ------------------------------------------------------------------------------------------
@@ -427,6 +467,15 @@ TotpSeed = Annotated[
 class SecretCreate(Wire):
     """A `password` may come with a username and with the seed of one-time codes; values are never shown."""
 
+    model_config = example(
+        {
+            "name": "shop",
+            "kind": "password",
+            "username": "ann",
+            "password": "s3cret",
+            "origins": ["https://shop.example"],
+        }
+    )
     name: SecretName = Field(description="As placeholders write it: `{{ secrets.name.password }}`.")
     kind: SecretKind
     origins: list[Origin] = Field([], max_length=50, description="The only origins it is filled in on.")
@@ -439,6 +488,7 @@ class SecretCreate(Wire):
 class SecretUpdate(Patch):
     """The kind stays; a value that is sent replaces the one before, null removes an optional one."""
 
+    model_config = example({"password": "n3w"})
     clearable = frozenset({"username", "totp"})
     name: SecretName | None = None
     origins: list[Origin] | None = Field(None, max_length=50)
@@ -463,16 +513,21 @@ class SecretRead(Wire):
 
 
 class ProfileCreate(Wire):
+    model_config = example({"name": "Ann at the shop"})
     name: Name
 
 
 class ProfileUpdate(Patch):
+    model_config = example({"name": "Ann at work"})
     name: Name | None = None
 
 
 class ProfileState(Wire):
     """Exactly one of the forms that browsers and their extensions export."""
 
+    model_config = example(
+        {"cookies": [{"name": "session", "value": "abc", "domain": "shop.example", "path": "/"}]}
+    )
     storage_state: dict[str, Any] | None = Field(None, description="Playwright's storage state.")
     cookies_txt: str | None = Field(None, description="A Netscape cookies.txt.")
     cookies: list[dict[str, Any]] | None = Field(None, description="The JSON list that extensions export.")
@@ -485,6 +540,7 @@ class ProfileState(Wire):
 
 
 class ProfileCapture(Wire):
+    model_config = example({"computer_id": EXAMPLE_ID})
     computer_id: UUID = Field(description="An open computer, whose cookies and storage are kept.")
 
 
@@ -511,19 +567,27 @@ class Viewport(Wire):
 
 class ComputerSettings(Wire):
     viewport: Viewport = Viewport()
-    locale: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
-    time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$")] | None = None
+    locale: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = Field(
+        None, description="BCP 47, such as `de-DE`."
+    )
+    time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$")] | None = (
+        Field(None, description="IANA name, such as `Europe/Berlin`.")
+    )
     user_agent: Annotated[str, StringConstraints(max_length=500, pattern=r"^[\x20-\x7e]+$")] | None = None
     allowed_domains: list[Domain] = Field([], max_length=100, description="Empty allows every public host.")
 
 
 class ComputerCreate(Wire):
+    model_config = example(
+        {"name": "Desk", "settings": {"viewport": {"width": 1280, "height": 720}, "locale": "de-DE"}}
+    )
     name: Name = "Computer"
     profile_id: UUID | None = Field(None, description="Whose cookies and storage it begins with.")
     settings: ComputerSettings = ComputerSettings()
 
 
 class ComputerUpdate(Patch):
+    model_config = example({"name": "Other desk"})
     name: Name | None = None
 
 
@@ -537,14 +601,16 @@ class ComputerRead(Wire):
     name: str
     state: ComputerState
     settings: dict[str, Any]
-    url: str | None
+    url: str | None = Field(description="Of the active tab.")
     title: str | None
-    closed_reason: str | None
+    closed_reason: str | None = Field(description="Why it is closed.")
     for_run: bool = Field(description="Opened by a run, and closed with it.")
     control_state: ControlState
-    control_holder: str | None
-    control_generation: int
-    control_expires_at: Instant | None
+    control_holder: str | None = Field(description="Who steers it, if a person does.")
+    control_generation: int = Field(
+        description="What input over the socket must present; counts up with each hand-over."
+    )
+    control_expires_at: Instant | None = Field(description="When control ends unless input renews it.")
     created_at: Instant
     updated_at: Instant
 
@@ -552,8 +618,8 @@ class ComputerRead(Wire):
 class ControlRead(Wire):
     state: ControlState
     holder: str | None
-    generation: int
-    expires_at: Instant | None
+    generation: int = Field(description="What input over the socket must present.")
+    expires_at: Instant | None = Field(description="When it ends unless input renews it.")
 
 
 class TabRead(Wire):
@@ -566,8 +632,8 @@ class TabRead(Wire):
 class ActionRead(Wire):
     """What an action answered; a screenshot is base64 JPEG."""
 
-    output: Any
-    image: str | None = None
+    output: Any = Field(description="What the action says, as JSON.")
+    image: str | None = Field(None, description="Base64 JPEG or PNG.")
 
 
 # Threads ------------------------------------------------------------------------------------------
@@ -576,6 +642,7 @@ Label = Annotated[str, StringConstraints(max_length=500)]
 
 
 class ThreadCreate(Wire):
+    model_config = example({"name": "Travel", "labels": {"team": "sales"}})
     name: Name = "Thread"
     labels: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Label] = Field(
         {}, max_length=50
@@ -583,6 +650,7 @@ class ThreadCreate(Wire):
 
 
 class ThreadUpdate(Patch):
+    model_config = example({"labels": {"team": "support"}})
     name: Name | None = None
     labels: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Label] | None = Field(
         None, max_length=50
@@ -600,8 +668,9 @@ class ThreadRead(Wire):
 class MessageCreate(Wire):
     """What its user says; `data` is for programs."""
 
+    model_config = example({"text": "Take the earlier train."})
     text: str = Field(min_length=1, max_length=100_000)
-    data: dict[str, Any] | None = None
+    data: dict[str, Any] | None = Field(None, description="Anything for programs.")
 
 
 class MessageRead(Wire):
@@ -620,23 +689,27 @@ class MessageRead(Wire):
 
 
 class WorkflowCreate(Wire):
+    model_config = example({"name": "Look at a page", "definition": EXAMPLE_FLOW})
     name: Name
     definition: dict[str, Any] = Field(description="A Chrome DevTools Recorder user flow.")
     parameters: dict[str, Any] = Field({}, description="JSON Schema of the run's `params`.")
 
 
 class WorkflowUpdate(Patch):
+    model_config = example({"name": "Look twice"})
     name: Name | None = None
     definition: dict[str, Any] | None = None
     parameters: dict[str, Any] | None = None
 
 
 class WorkflowCheck(Wire):
+    model_config = example({"definition": EXAMPLE_FLOW})
     definition: dict[str, Any]
     parameters: dict[str, Any] = {}
 
 
 class WorkflowImport(Wire):
+    model_config = example({"recording": EXAMPLE_FLOW})
     recording: dict[str, Any] = Field(description="The JSON that Chrome DevTools' Recorder exports.")
     name: Name | None = Field(None, description="Default is the recording's title.")
     parameters: dict[str, Any] = {}
@@ -656,7 +729,7 @@ class WorkflowRead(Wire):
     id: UUID
     name: str
     parameters: dict[str, Any]
-    version: int
+    version: int = Field(description="Counts up from 1 with each save of the definition or parameters.")
     created_at: Instant
     updated_at: Instant
 
@@ -668,13 +741,14 @@ class WorkflowDetail(WorkflowRead):
 
 
 class WorkflowRestore(Wire):
+    model_config = example({"version": 1})
     version: int = Field(ge=1, lt=2**31, description="What it was then becomes its newest version.")
 
 
 class VersionRead(Wire):
     id: UUID
     workflow_id: UUID
-    version: int
+    version: int = Field(description="Counts up from 1.")
     definition: dict[str, Any]
     parameters: dict[str, Any]
     actor: str = Field(description="Who saved it.")
@@ -687,10 +761,11 @@ class VersionRead(Wire):
 class RunCreate(Wire):
     """Either a stored workflow or a definition of its own."""
 
+    model_config = example({"definition": EXAMPLE_FLOW, "timeout_seconds": 120})
     workflow_id: UUID | None = None
     definition: dict[str, Any] | None = None
     parameters: dict[str, Any] = Field({}, description="JSON Schema of `params`, beside a definition.")
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field({}, description="Values for the workflow's parameters.")
     computer_id: UUID | None = Field(None, description="An open computer to use, and to leave open.")
     profile_id: UUID | None = Field(None, description="Whose cookies and storage its browser begins with.")
     save_profile: bool = Field(False, description="Keep them in the profile again when the run ends well.")
@@ -701,9 +776,11 @@ class RunCreate(Wire):
         "enqueue", description="What to do while another run of the thread goes on."
     )
     allowed_domains: list[Domain] = Field([], max_length=100, description="Empty allows every public host.")
-    priority: int = Field(0, ge=-100, le=100)
-    run_after: Instant | None = None
-    timeout_seconds: int | None = Field(None, ge=1, le=86400)
+    priority: int = Field(0, ge=-100, le=100, description="The higher first, among the user's own.")
+    run_after: Instant | None = Field(None, description="Not before; default is now.")
+    timeout_seconds: int | None = Field(
+        None, ge=1, le=86400, description="How long it may act; default is the server's."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -724,10 +801,12 @@ class RunQuery(PageQuery):
 
 
 class RunRetry(Wire):
+    model_config = example({"from_step": 2})
     from_step: int = Field(1, ge=1, le=1000, description="Number of the step to begin with.")
 
 
 class RunToWorkflow(Wire):
+    model_config = example({"name": "Look again"})
     name: Name | None = Field(None, description="Default is the run's title.")
 
 
@@ -755,8 +834,8 @@ class RunRead(Wire):
     attempt: int = Field(description="Workers that have driven it; handing it over is not counted.")
     active_ms: int = Field(description="Time spent acting, pauses left out.")
     step_count: int = Field(description="Steps that have ended well.")
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(description="What it brought, by the names of its steps.")
+    error: dict[str, Any] | None = Field(description="Why it failed: `code`, `detail`, and where.")
     started_at: Instant | None
     finished_at: Instant | None
     created_at: Instant
@@ -776,16 +855,16 @@ class RunWait(Wire):
 class StepRead(Wire):
     id: UUID
     run_id: UUID
-    number: int
+    number: int = Field(description="Counts up from 1 in the order of the run.")
     pointer: str = Field(description="JSON pointer of the step in the definition.")
     type: str
     title: str
     status: StepStatus
     attempt: int
     url: str | None
-    screenshot_id: UUID | None
-    output: Any
-    error: dict[str, Any] | None
+    screenshot_id: UUID | None = Field(description="File of the picture at its end.")
+    output: Any = Field(description="What it brought.")
+    error: dict[str, Any] | None = Field(description="Why it failed: `code` and `detail`.")
     started_at: Instant
     finished_at: Instant | None
     duration_ms: int | None
@@ -833,10 +912,11 @@ class ApprovalQuery(PageQuery):
 class ApprovalDecision(Wire):
     """`arguments` may be edited on the way; `digest`, when given, must be that of the question answered."""
 
+    model_config = example({"decision": "approve", "note": "Fine by me."})
     decision: Literal["approve", "deny"]
     digest: str | None = Field(None, max_length=64)
     arguments: dict[str, Any] | None = None
-    note: str | None = Field(None, max_length=2000)
+    note: str | None = Field(None, max_length=2000, description="For whoever reads it later.")
 
     @model_validator(mode="after")
     def _edits_what_is_approved(self) -> Self:
@@ -851,7 +931,7 @@ class ApprovalRead(Wire):
     step_id: UUID | None
     screenshot_id: UUID | None = Field(description="What the page looked like when it was asked.")
     status: ApprovalStatus
-    title: str
+    title: str = Field(description="What is asked.")
     action: dict[str, Any] = Field(description="Exactly what would be done.")
     digest: str = Field(
         description="SHA-256 of one JSON object of `action`, `run_id`, `step` (its number) and `url`: names"
@@ -860,7 +940,7 @@ class ApprovalRead(Wire):
     url: str | None
     arguments: dict[str, Any] | None = Field(description="The action's arguments as its user edited them.")
     note: str | None
-    decided_by: str | None
+    decided_by: str | None = Field(description="The actor: `user` or `key:<id>`.")
     decided_at: Instant | None
     expires_at: Instant = Field(description="Denied by then, if nobody answers.")
     used_at: Instant | None = Field(description="When its run went on with it; a yes serves once.")
@@ -900,6 +980,9 @@ class ScheduledRun(Wire):
 
 
 class ScheduleCreate(Wire):
+    model_config = example(
+        {"workflow_id": EXAMPLE_ID, "name": "Mornings", "cron": "0 8 * * 1-5", "time_zone": "Europe/Berlin"}
+    )
     workflow_id: UUID
     name: Name
     cron: Cron = Field(
@@ -913,6 +996,7 @@ class ScheduleCreate(Wire):
 
 
 class ScheduleUpdate(Patch):
+    model_config = example({"cron": "30 9 * * 1-5"})
     name: Name | None = None
     cron: Cron | None = None
     time_zone: TimeZone | None = None
@@ -936,7 +1020,7 @@ class ScheduleRead(Wire):
     overlap: Overlap
     run: dict[str, Any]
     enabled: bool
-    next_at: Instant | None
+    next_at: Instant | None = Field(description="Its next fire; null while it is paused.")
     last_at: Instant | None = Field(description="Its newest fire.")
     created_at: Instant
     updated_at: Instant
@@ -947,6 +1031,7 @@ class PreviewQuery(Wire):
 
 
 class CronPreview(PreviewQuery):
+    model_config = example({"cron": "0 8 * * 1-5", "time_zone": "Europe/Berlin", "count": 3})
     cron: Cron
     time_zone: TimeZone = "UTC"
 
@@ -989,6 +1074,7 @@ def _clean_already(name: str) -> str:
 
 
 class FileUpdate(Patch):
+    model_config = example({"name": "May.csv"})
     name: Annotated[Name, AfterValidator(_clean_already)] | None = None
 
 
@@ -1034,13 +1120,13 @@ class FileLink(Wire):
 
 class FileRead(Wire):
     id: UUID
-    run_id: UUID | None
+    run_id: UUID | None = Field(description="The run that made it.")
     computer_id: UUID | None
     kind: FileKind
     name: str
-    content_type: str
-    size: int
-    sha256: str
+    content_type: str = Field(description="What its bytes are, whatever its name says.")
+    size: int = Field(description="Bytes.")
+    sha256: str = Field(description="Hex.")
     created_at: Instant
     updated_at: Instant
 
@@ -1070,6 +1156,9 @@ EventFilter = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z_]+(\.[a-z_]+)
 
 
 class WebhookCreate(Wire):
+    model_config = example(
+        {"name": "Ops", "url": "https://hooks.example.com/cua", "events": ["run.", "approval.requested"]}
+    )
     name: Name = "Webhook"
     url: WebhookUrl
     events: list[EventFilter] = Field(
@@ -1078,6 +1167,7 @@ class WebhookCreate(Wire):
 
 
 class WebhookUpdate(Patch):
+    model_config = example({"enabled": True})
     name: Name | None = None
     url: WebhookUrl | None = None
     events: list[EventFilter] | None = Field(None, min_length=1, max_length=50)
@@ -1088,12 +1178,12 @@ class WebhookRead(Wire):
     id: UUID
     name: str
     url: str
-    events: list[str]
+    events: list[str] = Field(description="Kinds, beginnings that end in a dot, or `*`.")
     enabled: bool
     disabled_reason: Literal["requested", "gone", "failing"] | None = Field(
         description="`gone`: it answered 410; `failing`: nothing but failures for a day."
     )
-    failing_since: Instant | None
+    failing_since: Instant | None = Field(description="When the failures that go on began.")
     old_secret_until: Instant | None = Field(description="How long the secret before also signs.")
     created_at: Instant
     updated_at: Instant
@@ -1102,7 +1192,7 @@ class WebhookRead(Wire):
 class WebhookCreated(WebhookRead):
     """The only time that the signing secret is shown."""
 
-    secret: str
+    secret: str = Field(description="`whsec_…`, as Standard Webhooks' verifiers take it.")
 
 
 class DeliveryQuery(PageQuery):
@@ -1124,7 +1214,7 @@ class DeliveryRead(Wire):
     id: UUID
     webhook_id: UUID
     event_id: UUID = Field(description="The event's id, and the `webhook-id` of every request.")
-    kind: str
+    kind: str = Field(description="The event's.")
     status: DeliveryStatus
     attempt: int = Field(description="Requests made.")
     next_at: Instant | None = Field(description="When it is tried next.")
@@ -1164,7 +1254,7 @@ class ActivityRead(Wire):
 
 
 class ResourceRead(Wire):
-    type: str
+    type: str = Field(description="What kind of thing it happened to, such as `run`.")
     id: str
 
 
@@ -1175,8 +1265,16 @@ class EventRead(Wire):
     run_id: UUID | None
     resource: ResourceRead
     at: Instant
-    actor: str
-    data: dict[str, Any]
+    actor: str = Field(description="`user`, `agent`, `schedule`, `system` or `key:<id>`.")
+    data: dict[str, Any] = Field(description="The thing as its route reads it, or what its kind tells.")
+
+
+class WebhookPayload(Wire):
+    """What other servers are sent."""
+
+    type: str = Field(description="The event's kind.")
+    timestamp: Instant = Field(description="When it happened.")
+    data: EventRead
 
 
 # Analytics ----------------------------------------------------------------------------------------
@@ -1238,7 +1336,7 @@ class UserRead(Wire):
     email: str | None
     name: str | None
     role: Literal["user", "admin"]
-    disabled_at: Instant | None
+    disabled_at: Instant | None = Field(description="Since when every credential is refused.")
     max_runs: int | None
     max_computers: int | None
     max_storage_bytes: int | None
@@ -1251,6 +1349,7 @@ class UserRead(Wire):
 class UserUpdate(Patch):
     """Limits that are null are the server's."""
 
+    model_config = example({"max_runs": 4})
     clearable = frozenset({"max_runs", "max_computers", "max_storage_bytes", "requests_per_minute"})
     role: Literal["user", "admin"] | None = None
     disabled: bool | None = Field(None, description="Ends sockets and runs, and refuses every credential.")
@@ -1269,7 +1368,7 @@ class AdminRunRead(Wire):
     """A run without what it is about."""
 
     id: UUID
-    owner: str
+    owner: str = Field(description="The user's id.")
     status: RunStatus
     control: Control
     reason: str | None
@@ -1287,10 +1386,10 @@ class StatsRead(Wire):
     users: int
     disabled_users: int
     runs: dict[str, int] = Field(description="By status.")
-    oldest_queued_seconds: float | None
+    oldest_queued_seconds: float | None = Field(description="How long the run has waited that waits longest.")
     computers: int = Field(description="Open browsers.")
     stored_bytes: int
-    pending_deliveries: int
+    pending_deliveries: int = Field(description="Of webhooks.")
 
 
 # Socket -------------------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ Url = Annotated[str, Field(min_length=1, max_length=8192)]
 
 
 class ActionFailed(Exception):
-    """An action that did not happen or did not end well; `code` is for programs, `detail` for people."""
+    """The action did not happen, or did not end well.
+
+    `code` is for programs, `detail` for people.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

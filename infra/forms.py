@@ -28,7 +28,10 @@ class FieldProblem(NamedTuple):
 
 
 class InvalidForm(Exception):
-    """The form is broken, or its parts are not what is expected; `problems` names the field, if it is one."""
+    """The form is broken, or its parts are not what is expected.
+
+    `problems` names the field, if it is one.
+    """
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(f"{field}: {message}" if field else message)

@@ -43,7 +43,10 @@ class Standing:
 
 
 class RateLimited(Exception):
-    """There were too many requests; the next may come in `retry_after` seconds."""
+    """There were too many requests.
+
+    The next may come in `retry_after` seconds.
+    """
 
     def __init__(self, standing: Standing) -> None:
         super().__init__(f"Too many requests. Try again in {standing.reset} s.")

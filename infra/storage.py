@@ -51,7 +51,7 @@ _FAILURES = (BaseError, FileNotFoundError)
 
 
 class TooLarge(Exception):
-    """The file is larger than its limit; `limit` is in bytes."""
+    """The file is larger than it may be: `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The file is larger than {limit} bytes, the most that is allowed here.")

@@ -6,7 +6,7 @@ or the database where the ring no longer reaches. A slow client therefore costs 
 
 from live.hub import TooManyConnections, start, stop
 from live.session import serve
-from live.stream import event_stream
+from live.stream import EventStream, event_stream
 from live.transport import TransportAccess
 
-__all__ = ["TooManyConnections", "TransportAccess", "event_stream", "serve", "start", "stop"]
+__all__ = ["EventStream", "TooManyConnections", "TransportAccess", "event_stream", "serve", "start", "stop"]

@@ -78,7 +78,19 @@ _REFUSALS: dict[type[Exception], tuple[str, bool]] = {
     computers.NotReady: ("not_ready", True),
     computers.StaleControl: ("stale_control", False),
 }
-_FRAME_HEADER = struct.Struct(">BBHIQQHHHH")
+FRAME_LAYOUT = {  # a binary frame's header, big-endian: each field and its `struct` format
+    "version": "B",
+    "kind": "B",
+    "flags": "H",
+    "stream": "I",
+    "frame": "Q",
+    "captured_us": "Q",
+    "image_width": "H",
+    "image_height": "H",
+    "css_width": "H",
+    "css_height": "H",
+}
+_FRAME_HEADER = struct.Struct(">" + "".join(FRAME_LAYOUT.values()))
 _JPEG = 1
 _COMPUTER_KINDS = frozenset({"computer.closed", "control.taken", "control.released"})
 _NO_SUCH_TYPE = (

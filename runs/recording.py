@@ -33,6 +33,12 @@ FAILURES = (StorageUnavailable, TooLarge, OSError, asyncpg.IntegrityConstraintVi
 _tasks: set[asyncio.Task[None]] = set()
 
 
+class Jpeg(Response):
+    """A picture."""
+
+    media_type = "image/jpeg"
+
+
 class Recording:
     """One run's recording by this worker. It never fails or delays the run: what cannot be stored is lost."""
 
@@ -158,7 +164,7 @@ async def read_frame(user_id: str, run_id: UUID, number: int, known: str | None 
     if known is not None and headers["ETag"] in known:
         return Response(status_code=304, headers=headers)
     jpeg = await files.read_part(file, frame.position, frame.position + frame.length)
-    return Response(jpeg, headers=headers, media_type="image/jpeg")
+    return Jpeg(jpeg, headers=headers)
 
 
 async def measure(user_id: str, run_id: UUID) -> RecordingRead:

@@ -40,7 +40,7 @@ from infra import postgres  # noqa: E402
 from infra.bus import LocalBus  # noqa: E402
 from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
-from tests import make  # noqa: E402
+from tests import conformance, make  # noqa: E402
 from tests.workers import idle, site, vault, worker  # noqa: E402, F401 - fixtures
 
 ROOT = Path(__file__).parent.parent
@@ -239,9 +239,10 @@ class Backend:
 
     @asynccontextmanager
     async def sign_up(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of a new user."""
+        """A client of a new user, which sees that each reply is one that the API declares."""
         body = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery"}
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+        hooks = {"response": [conformance.check]}
+        async with httpx.AsyncClient(base_url=self.url, timeout=30, event_hooks=hooks) as client:
             reply = await client.post("/api/auth/register", json=body)
             assert reply.status_code == 201, reply.text
             client.headers["Authorization"] = f"Bearer {reply.json()['data']['access_token']}"

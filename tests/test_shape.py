@@ -1,18 +1,17 @@
 """The structure that keeps the code pleasant, held by tests."""
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.responses import Response
 
 import backend_websocket_server as module
 from clerk_auth import get_current_caller
 from runs.files import get_reader
-from settings import Settings
 
 ROOT = Path(__file__).parent.parent
 SOURCE = (ROOT / "backend_websocket_server.py").read_text()
@@ -22,7 +21,7 @@ TREE = ast.parse(SOURCE)
 ORDER = (
     "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "jwks",
     "clerk_auth",
-    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "rekey", "live", "api",
+    "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "rekey", "live", "api", "contract",
     "backend_websocket_server", "worker",
 )  # fmt: skip
 PUBLIC = {
@@ -46,7 +45,7 @@ def handlers() -> Iterator[ast.AsyncFunctionDef]:
 
 
 def python_files() -> list[Path]:
-    folders = ("infra", "browser", "runs", "live", "webhooks", "demo")
+    folders = ("infra", "browser", "runs", "live", "webhooks", "contract", "demo")
     return sorted([*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).glob("*.py"))])
 
 
@@ -103,12 +102,8 @@ def _calls(dependant: object) -> Iterator[object]:
 
 def test_every_route_says_what_it_answers_and_what_it_does() -> None:
     for route in routes():
-        assert route.summary or route.name
-        returns = inspect.signature(route.endpoint).return_annotation
-        assert route.response_model is not None or "Response" in str(route.response_class), (
-            route.name,
-            returns,
-        )
+        answers_bytes = isinstance(route.response_class, type) and issubclass(route.response_class, Response)
+        assert route.response_model is not None or answers_bytes, route.name
 
 
 def test_there_is_one_socket() -> None:
@@ -153,22 +148,6 @@ def test_only_these_modules_act_for_the_system() -> None:
         if re.search(r"\bas_system\(", path.read_text())
     }
     assert users <= SYSTEM_USERS
-
-
-def test_the_settings_page_lists_every_setting() -> None:
-    documented = dict(
-        re.findall(r"^\| `([A-Z0-9_]+)` \| (.*) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
-    )
-    expected = {}
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        shown = (
-            ""
-            if default in ("", ())
-            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        )
-        expected[name.upper()] = f"{shown} | {field.description}"
-    assert documented == expected
 
 
 def test_the_project_speaks_of_itself_alone() -> None:
