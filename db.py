@@ -914,10 +914,10 @@ class Tx:
                 kept = f"sealed_reply = decode('{sealed.hex()}', 'hex')"
             else:
                 kept = f"reply = {_literal(body.decode())}"
-            location = _literal(self._reply.headers.get("location"))
+            location, etag = (_literal(self._reply.headers.get(name)) for name in ("location", "etag"))
             parts.append(
                 f"update idempotency_keys set status = {self._reply.status_code:d}, {kept}, "  # noqa: S608
-                f"location = {location} where user_id = {_literal(self.user_id)} "
+                f"location = {location}, etag = {etag} where user_id = {_literal(self.user_id)} "
                 f"and key = {_literal(idempotency.key)}"
             )
         if self._events:
@@ -983,7 +983,8 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
         f"values ({_literal(user_id)}, {_literal(wanted.key)}, {_literal(wanted.fingerprint)}) "
         "on conflict (user_id, key) do update "
         "set fingerprint = excluded.fingerprint, status = null, reply = null, sealed_reply = null, "
-        "location = null, created_at = now() where idempotency_keys.created_at < now() - interval '24 hours'"
+        "location = null, etag = null, created_at = now() "
+        "where idempotency_keys.created_at < now() - interval '24 hours'"
     )
     try:
         tag = await connection.execute(f"{begin}; set local lock_timeout = '2s'; {take}")
@@ -992,7 +993,7 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     if tag != "INSERT 0 0":
         return
     stored = await connection.fetchrow(
-        "select fingerprint, status, location, reply, sealed_reply from idempotency_keys "
+        "select fingerprint, status, location, etag, reply, sealed_reply from idempotency_keys "
         "where user_id = $1 and key = $2",
         user_id,
         wanted.key,
@@ -1002,8 +1003,8 @@ async def _begin_once(connection: Connection, begin: str, user_id: str, wanted: 
     if stored is None or stored["status"] is None:
         raise KeyBusy("the first request with this Idempotency-Key may have landed; look before repeating")
     headers = {"Idempotency-Replayed": "true"}
-    if stored["location"]:
-        headers["Location"] = stored["location"]
+    kept = {"Location": stored["location"], "ETag": stored["etag"]}
+    headers |= {name: value for name, value in kept.items() if value}
     reply = stored["reply"]
     if stored["sealed_reply"] is not None:
         try:

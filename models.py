@@ -306,6 +306,7 @@ class IdempotencyKey(Base):
     fingerprint: Mapped[str]
     status: Mapped[int | None]
     location: Mapped[str | None]
+    etag: Mapped[str | None]
     reply: Mapped[str | None]
     sealed_reply: Mapped[bytes | None]
     created_at: Mapped[datetime] = _now()

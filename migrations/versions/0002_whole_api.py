@@ -439,6 +439,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("events_user_id_resource_id_seq_ix"), "events", ["user_id", "resource_id", "seq"], unique=False
     )
+    op.add_column("idempotency_keys", sa.Column("etag", sa.Text(), nullable=True))
     op.add_column("idempotency_keys", sa.Column("sealed_reply", sa.LargeBinary(), nullable=True))
     op.create_index(op.f("idempotency_keys_created_at_ix"), "idempotency_keys", ["created_at"], unique=False)
     op.add_column("quotas", sa.Column("max_computers", sa.Integer(), nullable=True))
@@ -862,6 +863,7 @@ def downgrade() -> None:
     op.drop_column("quotas", "max_computers")
     op.drop_index(op.f("idempotency_keys_created_at_ix"), table_name="idempotency_keys")
     op.drop_column("idempotency_keys", "sealed_reply")
+    op.drop_column("idempotency_keys", "etag")
     op.drop_index(op.f("events_user_id_resource_id_seq_ix"), table_name="events")
     op.drop_constraint(op.f("computers_user_id_profile_id_fkey"), "computers", type_="foreignkey")
     op.drop_index(
