@@ -57,6 +57,8 @@ POOL_SIZE = _gauge("database_pool_size", "Most connections of this process to Po
 POOL_IN_USE = _gauge("database_pool_in_use", "Connections that are lent at this moment.")
 POOL_WAITS = _counter("database_pool_waits", "Times somebody found every connection lent.")
 
+DELIVERIES = _counter("webhook_requests", "Requests to webhooks by what became of their delivery.", "status")
+
 BUS = _gauge("bus", "1 for the bus that joins the processes: local, notify or redis.", "kind")
 BUS_GAPS = _counter("bus_gaps", "Times messages of other processes may have been lost.")
 

@@ -74,13 +74,6 @@ def _me(user: User, role: str) -> MeRead:
     return MeRead.model_validate(user).model_copy(update={"role": role})
 
 
-async def limits(user_id: str) -> LimitsRead:
-    """What the user may use at once: the user's own limits, or else the server's."""
-    async with db.as_user(user_id) as tx:
-        quota = await tx.one(Quota)
-    return _limits(quota)
-
-
 async def usage(user_id: str, days: int) -> UsageRead:
     """The last so many days (UTC), today included. Raises db.Unavailable."""
     first = datetime.now(UTC).date() - timedelta(days=days - 1)
@@ -184,9 +177,6 @@ async def _close(user_id: str, computer_id: UUID) -> None:
         log.info("computer_left_to_its_owner", computer_id=str(computer_id), error=repr(error))
 
 
-# Administration -----------------------------------------------------------------------------------
-
-
 # For administrators -------------------------------------------------------------------------------
 
 
@@ -257,7 +247,8 @@ def _changes(user: User, quota: Quota, body: UserUpdate) -> dict[str, Any]:
 async def _change_account(tx: db.Tx, changed: dict[str, Any]) -> User:
     values: dict[str, Any] = {name: value for name, value in changed.items() if name == "role"}
     if "disabled" in changed:
-        values["disabled_at"] = datetime.now(UTC) if changed["disabled"] else None
+        # By a person: the end of a ban at the issuer does not enable this user again.
+        values |= {"disabled_at": datetime.now(UTC) if changed["disabled"] else None, "banned": False}
     if changed.get("disabled"):
         await computers.close_all(tx, "account_disabled")
         tx.hint("revoked", f"user:{tx.user_id}".encode())

@@ -213,9 +213,9 @@ async def test_a_users_own_limit_of_computers_holds(user: str) -> None:
         await tx.change(Computer, {}, state="closed")
     with pytest.raises(TooManyComputers):
         await create()
-    limits = await users.limits(user)
+    limits = (await users.usage(user, 1)).limits
     assert (limits.max_computers, limits.max_runs) == (0, settings.max_runs_per_user)
-    assert (limits.max_storage_bytes, limits.requests_per_minute) == (None, None)
+    assert (limits.max_storage_bytes, limits.requests_per_minute) == (10 * 2**30, None)
 
 
 # Disabling

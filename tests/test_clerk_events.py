@@ -24,8 +24,10 @@ from websockets.exceptions import ConnectionClosed
 
 import clerk_auth
 import db
+import users
 from infra.bus import LocalBus
 from models import ErasedUser, Inbox, User
+from schemas import UserUpdate
 from settings import settings
 from tests.clerk import SESSION, USER, KeyServer, key_server
 from tests.conftest import Backend, free_port
@@ -206,6 +208,16 @@ async def test_whom_an_administrator_disabled_clerk_does_not_enable(clerk_user: 
     for n, banned in enumerate((True, False), 1):
         await receive("user.updated", profile(clerk_user, NOW + n, banned=banned))
         assert (await stored(clerk_user)).disabled_at is not None
+
+
+async def test_whom_an_administrator_enabled_and_disabled_again_the_end_of_a_ban_does_not_enable(
+    clerk_user: str,
+) -> None:
+    await receive("user.created", profile(clerk_user, banned=True))
+    for disabled in (False, True):
+        await users.change(clerk_user, UserUpdate(disabled=disabled), by="user_admin")
+    await receive("user.updated", profile(clerk_user, NOW + 1))
+    assert (await stored(clerk_user)).disabled_at is not None
 
 
 async def test_first_sight_by_token_and_by_event_at_once_make_one_user(database: str) -> None:

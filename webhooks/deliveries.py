@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 import db
+import metrics
 from infra.bus import Bus
 from infra.egress import Lookup, system_lookup
 from infra.vault import Unsealable
@@ -175,6 +176,7 @@ async def settle(claim: Claim, headers: dict[str, str], outcome: Outcome) -> Non
         delivery = await tx.one(Delivery, id=claim.id)
         if delivery.status != DeliveryStatus.pending:
             tx.announce(f"delivery.{delivery.status}", delivery, DeliveryRead)
+    metrics.DELIVERIES.labels(delivery.status).inc()
 
 
 def _wait(claim: Claim, outcome: Outcome) -> timedelta | None:
