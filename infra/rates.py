@@ -164,7 +164,7 @@ async def _add(key: str, seconds: int, amount: int) -> int:
             _away_until = time.monotonic() + AWAY_SECONDS
         else:
             if away:
-                log.info("rate_limits_shared")
+                log.warning("rate_limits_shared")
                 _away_until = 0.0
             return used
     return await (_own.incr(key, seconds, amount) if amount else _own.get(key))

@@ -34,6 +34,7 @@ os.environ |= {"RATE_LIMIT": "off", "SIGN_IN_LIMIT": "off", "AUTH_FAILURE_LIMIT"
 
 import httpx  # noqa: E402 - settings are read at import
 import pytest  # noqa: E402
+import structlog  # noqa: E402
 
 import db  # noqa: E402
 from infra import postgres  # noqa: E402
@@ -43,6 +44,7 @@ from settings import settings  # noqa: E402
 from tests import conformance, make  # noqa: E402
 from tests.workers import idle, site, vault, worker  # noqa: E402, F401 - fixtures
 
+structlog.reset_defaults()  # the application logs as its settings say; tests look at every line
 ROOT = Path(__file__).parent.parent
 
 
