@@ -339,7 +339,7 @@ class _Exchange:
         state, path = self._scope["state"], self._scope["path"]
         yield b"x-request-id", state["request_id"].encode()
         yield from _HEADERS.items()
-        page = path.startswith(("/docs", "/static-offline-docs"))
+        page = path.startswith(("/docs", "/problems", "/static-offline-docs"))
         yield b"content-security-policy", _DOCS_POLICY if page else _CONTENT_POLICY
         if path.startswith("/api/"):
             yield b"cache-control", b"no-store"

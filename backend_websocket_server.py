@@ -688,7 +688,9 @@ async def delete_computer(user: CurrentUser, id: UUID) -> Response:
     summary="Act on a computer",
     responses=raises(*OF_BROWSER, actions.ActionFailed, computers.ComputerBusy),
 )
-async def act_on_computer(once: Once, id: UUID, action: Annotated[Action, Body()]) -> Response:
+async def act_on_computer(
+    once: Once, id: UUID, action: Annotated[Action, Body(openapi_examples=openapi.EXAMPLE_ACTIONS)]
+) -> Response:
     """One action of the vocabulary that people, workflows and models share."""
     return await once(computers.act, id, action)
 
@@ -977,7 +979,7 @@ async def list_frames(user: CurrentUser, id: UUID, query: Annotated[FrameQuery, 
     "/api/runs/{id}/frames/{number}",
     response_class=recording.Jpeg,
     summary="Read a frame's picture",
-    responses=raises(storage.FileMissing, storage.StorageUnavailable),
+    responses=openapi.UNCHANGED | raises(storage.FileMissing, storage.StorageUnavailable),
 )
 async def read_frame(
     user: CurrentUser,

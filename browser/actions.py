@@ -627,6 +627,27 @@ Action = Annotated[
     | Wait | Screenshot | Zoom | ReadPage | GetPageText | Find | ScrollTo | Evaluate | FormInput | FileUpload,
     Field(discriminator="action"),
 ]  # fmt: skip
+_POINT = {"x": 640, "y": 360}
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"action": "navigate", "url": "https://example.com/"},
+    *({"action": name} for name in ("back", "forward", "reload", "new_tab")),
+    *({"action": "switch_tab", "tab": "t2"}, {"action": "close_tab", "tab": "t2"}, {"action": "list_tabs"}),
+    {"action": "click", "target": {"selector": "text=Search"}},
+    {"action": "hover", "target": {"coordinate": _POINT}},
+    {"action": "drag", "start": {"ref": "ref_e4"}, "end": {"coordinate": _POINT}},
+    *({"action": f"mouse_{name}", "coordinate": _POINT} for name in ("down", "up", "move")),
+    {"action": "scroll", "dy": 600},
+    {"action": "type", "text": "tea", "target": {"selector": "#q"}},
+    *({"action": "key", "keys": "Control+a"}, {"action": "hold_key", "keys": "Shift", "duration_ms": 500}),
+    {"action": "wait", "duration_ms": 500},
+    *({"action": "screenshot"}, {"action": "zoom", "coordinate": _POINT, "width": 200, "height": 100}),
+    *({"action": "read_page"}, {"action": "get_page_text"}, {"action": "find", "query": "add to cart"}),
+    {"action": "scroll_to", "target": {"ref": "ref_e4"}},
+    {"action": "evaluate", "expression": "document.title"},
+    {"action": "form_input", "target": {"selector": "#country"}, "value": "Germany"},
+    {"action": "file_upload", "files": ["report.csv"], "target": {"selector": "input[type=file]"}},
+)
+"""One of each action."""
 
 
 async def perform(computer: Computer, action: Action) -> Result:

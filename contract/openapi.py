@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
+from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -16,6 +17,7 @@ import clerk_auth
 import db
 import identity
 from api import STATUS_PROBLEMS, Problem
+from browser import actions
 from infra import rates
 from runs import files
 from schemas import EventRead, Page, ProblemRead, Reply, WebhookPayload, WorkflowDetail
@@ -67,12 +69,15 @@ _FIRST_WORDS = {
     "activity": "events",
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is still what `If-None-Match` names."}}
 CONTENT: dict[int | str, dict[str, Any]] = {
     200: {"content": {"*/*": _BINARY}},
     206: {"description": "The range of it that was asked for.", "content": {"*/*": _BINARY}},
-    304: {"description": "It is still what `If-None-Match` names."},
+    **UNCHANGED,
 }
 """The replies of a route that sends a file's bytes."""
+
+EXAMPLE_ACTIONS: dict[str, Example] = {example["action"]: {"value": example} for example in actions.EXAMPLES}
 
 _HEADERS = {
     "ETag": "What `If-Match` and `If-None-Match` name this state by (RFC 9110, 8.8.3).",
@@ -249,7 +254,7 @@ class _Operation:
     def _succeed(self, replies: dict[str, Any]) -> None:
         replies[self.status]["description"] = HTTPStatus(int(self.status)).phrase
         if self.tagged and self.method == "GET":
-            replies["304"] = {"description": "It is still what `If-None-Match` names."}
+            replies["304"] = dict(UNCHANGED[304])
         for status, reply in replies.items():
             for kind, content in reply.get("content", {}).items():
                 if not kind.startswith(("text/", "application/json")):
@@ -355,6 +360,8 @@ def _told(status: int) -> Iterator[str]:
     yield "X-Request-ID"
     if status == 401:
         yield "WWW-Authenticate"
+    if status == 416:
+        yield "Content-Range"
     if status == 429:
         yield from _RATES
     if status in (429, 503):
