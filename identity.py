@@ -415,6 +415,7 @@ async def register(
         [(is_first,)] = await tx.call("is_first_account")
         role = "admin" if is_first else "user"
         await tx.add(User, id=user_id, email=body.email, name=body.name, role=role)
+        await tx.call("ensure_user", user_id, None, None, None, None)
         try:
             await tx.add(Account, id=account_id, email=body.email, password_hash=hashed)
         except asyncpg.UniqueViolationError as error:
