@@ -32,7 +32,7 @@ from sqlalchemy.exc import NoResultFound
 import db
 from infra.mail import BadMail, Mail
 from infra.vault import Unsealable, Vault
-from models import Account, AuthCode, AuthSession, Quota, SigningKey, Stream, User, uuid7
+from models import Account, AuthCode, AuthSession, SigningKey, User, uuid7
 from schemas import Credentials, RefreshRequest, Registration, SessionRead, Tokens
 from settings import settings
 
@@ -415,8 +415,7 @@ async def register(
         [(is_first,)] = await tx.call("is_first_account")
         role = "admin" if is_first else "user"
         await tx.add(User, id=user_id, email=body.email, name=body.name, role=role)
-        await tx.add(Quota)
-        await tx.add(Stream)
+        await tx.call("ensure_user", user_id, None, None, None, None)
         try:
             await tx.add(Account, id=account_id, email=body.email, password_hash=hashed)
         except asyncpg.UniqueViolationError as error:

@@ -184,9 +184,6 @@ async def _close(user_id: str, computer_id: UUID) -> None:
         log.info("computer_left_to_its_owner", computer_id=str(computer_id), error=repr(error))
 
 
-# Administration -----------------------------------------------------------------------------------
-
-
 # For administrators -------------------------------------------------------------------------------
 
 
