@@ -964,7 +964,8 @@ def _known_zone(name: str) -> str:
     return name
 
 
-TimeZone = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
+ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+TimeZone = Annotated[ZoneName, AfterValidator(_known_zone)]
 
 
 class ScheduledRun(Wire):
@@ -988,7 +989,7 @@ class ScheduleCreate(Wire):
     cron: Cron = Field(
         description="Five fields (minute hour day month weekday), or @hourly, @daily and the like."
     )
-    time_zone: TimeZone = Field("UTC", description="IANA name, such as Europe/Berlin.")
+    time_zone: ZoneName = Field("UTC", description="IANA name, such as Europe/Berlin.")
     missed: Missed = Missed.once
     overlap: Overlap = Overlap.skip
     run: ScheduledRun = ScheduledRun()
@@ -999,7 +1000,7 @@ class ScheduleUpdate(Patch):
     model_config = example({"cron": "30 9 * * 1-5"})
     name: Name | None = None
     cron: Cron | None = None
-    time_zone: TimeZone | None = None
+    time_zone: ZoneName | None = None
     missed: Missed | None = None
     overlap: Overlap | None = None
     run: ScheduledRun | None = None
@@ -1033,7 +1034,7 @@ class PreviewQuery(Wire):
 class CronPreview(PreviewQuery):
     model_config = example({"cron": "0 8 * * 1-5", "time_zone": "Europe/Berlin", "count": 3})
     cron: Cron
-    time_zone: TimeZone = "UTC"
+    time_zone: ZoneName = "UTC"
 
 
 class SchedulePreview(Wire):

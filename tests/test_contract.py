@@ -21,6 +21,7 @@ from tests import make
 from tests.conformance import DOCUMENT, check, operation_of, resolved, validator
 from tests.conftest import Backend
 from tests.test_api import assert_problem
+from tests.test_scopes import expected
 from tests.test_shape import PUBLIC
 
 READS = [
@@ -117,7 +118,7 @@ def test_every_failure_is_a_problem_with_an_example_of_each_code() -> None:
 
 
 def test_whoever_needs_a_caller_says_how_one_is_refused() -> None:
-    for name, (method, _, operation) in OPERATIONS.items():
+    for name, (method, path, operation) in OPERATIONS.items():
         public = name in PUBLIC
         assert (not operation["security"] or {} in operation["security"]) == (
             public or name == "read_file_content"
@@ -130,6 +131,7 @@ def test_whoever_needs_a_caller_says_how_one_is_refused() -> None:
         assert "rate_limited" in codes(operation, 429), name
         assert {"keys_unavailable", "database_unavailable"} <= codes(operation, 503), name
         scope = operation.get("x-scope")
+        assert scope == expected(method, path), name
         assert ("missing_scope" if scope else "only_signed_in") in codes(operation, 403), name
         assert {"bearer": [scope] if scope else []} in operation["security"], name
         assert ({"apiKey": [scope]} in operation["security"]) == bool(scope), name

@@ -26,7 +26,7 @@ import identity
 from infra.bus import LocalBus
 from infra.mail import Mail, open_mail
 from infra.vault import Unsealable, Vault, load_vault
-from models import Account, AuthCode, AuthSession, SigningKey, User
+from models import Account, AuthCode, AuthSession, Quota, SigningKey, Stream, User
 from schemas import Credentials, RefreshRequest, Registration, Tokens
 from settings import settings
 
@@ -128,6 +128,13 @@ def ago(**units: float) -> datetime:
 
 
 # Accounts
+
+
+async def test_an_account_is_counted_before_its_first_request() -> None:
+    tokens = await identity.register(Registration(email=fresh_email(), password=PASSWORD))
+    async with db.as_user(owner(tokens)) as tx:
+        assert (await tx.one(Quota)).stored_bytes == 0
+        assert (await tx.one(Stream)).last_seq >= 1
 
 
 async def test_a_registered_person_is_signed_in_with_a_token_that_the_door_accepts() -> None:
