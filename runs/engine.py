@@ -152,8 +152,8 @@ async def _wish(tx: db.Tx, run: Run, control: Control) -> Run:
         event = "cancelled"
         values |= {"status": RunStatus.cancelled, "reason": None, "finished_at": datetime.now(UTC)}
         await approvals.withdraw(tx, run.id)
-        await usage.add_run(tx, active_ms=run.active_ms, steps=run.step_count)
         await look_at_queue(tx)
+        await usage.add_run(tx, active_ms=run.active_ms, steps=run.step_count)
     elif control is Control.run:
         event, values = await _go_on(tx, run, values)
     elif run.status in (RunStatus.queued, RunStatus.waiting_approval):

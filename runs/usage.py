@@ -18,7 +18,7 @@ async def add(
 ) -> None:
     """Add to today's usage of the transaction's user; it is there when `tx` is committed.
 
-    Call it last: whoever else adds waits for that commit.
+    Call it last, after what locks the quota: whoever else adds waits for that commit.
     """
     day = datetime.now(UTC).date()
     amounts = (runs, active_ms, steps, frames, input_tokens, output_tokens, cost_micros)

@@ -44,7 +44,6 @@ from settings import settings  # noqa: E402
 from tests import conformance, make  # noqa: E402
 from tests.workers import idle, site, vault, worker  # noqa: E402, F401 - fixtures
 
-structlog.reset_defaults()  # the application logs as its settings say; tests look at every line
 ROOT = Path(__file__).parent.parent
 
 
@@ -55,6 +54,12 @@ def _data_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if link.is_symlink():  # root's databases below a closed directory live elsewhere
             shutil.rmtree(link.resolve(), ignore_errors=True)
     shutil.rmtree(_DATA, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _every_log_line() -> None:
+    """The application logs as its settings say; tests look at every line."""
+    structlog.reset_defaults()
 
 
 # In this process ----------------------------------------------------------------------------------

@@ -31,12 +31,13 @@ import db
 import live
 from browser.screencast import jpeg_size
 from infra.bus import LocalBus
+from infra.vault import load_vault
 from live import endings, hub, limits, session
 from live.hub import running
 from live.session import Session
 from models import Event, Stream, uuid7
 from schemas import EventRead, HelloMessage, ReadyMessage, SocketMessage, SocketRequest
-from settings import Settings
+from settings import Settings, settings
 from tests import clerk, pages
 from tests.conftest import Backend, free_port
 
@@ -439,7 +440,7 @@ async def test_a_database_that_goes_away_costs_no_connection(
                 code, messages = await two.closed()
                 assert (code, messages[-1]["retryable"]) == (1013, True)
         finally:
-            await db.open_database(dsn, size=8, publish=bus.publish)
+            await db.open_database(dsn, size=8, publish=bus.publish, vault=load_vault(settings.data_dir, ()))
         await emit(user)
         assert await one.seqs_until(1) == [1]
 

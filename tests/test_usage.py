@@ -39,7 +39,7 @@ async def test_a_run_counts_when_it_ends_with_exactly_what_it_shows(alice: httpx
     assert used["limits"] == {
         "max_runs": settings.max_runs_per_user,
         "max_computers": settings.max_computers_per_user,
-        "max_storage_bytes": None,
+        "max_storage_bytes": settings.max_storage_mb_per_user * 2**20,
         "requests_per_minute": None,
     }
     for run in ended:
