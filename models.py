@@ -262,7 +262,10 @@ class ApiKey(Owned, Base):
 
 
 class Stream(Base):
-    """The head of a user's log; its row lock orders the user's commits."""
+    """The head of a user's log; its row lock orders the user's commits.
+
+    Who is not `hooked` has never had a webhook, so that a commit need not look for any.
+    """
 
     __tablename__ = "streams"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
@@ -274,6 +277,7 @@ class Event(Base):
     """One thing that happened; `seq` is gap-free per user and in commit order."""
 
     __tablename__ = "events"
+    hooked: Mapped[bool] = mapped_column(server_default=text("false"))
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     seq: Mapped[int] = mapped_column(BigInteger)
     id: Mapped[UUID]

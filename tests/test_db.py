@@ -507,3 +507,27 @@ async def test_connections_that_are_lost_are_told_as_a_database_that_is_away(
     assert told
     async with db.as_user(user) as tx:
         assert await tx.one(User)
+
+
+async def test_only_who_has_had_a_webhook_is_looked_up_at_a_commit(user: str) -> None:
+    async def hooked() -> bool:
+        async with db.as_user(user) as tx:
+            return (await tx.one(Stream)).hooked
+
+    async with db.as_user(user) as tx:
+        tx.emit("thread.created", ("thread", uuid4()))
+    assert not await hooked()
+    async with db.as_user(user) as tx:
+        tx.emit("webhook.created", ("webhook", uuid4()))
+    assert await hooked()
+    async with db.as_user(user) as tx:
+        tx.emit("thread.created", ("thread", uuid4()))
+    assert await hooked()
+
+
+async def test_policies_do_not_hide_from_the_planner_how_many_rows_a_user_has(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    quals = await connection.fetch("select qual from pg_policies where schemaname = current_schema()")
+    await connection.close()
+    assert quals
+    assert not [qual for (qual,) in quals if "current_setting) = 'on'" in qual]

@@ -532,6 +532,9 @@ def upgrade() -> None:
         THREAD_RUNS,
         DUE_APPROVALS,
         ENSURE_USER,
+    op.add_column(
+        "streams", sa.Column("hooked", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    )
         BURY,
         FIND_KEY,
         CANCEL_RUNS,
@@ -887,6 +890,7 @@ def downgrade() -> None:
         op.f("messages_user_id_run_id_id_ix"),
         table_name="messages",
         postgresql_where=sa.text("run_id is not null"),
+    op.drop_column("streams", "hooked")
     )
     op.drop_table("messages")
     op.drop_table("workflow_versions")
