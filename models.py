@@ -142,7 +142,7 @@ class User(Base):
     """Mirrors the caller; the id is the issuer's subject, `number` the order in which users came.
 
     `mirrored_at` is the issuer's own time of the profile kept here, so that older news never replaces newer;
-    `banned` says that the issuer disabled the user, and may enable one again.
+    `banned` says that the issuer disabled the user, and may enable one again; `erasing` that it has an end.
     """
 
     __tablename__ = "users"
@@ -155,10 +155,15 @@ class User(Base):
     preferences: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     disabled_at: Mapped[datetime | None]
     banned: Mapped[bool] = mapped_column(server_default=text("false"))
+    erasing: Mapped[bool] = mapped_column(server_default=text("false"))
     mirrored_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
-    __table_args__ = (CheckConstraint("role in ('user', 'admin')", name="role"), Index(None, "number"))
+    __table_args__ = (
+        CheckConstraint("role in ('user', 'admin')", name="role"),
+        Index(None, "number"),
+        Index("users_erasing_ix", "id", postgresql_where=_where("erasing")),
+    )
     __order__ = "number"
     __search__ = ("id", "email", "name")
     __expressions__: ClassVar = {
@@ -202,6 +207,7 @@ class AuthCode(Base):
     __table_args__ = (
         CheckConstraint("purpose in ('verify', 'reset')", name="purpose"),
         Index(None, "account_id"),
+        Index(None, "expires_at"),
     )
 
 
@@ -242,6 +248,7 @@ class AuthSession(Owned, Base):
     expires_at: Mapped[datetime]
     address: Mapped[str | None]
     user_agent: Mapped[str | None]
+    __table_args__ = (Index(None, "expires_at"),)
 
 
 class ApiKey(Owned, Base):

@@ -81,9 +81,9 @@ async def _retire(before: datetime) -> None:
     last = ""
     while True:
         async with db.as_system() as tx:
-            ids = [row["id"] for row in await tx.call("users_after", last, USERS)]
-        for user_id in ids:
-            if not await _repeat("retire", user_id, before, RUNS):
+            rows = await tx.call("users_after", last, USERS, before)
+        for row in rows:
+            if row["past"] and not await _repeat("retire", row["id"], before, RUNS):
                 return
         if len(ids) < USERS:
             return

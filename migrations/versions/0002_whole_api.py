@@ -172,6 +172,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("auth_codes_pkey")),
     )
     op.create_index(op.f("auth_codes_account_id_ix"), "auth_codes", ["account_id"], unique=False)
+    op.create_index(op.f("auth_codes_expires_at_ix"), "auth_codes", ["expires_at"], unique=False)
+    op.create_index(op.f("auth_sessions_expires_at_ix"), "auth_sessions", ["expires_at"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("webhook_id", sa.Uuid(), nullable=False),
@@ -536,7 +538,11 @@ def upgrade() -> None:
         "streams", sa.Column("hooked", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     )
         BURY,
+    op.add_column(
+        "users", sa.Column("erasing", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    )
         FIND_KEY,
+    op.create_index("users_erasing_ix", "users", ["id"], unique=False, postgresql_where=sa.text("erasing"))
         CANCEL_RUNS,
     )
     for made in (*functions, *FILE_TRIGGERS, BURY_TRIGGER):
@@ -878,7 +884,9 @@ def downgrade() -> None:
     op.drop_column("runs", "schedule_id")
     op.drop_column("runs", "thread_id")
     op.drop_column("runs", "profile_id")
+    op.drop_index("users_erasing_ix", table_name="users")
     op.drop_column("quotas", "stored_bytes")
+    op.drop_column("users", "erasing")
     op.drop_column("quotas", "requests_per_minute")
     op.drop_column("quotas", "max_storage_bytes")
     op.drop_column("quotas", "max_computers")
@@ -942,3 +950,5 @@ def downgrade() -> None:
     op.drop_index(op.f("inbox_received_at_ix"), table_name="inbox")
     op.drop_table("inbox")
     op.drop_table("erased_users")
+    op.drop_index(op.f("auth_sessions_expires_at_ix"), table_name="auth_sessions")
+    op.drop_index(op.f("auth_codes_expires_at_ix"), table_name="auth_codes")
