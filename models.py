@@ -675,6 +675,17 @@ class Run(Owned, Base):
         UniqueConstraint("user_id", "schedule_id", "scheduled_for"),
         Index(None, "id"),
         Index(
+        Index(None, "user_id", "status", "id"),
+        Index(None, "user_id", "schedule_id", "id", postgresql_where=_where("schedule_id is not null")),
+        Index(
+            "runs_begun_ix",
+            "user_id",
+            "thread_id",
+            "started_at",
+            postgresql_where=_where(
+                "thread_id is not null and status not in ('succeeded', 'failed', 'cancelled')"
+            ),
+        ),
             "runs_scheduled_ix",
             "user_id",
             "schedule_id",

@@ -457,6 +457,23 @@ def upgrade() -> None:
         "runs", sa.Column("save_profile", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     )
     op.create_index(op.f("runs_id_ix"), "runs", ["id"], unique=False)
+    op.create_index(op.f("runs_user_id_status_id_ix"), "runs", ["user_id", "status", "id"], unique=False)
+    op.create_index(
+        op.f("runs_user_id_schedule_id_id_ix"),
+        "runs",
+        ["user_id", "schedule_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("schedule_id is not null"),
+    )
+    op.create_index(
+        "runs_begun_ix",
+        "runs",
+        ["user_id", "thread_id", "started_at"],
+        unique=False,
+        postgresql_where=sa.text(
+            "thread_id is not null and status not in ('succeeded', 'failed', 'cancelled')"
+        ),
+    )
     op.create_index(
         op.f("runs_user_id_profile_id_ix"),
         "runs",
@@ -788,9 +805,9 @@ begin
                select from runs other where other.user_id = r.user_id
                   and other.computer_id = r.computer_id and other.lease_owner is not null) end
          and (r.thread_id is null or not exists (
-           select from runs other where other.user_id = r.user_id
-              and other.thread_id = r.thread_id and (other.lease_owner is not null or r.started_at is null
-              and other.started_at is not null and other.status not in ('succeeded', 'failed', 'cancelled'))))
+           select from runs other where other.user_id = r.user_id and other.thread_id = r.thread_id
+              and other.started_at is not null and other.status not in ('succeeded', 'failed', 'cancelled')
+              and (other.lease_owner is not null or r.started_at is null)))
        order by r.priority desc, r.id limit 1 for update of r skip locked;
       exit when found;
       update quotas q set turn = clock_timestamp(), ready_at = (
@@ -892,6 +909,9 @@ def downgrade() -> None:
     op.drop_column("quotas", "max_computers")
     op.drop_index(op.f("idempotency_keys_created_at_ix"), table_name="idempotency_keys")
     op.drop_column("idempotency_keys", "sealed_reply")
+    op.drop_index("runs_begun_ix", table_name="runs")
+    op.drop_index(op.f("runs_user_id_schedule_id_id_ix"), table_name="runs")
+    op.drop_index(op.f("runs_user_id_status_id_ix"), table_name="runs")
     op.drop_index(op.f("events_user_id_resource_id_seq_ix"), table_name="events")
     op.drop_constraint(op.f("computers_user_id_profile_id_fkey"), "computers", type_="foreignkey")
     op.drop_index(

@@ -19,6 +19,13 @@ $$
 """
 
 # A run of a schedule waits until those before it have ended.
+GOES_ON = f"""
+create function schedule_goes_on(owner text, schedule uuid) returns boolean language sql stable as $$
+  select exists (select from runs r
+   where r.user_id = owner and r.schedule_id = schedule and r.status not in {ENDED})
+$$
+"""
+
 IN_TURN = f"""
          and (r.schedule_id is null or not exists (
            select from runs earlier where earlier.user_id = r.user_id and earlier.schedule_id = r.schedule_id
@@ -33,10 +40,12 @@ def upgrade() -> None:
     )
     op.execute(CLAIM_SCHEDULE)
     claim = context.script.get_revision("0002").module.CLAIM_RUN
+    op.execute(GOES_ON)
     op.execute(re.sub(r"(?=\n +order by r\.priority desc)", IN_TURN.rstrip("\n"), claim))
 
 
 def downgrade() -> None:
     op.execute(context.script.get_revision("0002").module.CLAIM_RUN)
     op.execute("drop function claim_schedule")
+    op.execute("drop function schedule_goes_on")
     op.execute("drop index runs_scheduled_ix")
