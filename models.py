@@ -277,6 +277,7 @@ class Stream(Base):
     __tablename__ = "streams"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     last_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    hooked: Mapped[bool] = mapped_column(server_default=text("false"))
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
 
 
@@ -284,7 +285,6 @@ class Event(Base):
     """One thing that happened; `seq` is gap-free per user and in commit order."""
 
     __tablename__ = "events"
-    hooked: Mapped[bool] = mapped_column(server_default=text("false"))
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     seq: Mapped[int] = mapped_column(BigInteger)
     id: Mapped[UUID]
@@ -405,7 +405,8 @@ class Delivery(Owned, Base):
 class Quota(Base):
     """A user's limits, null for the server's, and place in the queue.
 
-    `turn` makes claims fair, `ready_at` says when to look for work, `stored_bytes` follows the files' rows.
+    `turn` makes claims fair and is never before `ready_at`, which says when to look for work; `stored_bytes`
+    follows the files' rows.
     """
 
     __tablename__ = "quotas"
@@ -674,7 +675,6 @@ class Run(Owned, Base):
         _one_of("control", Control),
         UniqueConstraint("user_id", "schedule_id", "scheduled_for"),
         Index(None, "id"),
-        Index(
         Index(None, "user_id", "status", "id"),
         Index(None, "user_id", "schedule_id", "id", postgresql_where=_where("schedule_id is not null")),
         Index(
@@ -686,6 +686,7 @@ class Run(Owned, Base):
                 "thread_id is not null and status not in ('succeeded', 'failed', 'cancelled')"
             ),
         ),
+        Index(
             "runs_scheduled_ix",
             "user_id",
             "schedule_id",

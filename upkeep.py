@@ -85,9 +85,9 @@ async def _retire(before: datetime) -> None:
         for row in rows:
             if row["past"] and not await _repeat("retire", row["id"], before, RUNS):
                 return
-        if len(ids) < USERS:
+        if len(rows) < USERS:  # the last ones, or another process is at it
             return
-        last = ids[-1]
+        last = rows[-1]["id"]
 
 
 async def _repeat(function: str, *arguments: object) -> bool:

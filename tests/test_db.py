@@ -17,7 +17,7 @@ from sqlalchemy.exc import NoResultFound
 import db
 from infra import postgres
 from infra.bus import LocalBus
-from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, User, Workflow, uuid7
+from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, Stream, User, Workflow, uuid7
 from schemas import (
     EventQuery,
     EventRead,

@@ -108,7 +108,7 @@ $$
 DUE_REMOVALS = """
 create function due_removals(batch integer) returns table (place text) language sql as $$
   update removals r set not_before = clock_timestamp() + interval '5 minutes'
-    from (select place from removals where not_before <= clock_timestamp()
+    from (select place from removals where not_before <= now()
            order by not_before limit batch for update skip locked) due
    where r.place = due.place
   returning r.place
@@ -131,6 +131,8 @@ $$
 
 # Retention --------------------------------------------------------------------------------------------
 
+# The next users, and of whom something is past its time: for most nothing is, and one look tells it of many. Each
+# LIMIT has PostgreSQL look for one user's rows; an EXISTS here may read all users'.
 USERS_AFTER = """
 create function users_after(last text, most integer, before timestamptz)
 returns table (id text, past boolean) language plpgsql as $$

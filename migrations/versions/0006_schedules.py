@@ -11,14 +11,14 @@ depends_on = None
 
 ENDED = "('succeeded', 'failed', 'cancelled')"
 
+# An index is not asked for what lies before `clock_timestamp()`, which may change from row to row.
 CLAIM_SCHEDULE = """
 create function claim_schedule() returns table (user_id text, id uuid) language sql as $$
-  select s.user_id, s.id from schedules s where s.enabled and s.next_at <= clock_timestamp()
+  select s.user_id, s.id from schedules s where s.enabled and s.next_at <= now()
    order by s.next_at limit 1 for update skip locked
 $$
 """
 
-# A run of a schedule waits until those before it have ended.
 GOES_ON = f"""
 create function schedule_goes_on(owner text, schedule uuid) returns boolean language sql stable as $$
   select exists (select from runs r
@@ -26,6 +26,7 @@ create function schedule_goes_on(owner text, schedule uuid) returns boolean lang
 $$
 """
 
+# A run of a schedule waits until those before it have ended.
 IN_TURN = f"""
          and (r.schedule_id is null or not exists (
            select from runs earlier where earlier.user_id = r.user_id and earlier.schedule_id = r.schedule_id
@@ -39,13 +40,13 @@ def upgrade() -> None:
         f"where schedule_id is not null and status not in {ENDED}"
     )
     op.execute(CLAIM_SCHEDULE)
-    claim = context.script.get_revision("0002").module.CLAIM_RUN
     op.execute(GOES_ON)
+    claim = context.script.get_revision("0002").module.CLAIM_RUN
     op.execute(re.sub(r"(?=\n +order by r\.priority desc)", IN_TURN.rstrip("\n"), claim))
 
 
 def downgrade() -> None:
     op.execute(context.script.get_revision("0002").module.CLAIM_RUN)
-    op.execute("drop function claim_schedule")
     op.execute("drop function schedule_goes_on")
+    op.execute("drop function claim_schedule")
     op.execute("drop index runs_scheduled_ix")
