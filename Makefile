@@ -32,6 +32,7 @@ chaos: .venv/.tools .venv/.chromium
 bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.loops
 	$(BIN)/python -m benchmarks.edge
 	$(BIN)/python -m benchmarks.uploads
 	$(BIN)/python -m benchmarks.recording

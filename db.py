@@ -706,6 +706,7 @@ class Tx:
     _events: list[str] = field(default_factory=list)
     _hints: set[tuple[str, bytes]] = field(default_factory=set)
     _telling: bool = False
+    _hooking: bool = False
     _reply: Response | None = None
     _reply_is_secret: bool = False
 
@@ -808,6 +809,7 @@ class Tx:
         fields = (str(uuid7()), kind, None if run_id is None else str(run_id), resource[0], str(resource[1]))
         self._events.append(", ".join(map(_literal, (*fields, self.actor, text))))
         self._telling |= not kind.startswith("delivery.")  # a webhook is never told of deliveries
+        self._hooking |= resource[0] == "webhook"
 
     def announce(self, kind: str, row: Base, shape: type[BaseModel], *, run_id: UUID | None = None) -> None:
         """`emit` with the row in its wire form as data."""
@@ -922,14 +924,15 @@ class Tx:
             )
         if self._events:
             count = len(self._events)
-            tell = "select tell_webhooks(user_id, last_seq) from head" if self._telling else "select"
+            hook = ", hooked = true" if self._hooking else ""
+            tell = "count(tell_webhooks(user_id, last_seq))" if self._telling else "count(*)"
             rows = ", ".join(f"({n}, {event})" for n, event in enumerate(self._events, 1))
             parts.append(
-                "with head as (insert into streams as s (user_id, last_seq) "  # noqa: S608
-                f"values ({_literal(self.user_id)}, {count}) "
-                f"on conflict (user_id) do update set last_seq = s.last_seq + {count} "
-                "returning user_id, last_seq), "
-                f"told as ({tell}) "
+                "with head as (insert into streams as s (user_id, last_seq, hooked) "  # noqa: S608
+                f"values ({_literal(self.user_id)}, {count}, {self._hooking}) "
+                f"on conflict (user_id) do update set last_seq = s.last_seq + {count}{hook} "
+                "returning user_id, last_seq, hooked), "
+                f"told as (select {tell} from head where hooked) "
                 "insert into events "
                 "(user_id, seq, id, kind, run_id, resource_type, resource_id, actor, data) "
                 f"select user_id, last_seq - {count} + n, e.id::uuid, kind, run_id::uuid, "

@@ -142,7 +142,7 @@ class User(Base):
     """Mirrors the caller; the id is the issuer's subject, `number` the order in which users came.
 
     `mirrored_at` is the issuer's own time of the profile kept here, so that older news never replaces newer;
-    `banned` says that the issuer disabled the user, and may enable one again.
+    `banned` says that the issuer disabled the user, and may enable one again; `erasing` that it has an end.
     """
 
     __tablename__ = "users"
@@ -155,10 +155,15 @@ class User(Base):
     preferences: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     disabled_at: Mapped[datetime | None]
     banned: Mapped[bool] = mapped_column(server_default=text("false"))
+    erasing: Mapped[bool] = mapped_column(server_default=text("false"))
     mirrored_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
-    __table_args__ = (CheckConstraint("role in ('user', 'admin')", name="role"), Index(None, "number"))
+    __table_args__ = (
+        CheckConstraint("role in ('user', 'admin')", name="role"),
+        Index(None, "number"),
+        Index("users_erasing_ix", "id", postgresql_where=_where("erasing")),
+    )
     __order__ = "number"
     __search__ = ("id", "email", "name")
     __expressions__: ClassVar = {
@@ -202,6 +207,7 @@ class AuthCode(Base):
     __table_args__ = (
         CheckConstraint("purpose in ('verify', 'reset')", name="purpose"),
         Index(None, "account_id"),
+        Index(None, "expires_at"),
     )
 
 
@@ -242,6 +248,7 @@ class AuthSession(Owned, Base):
     expires_at: Mapped[datetime]
     address: Mapped[str | None]
     user_agent: Mapped[str | None]
+    __table_args__ = (Index(None, "expires_at"),)
 
 
 class ApiKey(Owned, Base):
@@ -262,11 +269,15 @@ class ApiKey(Owned, Base):
 
 
 class Stream(Base):
-    """The head of a user's log; its row lock orders the user's commits."""
+    """The head of a user's log; its row lock orders the user's commits.
+
+    Who is not `hooked` has never had a webhook, so that a commit need not look for any.
+    """
 
     __tablename__ = "streams"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     last_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    hooked: Mapped[bool] = mapped_column(server_default=text("false"))
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
 
 
@@ -395,7 +406,8 @@ class Delivery(Owned, Base):
 class Quota(Base):
     """A user's limits, null for the server's, and place in the queue.
 
-    `turn` makes claims fair, `ready_at` says when to look for work, `stored_bytes` follows the files' rows.
+    `turn` makes claims fair and is never before `ready_at`, which says when to look for work; `stored_bytes`
+    follows the files' rows.
     """
 
     __tablename__ = "quotas"
@@ -664,6 +676,17 @@ class Run(Owned, Base):
         _one_of("control", Control),
         UniqueConstraint("user_id", "schedule_id", "scheduled_for"),
         Index(None, "id"),
+        Index(None, "user_id", "status", "id"),
+        Index(None, "user_id", "schedule_id", "id", postgresql_where=_where("schedule_id is not null")),
+        Index(
+            "runs_begun_ix",
+            "user_id",
+            "thread_id",
+            "started_at",
+            postgresql_where=_where(
+                "thread_id is not null and status not in ('succeeded', 'failed', 'cancelled')"
+            ),
+        ),
         Index(
             "runs_scheduled_ix",
             "user_id",

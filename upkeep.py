@@ -81,13 +81,13 @@ async def _retire(before: datetime) -> None:
     last = ""
     while True:
         async with db.as_system() as tx:
-            ids = [row["id"] for row in await tx.call("users_after", last, USERS)]
-        for user_id in ids:
-            if not await _repeat("retire", user_id, before, RUNS):
+            rows = await tx.call("users_after", last, USERS, before)
+        for row in rows:
+            if row["past"] and not await _repeat("retire", row["id"], before, RUNS):
                 return
-        if len(ids) < USERS:
+        if len(rows) < USERS:  # the last ones, or another process is at it
             return
-        last = ids[-1]
+        last = rows[-1]["id"]
 
 
 async def _repeat(function: str, *arguments: object) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
-from models import Missed, Overlap, Profile, Run, RunStatus, Schedule, Thread, User, Workflow
+from models import Missed, Overlap, Profile, Schedule, Thread, User, Workflow
 from runs import engine, workflows
 from runs.computers import check_domains, forever
 from runs.parameters import Invalid, Problem
@@ -44,7 +44,6 @@ ALIASES = {
     "@hourly": "0 * * * *",
 }
 OF_THIS_MACHINE = ("Factory", "localtime", "posixrules")
-LIVE = tuple(status for status in RunStatus if not status.ended)
 
 
 class InvalidSchedule(Invalid):
@@ -218,7 +217,8 @@ async def _owed(tx: db.Tx, schedule: Schedule) -> Due:
 
 
 async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
-    if schedule.overlap == Overlap.skip and await _goes_on(tx, schedule):
+    [(goes_on,)] = await tx.call("schedule_goes_on", tx.user_id, schedule.id)
+    if schedule.overlap == Overlap.skip and goes_on:
         _say(tx, "schedule.missed", schedule, reason="overlap", scheduled_for=fire)
         return
     try:
@@ -231,13 +231,6 @@ async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
         _say(tx, "schedule.missed", schedule, reason="refused", scheduled_for=fire, detail=detail)
     else:
         _say(tx, "schedule.fired", schedule, scheduled_for=fire)
-
-
-async def _goes_on(tx: db.Tx, schedule: Schedule) -> bool:
-    for status in LIVE:
-        if await tx.find(Run, schedule_id=schedule.id, status=status):
-            return True
-    return False
 
 
 def _say(tx: db.Tx, kind: str, schedule: Schedule, **data: Any) -> None:

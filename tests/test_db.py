@@ -17,7 +17,7 @@ from sqlalchemy.exc import NoResultFound
 import db
 from infra import postgres
 from infra.bus import LocalBus
-from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, User, Workflow, uuid7
+from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, Stream, User, Workflow, uuid7
 from schemas import (
     EventQuery,
     EventRead,
@@ -507,3 +507,59 @@ async def test_connections_that_are_lost_are_told_as_a_database_that_is_away(
     assert told
     async with db.as_user(user) as tx:
         assert await tx.one(User)
+
+
+async def test_only_who_has_had_a_webhook_is_looked_up_at_a_commit(user: str) -> None:
+    async def hooked() -> bool:
+        async with db.as_user(user) as tx:
+            return (await tx.one(Stream)).hooked
+
+    async with db.as_user(user) as tx:
+        tx.emit("thread.created", ("thread", uuid4()))
+    assert not await hooked()
+    async with db.as_user(user) as tx:
+        tx.emit("webhook.created", ("webhook", uuid4()))
+    assert await hooked()
+    async with db.as_user(user) as tx:
+        tx.emit("thread.created", ("thread", uuid4()))
+    assert await hooked()
+
+
+async def test_policies_do_not_hide_from_the_planner_how_many_rows_a_user_has(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    quals = await connection.fetch("select qual from pg_policies where schemaname = current_schema()")
+    await connection.close()
+    assert quals
+    assert not [qual for (qual,) in quals if "current_setting) = 'on'" in qual]
+
+
+LATER = """
+insert into workflows (user_id, id, name, definition) values ($1, $2, 'w', '{}');
+insert into runs (user_id, id, title, definition, timeout_seconds, status) values ($1, $2, 'r', '{}', 1, 'failed');
+insert into schedules (user_id, id, workflow_id, name, cron, time_zone, missed, overlap, next_at)
+  select $1, gen_random_uuid(), $2, 's', '@daily', 'UTC', 'skip', 'skip', now() + interval '1 day'
+    from generate_series(1, 300);
+insert into approvals (user_id, id, run_id, title, action, digest, expires_at)
+  select $1, gen_random_uuid(), $2, 'a', '{}', 'd', now() + interval '1 day' from generate_series(1, 300);
+insert into removals (place, not_before)
+  select gen_random_uuid(), now() + interval '1 day' from generate_series(1, 300)
+"""
+READ = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int from pg_stat_xact_user_tables"
+
+
+@pytest.mark.parametrize("look", ["claim_schedule()", "due_approvals(100)", "due_removals(32)"])
+async def test_who_looks_for_what_is_due_reads_nothing_that_is_for_later(
+    database: str, user: str, look: str
+) -> None:
+    connection = await asyncpg.connect(database)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("set local app.system = 'on'; set local enable_seqscan = off")
+    made = LATER.replace("$1", f"'{user}'").replace("$2", f"'{uuid7()}'::uuid")
+    await connection.execute(made)
+    before = await connection.fetchval(READ)
+    await connection.fetch(f"select * from {look}")
+    read = await connection.fetchval(READ) - before
+    await transaction.rollback()
+    await connection.close()
+    assert read < 200

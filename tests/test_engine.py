@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import orjson
@@ -18,7 +18,7 @@ from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
 from runs import computers, engine
-from runs.queue import LONG_AGO
+from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
 from settings import settings
@@ -536,6 +536,23 @@ async def test_priority_goes_first_and_without_room_nothing_is_claimed(user: str
     assert await claim(owner, room=False) is None
     claimed = [await claim(owner, per_user=9) for _ in range(5)]
     assert claimed == [(user, ids[1]), (user, ids[2]), (user, ids[0]), (user, ids[3]), None]
+    async with db.as_user(user) as tx:
+        await tx.remove(Run)
+
+
+async def test_a_user_is_not_looked_at_before_there_is_something_to_do(user: str, idle: None) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    async with db.as_user(user) as tx:
+        await tx.add(Run, title="Later", definition={}, timeout_seconds=60, run_after=later)
+        await look_at_queue(tx)
+    owner = uuid7()
+    assert await claim(owner) is None
+    async with db.as_user(user) as tx:
+        quota = await tx.one(Quota)
+        assert (quota.turn, quota.ready_at) == (later, later)
+        now = await tx.add(Run, title="Now", definition={}, timeout_seconds=60)
+        await look_at_queue(tx)
+    assert await claim(owner) == (user, now.id)
     async with db.as_user(user) as tx:
         await tx.remove(Run)
 

@@ -365,6 +365,28 @@ async def test_one_worker_at_a_time_and_the_other_leaves_off(user: str) -> None:
         assert await tx.find(Run) == []
 
 
+async def test_only_users_of_whom_something_is_past_its_time_are_gone_through(
+    user: str, other_user: str
+) -> None:
+    before = datetime.now(UTC) - timedelta(days=30)
+    async with db.as_user(other_user) as tx:
+        thread = await tx.add(Thread, name="T")
+    await ended_run(other_user, before + timedelta(hours=1))
+    await ended_run(other_user, before - timedelta(hours=1), thread_id=thread.id)
+
+    async def past(user_id: str) -> bool:
+        async with db.as_system() as tx:
+            rows = await tx.call("users_after", user_id[:-1], 10, before)
+        return bool({row["id"]: row["past"] for row in rows}[user_id])
+
+    assert not await past(user)
+    await ended_run(user, before - timedelta(hours=1))
+    assert await past(user)
+    assert not await past(other_user)
+    await emit(other_user, 1, before - timedelta(hours=1))
+    assert await past(other_user)
+
+
 async def test_a_run_that_somebody_holds_is_left_for_the_next_round(user: str) -> None:
     run = await ended_run(user, OLD)
     async with db.as_user(user) as tx:

@@ -35,7 +35,7 @@ def upgrade() -> None:
 BEGIN_ERASING = """
 create function begin_erasing(owner text) returns void language sql as $$
   insert into erased_users (id) values (encode(sha256(convert_to(owner, 'UTF8')), 'hex')) on conflict do nothing;
-  update users set disabled_at = coalesce(disabled_at, clock_timestamp()) where id = owner;
+  update users set disabled_at = coalesce(disabled_at, clock_timestamp()), erasing = true where id = owner;
   delete from auth_sessions where user_id = owner;
   delete from api_keys where user_id = owner;
   update schedules set enabled = false where user_id = owner;
@@ -61,9 +61,11 @@ create function erase_some(owner text, batch integer) returns bigint language pl
 declare
   total bigint := 0;
   gone bigint;
+  last bigint;
 begin
-  delete from events where user_id = owner and seq in (
-    select seq from events where user_id = owner order by seq limit batch * 50);
+  select max(seq) into last from (
+    select seq from events where user_id = owner order by seq limit batch * 50) oldest;
+  delete from events where user_id = owner and seq <= last;
   get diagnostics gone = row_count;
   total := total + gone;
   delete from runs where user_id = owner and id in (
@@ -96,7 +98,7 @@ $$
 
 ERASING = """
 create function erasing() returns table (id text) language sql as $$
-  select u.id from users u join erased_users e on e.id = encode(sha256(convert_to(u.id, 'UTF8')), 'hex')
+  select u.id from users u where u.erasing
 $$
 """
 
@@ -106,7 +108,7 @@ $$
 DUE_REMOVALS = """
 create function due_removals(batch integer) returns table (place text) language sql as $$
   update removals r set not_before = clock_timestamp() + interval '5 minutes'
-    from (select place from removals where not_before <= clock_timestamp()
+    from (select place from removals where not_before <= now()
            order by not_before limit batch for update skip locked) due
    where r.place = due.place
   returning r.place
@@ -129,10 +131,28 @@ $$
 
 # Retention --------------------------------------------------------------------------------------------
 
+# The next users, and of whom something is past its time: for most nothing is, and one look tells it of many. Each
+# LIMIT has PostgreSQL look for one user's rows; an EXISTS here may read all users'.
 USERS_AFTER = """
-create function users_after(last text, most integer) returns table (id text) language sql as $$
-  select u.id from users u where u.id > last order by u.id limit most
-$$
+create function users_after(last text, most integer, before timestamptz)
+returns table (id text, past boolean) language plpgsql as $$
+#variable_conflict use_column
+declare
+  upto uuid := uuid_floor(before + interval '5 minutes');
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('upkeep', 0)) then
+    return;
+  end if;
+  return query select u.id,
+      coalesce((select e.at < before from events e where e.user_id = u.id order by e.seq limit 1), false)
+      or (select true from runs r where r.user_id = u.id and r.id < upto and r.status in
+         ('succeeded', 'failed', 'cancelled') and r.finished_at < before and r.thread_id is null limit 1) is not null
+      or (select true from computers c where c.user_id = u.id and c.id < upto
+         and c.state = 'closed' and c.updated_at < before limit 1) is not null
+      or (select true from deliveries d where d.user_id = u.id and d.id < upto
+         and d.status <> 'pending' and d.finished_at < before limit 1) is not null
+    from (select id from users where users.id > last order by id limit most) u order by u.id;
+end $$
 """
 
 # Null while another worker is at it. Of the log only a beginning goes, so that it never has a hole.
@@ -141,15 +161,14 @@ create function retire(owner text, before timestamptz, batch integer) returns bi
 declare
   total bigint := 0;
   gone bigint;
-  kept bigint;
+  last bigint;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('upkeep', 0)) then
     return null;
   end if;
-  select min(seq) into kept from (
-    select seq, at from events where user_id = owner order by seq limit batch * 50) oldest where at >= before;
-  delete from events where user_id = owner and (kept is null or seq < kept) and seq in (
-    select seq from events where user_id = owner order by seq limit batch * 50);
+  select coalesce(min(seq) filter (where at >= before) - 1, max(seq)) into last from (
+    select seq, at from events where user_id = owner order by seq limit batch * 50) oldest;
+  delete from events where user_id = owner and seq <= last;
   get diagnostics gone = row_count;
   total := total + gone;
   delete from runs where user_id = owner and id in (

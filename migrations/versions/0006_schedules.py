@@ -11,10 +11,18 @@ depends_on = None
 
 ENDED = "('succeeded', 'failed', 'cancelled')"
 
+# An index is not asked for what lies before `clock_timestamp()`, which may change from row to row.
 CLAIM_SCHEDULE = """
 create function claim_schedule() returns table (user_id text, id uuid) language sql as $$
-  select s.user_id, s.id from schedules s where s.enabled and s.next_at <= clock_timestamp()
+  select s.user_id, s.id from schedules s where s.enabled and s.next_at <= now()
    order by s.next_at limit 1 for update skip locked
+$$
+"""
+
+GOES_ON = f"""
+create function schedule_goes_on(owner text, schedule uuid) returns boolean language sql stable as $$
+  select exists (select from runs r
+   where r.user_id = owner and r.schedule_id = schedule and r.status not in {ENDED})
 $$
 """
 
@@ -32,11 +40,13 @@ def upgrade() -> None:
         f"where schedule_id is not null and status not in {ENDED}"
     )
     op.execute(CLAIM_SCHEDULE)
+    op.execute(GOES_ON)
     claim = context.script.get_revision("0002").module.CLAIM_RUN
     op.execute(re.sub(r"(?=\n +order by r\.priority desc)", IN_TURN.rstrip("\n"), claim))
 
 
 def downgrade() -> None:
     op.execute(context.script.get_revision("0002").module.CLAIM_RUN)
+    op.execute("drop function schedule_goes_on")
     op.execute("drop function claim_schedule")
     op.execute("drop index runs_scheduled_ix")
