@@ -14,6 +14,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -83,12 +85,12 @@ class Patch(Wire):
 
     clearable: ClassVar[frozenset[str]] = frozenset()
 
-    @model_validator(mode="after")
-    def _no_stray_null(self) -> Self:
-        for name in self.model_fields_set - self.clearable:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null")
-        return self
+    @field_validator("*")
+    @classmethod
+    def _no_stray_null(cls, value: Any, field: ValidationInfo) -> Any:
+        if value is None and field.field_name not in cls.clearable:
+            raise ValueError("it cannot be null")
+        return value
 
 
 def _write_instant(instant: datetime) -> str:
@@ -124,10 +126,25 @@ Domain = Annotated[
     StringConstraints(
         strip_whitespace=True,
         to_lower=True,
-        max_length=260,
+        max_length=259,
         pattern=r"(?i)^[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$",
     ),
 ]
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _known_zone(name: str) -> str:
+    if name not in _time_zones():
+        raise ValueError("name an IANA time zone, such as Europe/Berlin")
+    return name
+
+
+ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+TimeZone = Annotated[ZoneName, AfterValidator(_known_zone)]
 
 
 class Reply(Wire, Generic[T]):
@@ -567,12 +584,11 @@ class Viewport(Wire):
 
 class ComputerSettings(Wire):
     viewport: Viewport = Viewport()
-    locale: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = Field(
-        None, description="BCP 47, such as `de-DE`."
-    )
-    time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$")] | None = (
-        Field(None, description="IANA name, such as `Europe/Berlin`.")
-    )
+    locale: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=64)]
+        | None
+    ) = Field(None, description="BCP 47, such as `de-DE`.")
+    time_zone: TimeZone | None = Field(None, description="IANA name, such as `Europe/Berlin`.")
     user_agent: Annotated[str, StringConstraints(max_length=500, pattern=r"^[\x20-\x7e]+$")] | None = None
     allowed_domains: list[Domain] = Field([], max_length=100, description="Empty allows every public host.")
 
@@ -951,21 +967,6 @@ class ApprovalRead(Wire):
 # Schedules ----------------------------------------------------------------------------------------
 
 Cron = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
-
-
-def _known_zone(name: str) -> str:
-    if name not in _time_zones():
-        raise ValueError("name an IANA time zone, such as Europe/Berlin")
-    return name
-
-
-ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-TimeZone = Annotated[ZoneName, AfterValidator(_known_zone)]
 
 
 class ScheduledRun(Wire):
