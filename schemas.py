@@ -97,13 +97,20 @@ def _write_instant(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+# What asyncpg writes as -infinity and infinity, and reads as something else.
+_INFINITIES = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
 def _with_zone(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise ValueError("name the time zone, for example 2026-01-31T08:00:00Z")
     try:
-        return instant.astimezone(UTC)
+        known = instant.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("no such instant in UTC") from error
+    if known in _INFINITIES:
+        raise ValueError("no such instant in the database")
+    return known
 
 
 Instant = Annotated[
