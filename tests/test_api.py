@@ -118,7 +118,9 @@ async def test_an_invalid_query_is_refused(alice: httpx.AsyncClient, query: str)
     assert_problem(await alice.get("/api/workflows?cursor=%21%21"), 422, "invalid_cursor")
 
 
-@pytest.mark.parametrize("id", ["1", "x", "%00", "%0a", "%7f", "null", "018f0000-0000-0000-0000-00000000000g"])
+@pytest.mark.parametrize(
+    "id", ["1", "x", "%00", "%0a", "%7f", "null", "018f0000-0000-0000-0000-00000000000g"]
+)
 async def test_a_malformed_id_is_refused(alice: httpx.AsyncClient, id: str) -> None:
     assert (await alice.get(f"/api/runs/{id}")).status_code in (404, 422)
 
