@@ -159,7 +159,7 @@ async def test_an_erasure_that_is_killed_anywhere_is_finished(user: str, databas
     email = f"{uuid4().hex}@example.com"
     words = words_of(user, email, await one_of_everything(user, email))
     async with db.as_user(user) as tx:
-        for _ in range(60):
+        for _ in range(400):
             await tx.add(Run, title=email, definition={}, timeout_seconds=1, status="failed")
     dice, begun = random.Random(5), False
     for _ in range(5):
