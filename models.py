@@ -162,6 +162,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint("role in ('user', 'admin')", name="role"),
         Index(None, "number"),
+        Index(None, "created_at"),
         Index("users_erasing_ix", "id", postgresql_where=_where("erasing")),
     )
     __order__ = "number"

@@ -19,8 +19,8 @@ ROUNDS = 15
 
 # Of each user of these many: what is for later, and one of what has been.
 FILL = """
-insert into users (id)
-  select 'user_' || n from generate_series(1, {users}) n;
+insert into users (id, created_at)
+  select 'user_' || n, now() - interval '1 year' from generate_series(1, {users}) n;
 insert into quotas (user_id, turn, ready_at)
   select id, now() + interval '1 day', now() + interval '1 day' from users;
 insert into streams (user_id, last_seq)

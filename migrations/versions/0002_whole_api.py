@@ -543,6 +543,7 @@ def upgrade() -> None:
         "users", sa.Column("erasing", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     )
     op.create_index(op.f("users_number_ix"), "users", ["number"], unique=False)
+    op.create_index(op.f("users_created_at_ix"), "users", ["created_at"], unique=False)
     op.create_index("users_erasing_ix", "users", ["id"], unique=False, postgresql_where=sa.text("erasing"))
     op.drop_constraint("files_kind_check", "files")
     op.create_check_constraint(
@@ -886,6 +887,7 @@ def downgrade() -> None:
         op.f("files_kind_check"), "files", "kind in ('screenshot', 'download', 'upload')"
     )
     op.drop_index("users_erasing_ix", table_name="users")
+    op.drop_index(op.f("users_created_at_ix"), table_name="users")
     op.drop_index(op.f("users_number_ix"), table_name="users")
     op.drop_column("users", "erasing")
     op.drop_column("users", "mirrored_at")
