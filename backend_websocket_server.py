@@ -794,13 +794,13 @@ async def list_workflows(user: CurrentUser, query: Annotated[NamedQuery, Query()
 )
 async def create_workflow(tx: Tx, body: WorkflowCreate) -> Response:
     """A definition with problems is refused, each of them named by its JSON pointer."""
-    return await workflows.create(tx, workflows.checked(body))
+    return await workflows.create(tx, await workflows.checked(body))
 
 
 @app.post("/api/workflows/validate", response_model=Reply[WorkflowVerdict], dependencies=signed_in)
 async def validate_workflow(body: WorkflowCheck) -> Response:
     """Every problem with a JSON pointer; nothing is stored."""
-    return envelope(workflows.judge(body))
+    return envelope(await workflows.judge(body))
 
 
 @app.post(
@@ -811,7 +811,7 @@ async def validate_workflow(body: WorkflowCheck) -> Response:
 )
 async def import_workflow(tx: Tx, body: WorkflowImport) -> Response:
     """Takes what Chrome DevTools' Recorder exports."""
-    return await workflows.create(tx, workflows.from_recording(body))
+    return await workflows.create(tx, await workflows.from_recording(body))
 
 
 @app.get("/api/workflows/{id}", response_model=Reply[WorkflowDetail])

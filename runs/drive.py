@@ -189,7 +189,8 @@ class Drive:
         if self.run.attempt > MAX_ATTEMPTS:
             raise Failed("worker_died", f"The run's worker died {MAX_ATTEMPTS} times")
         try:
-            flow = workflows.parse(self.run.definition, {"properties": dict.fromkeys(self.run.params, True)})
+            named = {"properties": dict.fromkeys(self.run.params, True)}
+            flow = await workflows.parse_aside(self.run.definition, named)
         except workflows.InvalidWorkflow as error:
             raise Failed("invalid_workflow", str(error)) from error
         steps = await self._repeat(self._resume_steps)

@@ -82,7 +82,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     if body.workflow_id is not None:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
-    flow = workflows.parse(definition or {}, parameters)
+    flow = await workflows.parse_aside(definition or {}, parameters)
     check_domains(body.allowed_domains, "/allowed_domains")
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
@@ -193,7 +193,7 @@ async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:
     """
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
-    flow = workflows.parse(run.definition, {"properties": dict.fromkeys(run.params, True)})
+    flow = await workflows.parse_aside(run.definition, {"properties": dict.fromkeys(run.params, True)})
     if body.from_step > len(flow.steps):
         problem = Problem("/from_step", f"There is no such step; the run's last one is {len(flow.steps)}")
         raise NoSuchStep([problem])

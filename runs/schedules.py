@@ -15,7 +15,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
-from models import Missed, Overlap, Profile, Schedule, Thread, User, Workflow
+from models import Missed, Overlap, Profile, Quota, Schedule, Thread, User, Workflow
 from runs import engine, workflows
 from runs.computers import check_domains, forever
 from runs.parameters import Invalid, Problem
@@ -130,6 +130,7 @@ def due(cron: str, time_zone: str, first: datetime, now: datetime, policy: Misse
 
 async def create(tx: db.Tx, body: ScheduleCreate) -> Response:
     """Store a schedule. Raises NoResultFound, InvalidSchedule, InvalidParams, TooManySchedules."""
+    await tx.find(Quota, lock=True)
     workflow = await tx.one(Workflow, lock=True, id=body.workflow_id)
     if len(await tx.find(Schedule)) >= MAX_SCHEDULES:
         raise TooManySchedules(f"There can be {MAX_SCHEDULES} schedules at most; delete one")

@@ -1,5 +1,6 @@
 """The workflow language: a Chrome DevTools Recorder user flow plus our own steps, checked and filled in."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from runs.parameters import (
     Invalid,
     InvalidParams,
     Problem,
+    count_values,
     pointer_to,
     resolve_params,
     schema_problems,
@@ -64,6 +66,7 @@ __all__ = [
     "import_recorder",
     "judge",
     "parse",
+    "parse_aside",
     "problems",
     "resolve_params",
     "restore",
@@ -74,6 +77,7 @@ __all__ = [
 
 MAX_SCREEN = 2**26  # pixels of the device
 MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
+MAX_SCHEMAS = 10_000  # values in the schemas of all steps together
 OWN_PREFIX = "cua."
 DAY = 86_400_000  # milliseconds
 
@@ -413,6 +417,11 @@ def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> l
         return [*found, Problem("/steps", "A workflow needs a list of steps, at least one")]
     if len(steps) > MAX_STEPS:
         return [*found, Problem("/steps", f"{len(steps):,} steps are too many; at most {MAX_STEPS:,}")]
+    if sum(map(_schema_size, steps)) > MAX_SCHEMAS:
+        return [
+            *found,
+            Problem("/steps", f"The schemas are too large; at most {MAX_SCHEMAS:,} values together"),
+        ]
     known = set((parameters or {}).get("properties", {}))
     outputs: set[str] = set()
     for index, step in enumerate(steps):
@@ -478,6 +487,11 @@ def _text_problems(text: str, pointer: str) -> Iterator[Problem]:
         yield Problem(pointer, f"A text of {len(text):,} characters is too long; at most {MAX_TEXT:,}")
     elif "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         yield Problem(pointer, "The text holds a NUL or half a character")
+
+
+def _schema_size(step: Any) -> int:
+    schema = _native(step).get("schema") if isinstance(step, dict) else None
+    return 0 if schema is None else count_values(schema)
 
 
 def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> Iterator[Problem]:
@@ -612,25 +626,30 @@ def _foreign(step: dict[str, Any]) -> dict[str, Any]:
 # On the wire --------------------------------------------------------------------------------------
 
 
-def judge(body: WorkflowCheck) -> WorkflowVerdict:
+async def parse_aside(definition: dict[str, Any], parameters: dict[str, Any] | None) -> Flow:
+    """The same as `parse`, in a thread: a large workflow takes longer than others should wait."""
+    return await asyncio.to_thread(parse, definition, parameters)
+
+
+async def judge(body: WorkflowCheck) -> WorkflowVerdict:
     """What is wrong with a definition that nobody stores."""
     found = [
         WorkflowProblem(pointer=problem.pointer, message=problem.message)
-        for problem in problems(body.definition, body.parameters)
+        for problem in await asyncio.to_thread(problems, body.definition, body.parameters)
     ]
     return WorkflowVerdict(valid=not found, problems=found)
 
 
-def checked(body: WorkflowCreate) -> WorkflowCreate:
+async def checked(body: WorkflowCreate) -> WorkflowCreate:
     """The same, once it has been found right; raises InvalidWorkflow."""
-    parse(body.definition, body.parameters)
+    await parse_aside(body.definition, body.parameters)
     return body
 
 
-def from_recording(body: WorkflowImport) -> WorkflowCreate:
+async def from_recording(body: WorkflowImport) -> WorkflowCreate:
     """A workflow from what DevTools exports, named after the recording; raises InvalidWorkflow."""
     definition = import_recorder(body.recording)
-    flow = parse(definition, body.parameters)
+    flow = await parse_aside(definition, body.parameters)
     name = body.name or flow.title.strip()[:200] or "Recording"
     return WorkflowCreate(name=name, definition=definition, parameters=body.parameters)
 
@@ -659,7 +678,7 @@ async def update(tx: db.Tx, workflow: Workflow, body: WorkflowUpdate) -> Respons
         return await tx.update(Workflow, WorkflowDetail, workflow.id, body)
     definition = workflow.definition if body.definition is None else body.definition
     parameters = workflow.parameters if body.parameters is None else body.parameters
-    parse(definition, parameters)
+    await parse_aside(definition, parameters)
     version = workflow.version + 1
     await _keep_version(tx, workflow.id, version, definition, parameters)
     return await tx.update(Workflow, WorkflowDetail, workflow.id, body, version=version)
@@ -676,9 +695,8 @@ async def from_run(tx: db.Tx, run: Run, body: RunToWorkflow) -> Response:
     """Store a run's whole definition as a workflow, also the steps that it failed at or never came to."""
     parameters = _parameters_of(run)
     name = body.name or run.title.strip()[:200] or "Run"
-    return await create(
-        tx, checked(WorkflowCreate(name=name, definition=run.definition, parameters=parameters))
-    )
+    made = WorkflowCreate(name=name, definition=run.definition, parameters=parameters)
+    return await create(tx, await checked(made))
 
 
 def _parameters_of(run: Run) -> dict[str, Any]:

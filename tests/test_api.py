@@ -146,6 +146,16 @@ async def test_json_that_cannot_be_kept_is_refused(alice: httpx.AsyncClient, bod
     assert_problem(reply, 422, "invalid")
 
 
+@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+async def test_an_instant_that_the_database_takes_for_infinity_is_refused(
+    alice: httpx.AsyncClient, instant: str
+) -> None:
+    body = {"definition": make.FLOW, "run_after": instant}
+    problem = assert_problem(await alice.post("/api/runs", json=body), 422, "invalid")
+    assert problem["errors"][0]["loc"] == ["body", "run_after"]
+    assert_problem(await alice.post("/api/keys", json={"name": "k", "expires_at": instant}), 422, "invalid")
+
+
 async def test_params_and_preferences_are_not_nested_without_end(alice: httpx.AsyncClient) -> None:
     workflow = await make.workflow(alice, parameters={"additionalProperties": True})
     for depth, status in ((60, 202), (300, 422), (900, 422)):

@@ -86,6 +86,14 @@ async def test_an_address_signs_in_only_so_often(limited: Backend) -> None:
         assert_problem(other, 401, "wrong_credentials")
 
 
+@pytest.mark.parametrize("end", ["%0a", "%0d%0a", "%00", "%7f"])
+async def test_no_other_spelling_of_the_address_evades_the_limit(limited: Backend, end: str) -> None:
+    async with httpx.AsyncClient(base_url=limited.url) as client:
+        for path in (f"/api/auth/login{end}", f"/api/v1/auth/login{end}"):
+            refused = await client.post(path, json=BODY, headers=at("198.51.100.3"))
+            assert_problem(refused, 422, "invalid")
+
+
 async def test_one_ipv6_subscriber_is_one_address(limited: Backend) -> None:
     assert rates.address("2001:db8::1") == rates.address("2001:db8::ffff:1") == "2001:db8::/64"
     assert rates.address("::ffff:198.51.100.7") == "198.51.100.7"

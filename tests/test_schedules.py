@@ -15,6 +15,7 @@ from models import Event, Missed, Profile, Run, Schedule, User, Workflow
 from runs import schedules
 from runs.queue import look_at_queue
 from runs.schedules import Due, due, fires
+from schemas import ScheduleCreate
 from tests import make
 from tests.test_api import assert_problem
 
@@ -294,3 +295,20 @@ async def test_the_server_fires_by_itself(alice: httpx.AsyncClient) -> None:
     assert ended["status"] == "succeeded", ended["error"]
     fired = (await alice.get("/api/events", params={"kind": "schedule.fired"})).json()["data"]
     assert fired[0]["actor"] == "schedule"
+
+
+async def test_schedules_made_at_once_have_the_same_limit(monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    monkeypatch.setattr(schedules, "MAX_SCHEDULES", 2)
+    async with db.as_user(user) as tx:
+        made = [await tx.add(Workflow, name="W", definition=make.FLOW) for _ in range(6)]
+
+    async def create(workflow: Workflow) -> bool:
+        body = ScheduleCreate(workflow_id=workflow.id, name="S", cron="0 0 1 1 *")
+        try:
+            async with db.as_user(user) as tx:
+                await schedules.create(tx, body)
+        except schedules.TooManySchedules:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*map(create, made))) == 2

@@ -2,14 +2,16 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from runs import workflows
-from runs.parameters import DIALECT
+from runs.parameters import DIALECT, pointer_to, schema_problems
 from runs.workflows import InvalidParams, InvalidWorkflow, PlaceholderMissing, Problem
 
 PARAMETERS = {
@@ -222,6 +224,32 @@ def test_schemas_that_are_wrong_or_dangerous_are_refused(
     parameters: dict[str, Any], expected: list[str]
 ) -> None:
     assert pointers(flow({"type": "close"}), parameters) == expected
+
+
+def test_the_schemas_of_all_steps_have_one_limit() -> None:
+    schema = {"properties": {f"p{n}": {"type": "string"} for n in range(1_900)}}
+    assert pointers(flow(EXTRACT | {"schema": schema})) == []
+    began = time.perf_counter()
+    assert pointers(flow(*[EXTRACT | {"schema": schema}] * 16)) == ["/steps"]
+    assert time.perf_counter() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": ["string", "null"], "minLength": 1, "format": "email", "title": "T", "contentEncoding": "base64"},
+        {"type": ["string", "string"]},
+        {"minLength": -1, "maxItems": 1.5, "required": ["a", "a"], "multipleOf": 0},
+        {"properties": {"$dynamicRef": {"type": "lst"}, "a": 5}, "$defs": {"b": {"items": [{}]}}},
+        {"allOf": [], "not": {"enum": 1}, "if": [], "dependentRequired": {"a": "b"}, "dependentSchemas": {"a": 1}},
+        {"$comment": 1, "deprecated": "yes", "examples": 1, "unevaluatedItems": "x", "propertyNames": {"anyOf": [1]}},
+        {"definitions": {"a": 1}, "dependencies": {"a": 1}, "$anchor": "1", "$id": "a#b", "$ref": 1},
+    ],
+)  # fmt: skip
+def test_schemas_are_judged_as_the_dialect_judges_them(schema: dict[str, Any]) -> None:
+    official = Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema)
+    expected = {(pointer_to(*error.absolute_path), error.message) for error in official}
+    assert {(found.pointer, found.message) for found in schema_problems(schema, "")} == expected
 
 
 def test_a_property_may_be_called_like_a_keyword() -> None:
