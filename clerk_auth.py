@@ -969,7 +969,7 @@ async def _idempotency(request: Request, key: RepeatKey) -> db.Idempotency | Non
     if key is None:
         return None
     asked = f"{request.method} {request.scope['path']}\n".encode() + await request.body()
-    return db.Idempotency(key, hashlib.sha256(asked).hexdigest())
+    return db.Idempotency(key, db.vault().fingerprint(asked))
 
 
 async def _transaction(

@@ -870,10 +870,12 @@ class Tx:
         return self.reply(rows[0][0], etag=_tag(model, rows[0], 1))
 
     async def delete(self, model: type[Base], id: UUID) -> Response:
-        """Delete the row, log it, and answer with nothing. Raises NoResultFound."""
-        if not await self.remove(model, id=id):
+        """Delete the row, log its id and name, and answer with nothing. Raises NoResultFound."""
+        gone = await self.remove(model, id=id)
+        if not gone:
             raise NoResultFound
-        self.emit(f"{model.resource()}.deleted", (model.resource(), id), {"id": str(id)})
+        told = {name: getattr(gone[0], name) for name in ("name",) if name in _table(model).c}
+        self.emit(f"{model.resource()}.deleted", (model.resource(), id), {"id": str(id), **told})
         return self.reply("null")
 
     def _log(self, event: str, model: type[Base], id: object, shape: type[BaseModel], text: str) -> None:

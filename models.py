@@ -714,6 +714,7 @@ class Run(Owned, Base):
             "runs_computer_ix", "user_id", "computer_id", postgresql_where=_where("computer_id is not null")
         ),
     )
+    __search__ = ("title",)
     __expressions__: ClassVar = {
         "position": _position,
         "owner": lambda row: row.c.user_id,

@@ -817,6 +817,7 @@ class RunCreate(Wire):
 
 
 class RunQuery(PageQuery):
+    q: str | None = Field(None, min_length=1, max_length=200, description="Part of the title, in any case.")
     status: RunStatus | None = None
     workflow_id: UUID | None = None
     thread_id: UUID | None = None

@@ -351,6 +351,14 @@ async def test_a_definition_of_its_own_may_declare_its_params(alice: httpx.Async
     assert ended["status"] == "succeeded", ended["error"]
 
 
+async def test_runs_are_searched_by_title(alice: httpx.AsyncClient) -> None:
+    for title in ("Buy tea", "Sell tea", "Buy 100%"):
+        await make.run(alice, definition={**make.FLOW, "title": title}, run_after="2126-01-01T00:00:00Z")
+    for part, titles in (("buy", ["Buy 100%", "Buy tea"]), ("0%", ["Buy 100%"]), ("%tea", [])):
+        found = (await alice.get("/api/runs", params={"q": part})).json()["data"]
+        assert [run["title"] for run in found] == titles
+
+
 # Events
 
 

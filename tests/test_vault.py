@@ -152,3 +152,9 @@ def test_a_key_file_open_to_others_is_warned_about(
     (tmp_path / "vault.key").chmod(0o644)
     load_vault(tmp_path, ())
     assert "vault_key_open_to_others" in capsys.readouterr().out
+
+
+def test_a_fingerprint_is_the_same_beside_a_newer_key_and_another_under_other_keys() -> None:
+    told = Vault([OLD]).fingerprint(b"x")
+    assert Vault([NEW, OLD]).fingerprint(b"x") == told
+    assert len({told, Vault([OLD]).fingerprint(b"y"), Vault([NEW]).fingerprint(b"x")}) == 3
