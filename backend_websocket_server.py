@@ -491,9 +491,9 @@ async def read_usage(user: CurrentUser, query: Annotated[UsageQuery, Query()]) -
     summary="Export everything of yours",
     responses=raises(NoResultFound),
 )
-async def export_me(user: CurrentUser) -> Response:
+async def export_me(caller: CurrentCaller) -> Response:
     """Everything that is kept of its user, as a zip: JSON lines for each kind of thing, and the files."""
-    return await export.download(user)
+    return await export.download(caller)
 
 
 @app.delete("/api/me", response_model=Reply[None], summary="Erase yourself")

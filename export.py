@@ -17,6 +17,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+import clerk_auth
 import db
 from infra.storage import FileMissing
 from models import (
@@ -162,14 +163,21 @@ class Zip(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def download(user_id: str) -> StreamingResponse:
-    """The zip as a reply whose memory stays the same however much there is.
+async def download(caller: clerk_auth.Caller) -> StreamingResponse:
+    """The zip as a reply whose memory stays the same however much there is; a disabled user's ends.
 
     Raises NoResultFound, db.Unavailable.
     """
-    if not await db.rows(user_id, User, MeExport, by="id", limit=1):
+    if not await db.rows(caller.user_id, User, MeExport, by="id", limit=1):
         raise NoResultFound
-    return Zip(_chunks(user_id), f"cua-export-{datetime.now(UTC):%Y-%m-%d}.zip")
+    return Zip(_while_admitted(caller), f"cua-export-{datetime.now(UTC):%Y-%m-%d}.zip")
+
+
+async def _while_admitted(caller: clerk_auth.Caller) -> AsyncGenerator[bytes, None]:
+    async with aclosing(_chunks(caller.user_id)) as chunks:
+        async for chunk in chunks:
+            await clerk_auth.readmit(caller)
+            yield chunk
 
 
 async def _chunks(user_id: str) -> AsyncGenerator[bytes, None]:

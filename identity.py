@@ -30,6 +30,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy.exc import NoResultFound
 
 import db
+from infra import rates
 from infra.mail import BadMail, Mail
 from infra.vault import Unsealable, Vault
 from models import Account, AuthCode, AuthSession, SigningKey, User, uuid7
@@ -456,9 +457,10 @@ async def login(body: Credentials, *, address: str | None = None, user_agent: st
 async def change_password(user_id: str, session_id: UUID, old: str, new: str) -> None:
     """Set a new password and end the account's other sessions.
 
-    Raises WrongCredentials, SignInBusy, IssuerOff, db.Unavailable.
+    Raises WrongCredentials, RateLimited, SignInBusy, IssuerOff, db.Unavailable.
     """
     running = _running()
+    await rates.take("password", user_id, rates.limit(settings.sign_in_limit))
     async with db.as_system() as tx:
         account = next(iter(await tx.find(Account, user_id=user_id)), None)
     if account is None or not (await running.verify(old, account.password_hash))[0]:

@@ -510,7 +510,10 @@ class SecretCreate(Wire):
 
 
 class SecretUpdate(Patch):
-    """The kind stays; a value that is sent replaces the one before, null removes an optional one."""
+    """The kind stays; a value that is sent replaces the one before, null removes an optional one.
+
+    Another origin needs every value again.
+    """
 
     model_config = example({"password": "n3w"})
     clearable = frozenset({"username", "totp"})

@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     )
     metrics_token: str = Field("", description="Bearer that reads `/metrics` from other machines.")
     rate_limit: str = Field("600/minute", description="Requests of one user or API key; `off` for no limit.")
-    sign_in_limit: str = Field("20/minute", description="Sign-in requests of one address, or `off`.")
+    sign_in_limit: str = Field(
+        "20/minute", description="Sign-in requests of one address, password changes of one user, or `off`."
+    )
     auth_failure_limit: str = Field("60/minute", description="Refused credentials of one address, or `off`.")
 
     data_dir: Path = Field(Path("data"), description="Directory of the embedded database, files and keys.")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.errors import HeaderDefect, MessageError
@@ -28,6 +29,7 @@ AT_ONCE = 4  # deliveries
 WAITING = 1000  # mails; beyond them a flood is dropped, and logged
 RETRIES = (5.0, 60.0)  # seconds before another try where one may help
 CLOSING = 5.0  # seconds that the mails on their way have at the end
+KEPT_SECONDS = 7 * 86_400  # in the outbox; no code in a mail is valid for longer
 SECONDS = 20  # for each step of a conversation with a server
 # Readable in a file, too: lines as long as RFC 5322, section 2.1.1, allows need no encoding.
 POLICY = SMTP.clone(max_line_length=998)
@@ -194,6 +196,9 @@ async def _write(outbox: Path, message: EmailMessage) -> None:
 def _store(file: Path, data: bytes) -> None:
     """Whole or not at all, and for its owner's eyes only: a reset link is as good as a password."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in file.parent.glob("*.eml"):
+        if old.stat().st_mtime < time.time() - KEPT_SECONDS:
+            old.unlink(missing_ok=True)
     part = file.with_suffix(".part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response, StreamingResponse
 
 import db
-from clerk_auth import Caller, get_current_caller
+from clerk_auth import Caller, get_current_caller, readmit
 from infra import sniff
 from infra.forms import FORM_BYTES, FileForm
 from infra.sniff import HEAD_BYTES
@@ -229,6 +229,7 @@ async def upload(caller: Caller, request: Request, idempotency_key: str | None) 
         async with _kept(caller.user_id, file_id, key, form.file(_body(request)), limit) as arrived:
             name = clean_file_name(form.fields.get("name") or form.file_name)
             once = idempotency_key and db.Idempotency(idempotency_key, _fingerprint(name, arrived.stored))
+            await readmit(caller)  # the bytes may have taken hours
             async with db.as_user(caller.user_id, caller.actor, once or None) as tx:
                 await _check_quota(tx, arrived.stored.size)
                 return await tx.create(

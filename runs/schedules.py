@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 MAX_SCHEDULES = 200
 MAX_CATCH_UP = 100  # runs that one late look may start
+MAX_WAITING = 100  # runs of one schedule that have not ended
 LATE = timedelta(seconds=60)  # a fire that nobody was there for by then was missed
 POLL_SECONDS = 1.0
 ALIASES = {
@@ -43,6 +44,7 @@ ALIASES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+GONE = "The profile or thread that its runs use is gone"
 OF_THIS_MACHINE = ("Factory", "localtime", "posixrules")
 
 
@@ -159,8 +161,11 @@ async def enable(tx: db.Tx, schedule: Schedule, *, on: bool) -> Response:
 
 
 async def run_now(tx: db.Tx, schedule: Schedule) -> Response:
-    """Queue one run beside the clock's. Raises what `engine.enqueue` raises."""
-    return await engine.enqueue(tx, _wanted(schedule), schedule_id=schedule.id)
+    """Queue one run beside the clock's. Raises what `engine.enqueue` raises, WrongState for NoResultFound."""
+    try:
+        return await engine.enqueue(tx, _wanted(schedule), schedule_id=schedule.id)
+    except NoResultFound as error:
+        raise engine.WrongState(f"{GONE}; change the schedule's `run`") from error
 
 
 async def _check_run(tx: db.Tx, workflow: Workflow, run: ScheduledRun) -> None:
@@ -218,8 +223,9 @@ async def _owed(tx: db.Tx, schedule: Schedule) -> Due:
 
 
 async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
-    [(goes_on,)] = await tx.call("schedule_goes_on", tx.user_id, schedule.id)
-    if schedule.overlap == Overlap.skip and goes_on:
+    most = 1 if schedule.overlap == Overlap.skip else MAX_WAITING
+    [(going_on,)] = await tx.call("schedule_runs", tx.user_id, schedule.id, most)
+    if going_on >= most:
         _say(tx, "schedule.missed", schedule, reason="overlap", scheduled_for=fire)
         return
     try:
@@ -228,7 +234,7 @@ async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
     except asyncpg.UniqueViolationError:
         log.info("fired_before", schedule=str(schedule.id), scheduled_for=str(fire))
     except (NoResultFound, Invalid) as error:
-        detail = "What it refers to is gone" if isinstance(error, NoResultFound) else str(error)
+        detail = GONE if isinstance(error, NoResultFound) else str(error)
         _say(tx, "schedule.missed", schedule, reason="refused", scheduled_for=fire, detail=detail)
     else:
         _say(tx, "schedule.fired", schedule, scheduled_for=fire)

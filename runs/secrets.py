@@ -44,11 +44,17 @@ async def create(tx: db.Tx, body: SecretCreate) -> Response:
 
 
 async def update(tx: db.Tx, secret: Secret, body: SecretUpdate) -> Response:
-    """Replace the values sent and keep the others. Raises InvalidSecret, infra.vault.Unsealable."""
+    """Replace the values sent and keep the others. Raises InvalidSecret, infra.vault.Unsealable.
+
+    Another origin needs every value again: whoever could add one alone could have the secret typed there.
+    """
     sent = body.model_dump(exclude_unset=True)
     changed = {name: sent.pop(name) for name in ALL_FIELDS if name in sent}
     if "origins" in sent:
         sent["origins"] = list(dict.fromkeys(sent["origins"]))
+        missing = [name for name in secret.fields if name not in changed]
+        if missing and not set(sent["origins"]) <= set(secret.origins):
+            raise InvalidSecret([Problem(f"/{name}", "Another origin needs it again") for name in missing])
     if changed:
         kept = orjson.loads(tx.unseal(Secret, "sealed", secret.id, secret.sealed))
         merged = {name: value for name, value in (kept | changed).items() if value is not None}

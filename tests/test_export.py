@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,8 @@ from starlette.responses import StreamingResponse
 
 import db
 import export
+import identity
+from clerk_auth import Caller
 from infra.storage import open_directory
 from models import OWNED_TABLES, Account, AuthCode, Event, File, Run, Stream, User
 from runs import files
@@ -32,6 +35,10 @@ STORE = settings.data_dir / "files"
 @pytest.fixture(autouse=True)
 async def _store(database: str) -> None:
     files.start(await open_directory(STORE))
+
+
+def caller(user: str) -> Caller:
+    return Caller(user, None, 0, 2**40)
 
 
 async def whole(response: StreamingResponse) -> bytes:
@@ -50,7 +57,7 @@ async def test_everything_is_there_once_and_nothing_of_another(
     emails = [f"{uuid4().hex}@example.com" for _ in range(2)]
     made = await one_of_everything(user, emails[0])
     foreign = await one_of_everything(other_user, emails[1])
-    response = await export.download(user)
+    response = await export.download(caller(user))
     assert response.media_type == "application/zip"
     assert response.headers["content-disposition"].startswith('attachment; filename="cua-export-2')
     data = await whole(response)
@@ -118,7 +125,7 @@ async def test_pages_are_joined_without_a_gap_or_a_repeat(user: str, monkeypatch
     monkeypatch.setattr(export, "MANY", 2)
     for _ in range(4):
         await files.save(user, kind="upload", name="n", content_type="a/b", data=b"", limit=1)
-    with ZipFile(io.BytesIO(await whole(await export.download(user)))) as archive:
+    with ZipFile(io.BytesIO(await whole(await export.download(caller(user))))) as archive:
         lines = read(archive)
         assert [row["id"] for row in lines["runs.jsonl"]] == [str(run.id) for run in runs]
         assert [row["seq"] for row in lines["events.jsonl"]] == list(range(1, 400 + 4 + 1))
@@ -133,7 +140,7 @@ async def test_a_file_that_goes_meanwhile_is_named_and_the_rest_is_whole(user: s
         for n in "ab"
     ]
     (STORE / gone.storage_key).unlink()
-    with ZipFile(io.BytesIO(await whole(await export.download(user)))) as archive:
+    with ZipFile(io.BytesIO(await whole(await export.download(caller(user))))) as archive:
         assert archive.testzip() is None
         assert archive.read("missing.txt").decode() == f"files/{gone.id}\n"
         assert archive.read(f"files/{kept.id}/b") == b"12"
@@ -159,7 +166,7 @@ def test_names_are_safe_wherever_they_are_unpacked(name: str, safe: str) -> None
 
 async def test_a_reader_who_waits_holds_no_connection(user: str, database: str) -> None:
     await one_of_everything(user, f"{uuid4().hex}@example.com", contents=bytes(3 * export.PIECE_BYTES))
-    response = await export.download(user)
+    response = await export.download(caller(user))
     chunks = 0
     async for _ in response.body_iterator:
         chunks += 1
@@ -169,9 +176,20 @@ async def test_a_reader_who_waits_holds_no_connection(user: str, database: str) 
     assert chunks > 20
 
 
+async def test_an_export_ends_once_its_user_is_disabled(user: str) -> None:
+    await one_of_everything(user, f"{uuid4().hex}@example.com", contents=bytes(3 * export.PIECE_BYTES))
+    response = await export.download(caller(user))
+    chunks = aiter(response.body_iterator)
+    await anext(chunks)
+    async with db.as_user(user) as tx:
+        await tx.change(User, {"id": user}, disabled_at=datetime.now(UTC))
+    with pytest.raises(identity.AccountDisabled):
+        await anext(chunks)
+
+
 async def test_a_reader_who_leaves_ends_the_work(user: str) -> None:
     await one_of_everything(user, f"{uuid4().hex}@example.com", contents=bytes(8 * export.PIECE_BYTES))
-    response = await export.download(user)
+    response = await export.download(caller(user))
     left = asyncio.Event()
     sent = 0
 
@@ -198,6 +216,7 @@ MEASURE = """
 import asyncio, resource, sys
 from pathlib import Path
 import db, export
+from clerk_auth import Caller
 from infra.storage import open_directory
 from runs import files
 async def main(dsn, store, user):
@@ -205,7 +224,7 @@ async def main(dsn, store, user):
     files.start(await open_directory(Path(store)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     size = 0
-    async for chunk in (await export.download(user)).body_iterator:
+    async for chunk in (await export.download(Caller(user, None, 0, 2**40))).body_iterator:
         size += len(chunk)
     print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     await db.close_database()

@@ -86,6 +86,19 @@ async def test_an_address_signs_in_only_so_often(limited: Backend) -> None:
         assert_problem(other, 401, "wrong_credentials")
 
 
+async def test_a_user_guesses_the_password_only_so_often(module_data: Path) -> None:
+    server = backend(module_data, RATE_LIMIT="off", SIGN_IN_LIMIT="3/day")
+    await server.start()
+    try:
+        async with server.sign_up() as alice:
+            wrong = {"old": "not the password", "new": "correct horse battery"}
+            for _ in range(3):
+                assert_problem(await alice.post("/api/auth/password", json=wrong), 401, "wrong_credentials")
+            assert_problem(await alice.post("/api/auth/password", json=wrong), 429, "rate_limited")
+    finally:
+        await server.stop()
+
+
 @pytest.mark.parametrize("end", ["%0a", "%0d%0a", "%00", "%7f"])
 async def test_no_other_spelling_of_the_address_evades_the_limit(limited: Backend, end: str) -> None:
     async with httpx.AsyncClient(base_url=limited.url) as client:

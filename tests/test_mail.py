@@ -2,9 +2,11 @@
 
 import asyncio
 import ipaddress
+import os
 import re
 import ssl
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -355,6 +357,20 @@ async def test_without_a_server_mail_is_a_file_and_the_log_names_no_secret(tmp_p
     assert (message["To"], message["From"]) == ("ada@example.com", "CUA Backend <no-reply@localhost>")
     told = {"to": "ada@example.com", "subject": "Hello", "file": str(file)}
     assert logs == [{"event": "mail_written", "log_level": "info"} | told]
+
+
+async def test_old_mails_leave_the_outbox(tmp_path: Path) -> None:
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    now = time.time()
+    for name, age in (("old", mail.KEPT_SECONDS + 60), ("young", mail.KEPT_SECONDS - 60)):
+        (outbox / f"{name}.eml").touch()
+        os.utime(outbox / f"{name}.eml", (now - age, now - age))
+    post = open_mail("", "", outbox)
+    post.send("ann@example.com", "Hello", "Text")
+    await post.close()
+    assert not (outbox / "old.eml").exists()
+    assert len(list(outbox.glob("*.eml"))) == 2
 
 
 async def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, hasty: None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import db
 from models import Event, Missed, Profile, Run, Schedule, User, Workflow
-from runs import schedules
+from runs import engine, schedules
 from runs.queue import look_at_queue
 from runs.schedules import Due, due, fires
 from schemas import ScheduleCreate
@@ -229,6 +229,16 @@ async def test_an_overlap_is_skipped_or_queued(database: str, user: str) -> None
     assert (await kinds(user)).count("schedule.missed") == 2
 
 
+async def test_no_more_than_so_many_runs_of_a_schedule_wait(
+    database: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "MAX_WAITING", 2)
+    plan = await planned(user, ago=timedelta(minutes=3))
+    await schedules.fire_due()
+    assert len(await runs_of(user, plan)) == 2
+    assert (await kinds(user)).count("schedule.missed") == 2
+
+
 async def claimed() -> list[UUID]:
     """What a worker with room for all of them takes now; one look passes over at most four users without work."""
     taken: list[UUID] = []
@@ -260,6 +270,9 @@ async def test_a_fire_that_is_refused_says_why_and_the_clock_goes_on(database: s
         await tx.remove(Profile, id=profile.id)
     await schedules.fire_due()
     assert await runs_of(user, plan) == []
+    async with db.as_user(user) as tx:
+        with pytest.raises(engine.WrongState, match="profile or thread"):
+            await schedules.run_now(tx, await tx.one(Schedule, id=plan))
     async with db.as_user(user) as tx:
         schedule = await tx.one(Schedule, id=plan)
         missed = [event for event in await tx.find(Event) if event.kind == "schedule.missed"]

@@ -73,6 +73,23 @@ async def test_an_update_replaces_what_is_sent_and_keeps_the_rest(alice: httpx.A
     assert (await alice.get(path)).json()["data"] == renamed
 
 
+async def test_another_origin_needs_every_value_again(alice: httpx.AsyncClient) -> None:
+    shop, thief = "https://shop.example", "https://thief.example"
+    made = await make.secret(
+        alice, kind="password", password="a", username="u", totp=SEED, text=None, origins=[shop]
+    )
+    path = f"/api/secrets/{made['id']}"
+    for known in ({}, {"password": "x"}, {"password": "x", "username": None}):
+        reply = await alice.patch(path, json={"origins": [shop, thief], **known})
+        problem = assert_problem(reply, 422, "invalid_secret")
+        assert "/totp" in {error["pointer"] for error in problem["errors"]}
+    assert (await alice.get(path)).json()["data"] == made
+    new = {"password": "x", "username": None, "totp": None, "origins": [thief]}
+    changed = (await alice.patch(path, json=new)).json()["data"]
+    assert (changed["fields"], changed["origins"]) == (["password"], [thief])
+    assert (await alice.patch(path, json={"origins": []})).json()["data"]["origins"] == []
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -19,10 +19,10 @@ create function claim_schedule() returns table (user_id text, id uuid) language 
 $$
 """
 
-GOES_ON = f"""
-create function schedule_goes_on(owner text, schedule uuid) returns boolean language sql stable as $$
-  select exists (select from runs r
-   where r.user_id = owner and r.schedule_id = schedule and r.status not in {ENDED})
+SCHEDULE_RUNS = f"""
+create function schedule_runs(owner text, schedule uuid, most int) returns int language sql stable as $$
+  select count(*)::int from (select from runs r
+   where r.user_id = owner and r.schedule_id = schedule and r.status not in {ENDED} limit most) going_on
 $$
 """
 
@@ -40,13 +40,13 @@ def upgrade() -> None:
         f"where schedule_id is not null and status not in {ENDED}"
     )
     op.execute(CLAIM_SCHEDULE)
-    op.execute(GOES_ON)
+    op.execute(SCHEDULE_RUNS)
     claim = context.script.get_revision("0002").module.CLAIM_RUN
     op.execute(re.sub(r"(?=\n +order by r\.priority desc)", IN_TURN.rstrip("\n"), claim))
 
 
 def downgrade() -> None:
     op.execute(context.script.get_revision("0002").module.CLAIM_RUN)
-    op.execute("drop function schedule_goes_on")
+    op.execute("drop function schedule_runs")
     op.execute("drop function claim_schedule")
     op.execute("drop index runs_scheduled_ix")
