@@ -114,6 +114,23 @@ async def test_a_form_may_come_in_any_pieces(alice: httpx.AsyncClient) -> None:
         assert (await alice.get(f"/api/files/{made['id']}/content")).content == data
 
 
+async def test_an_upload_whose_key_was_deleted_meanwhile_is_refused(
+    server: Backend, alice: httpx.AsyncClient
+) -> None:
+    key = await make.key(alice, scopes=["run"])
+    body = form((named("file", "own.txt"), b"a,b\n"))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:-10]
+        await alice.get("/api/me")  # by now the server reads the body
+        assert (await alice.delete(f"/api/keys/{key['id']}")).status_code == 200
+        yield body[-10:]
+
+    async with httpx.AsyncClient(base_url=server.url, headers={"X-API-Key": key["key"]}) as sender:
+        assert_problem(await send(sender, slowly()), 401, "unauthorized")
+    assert (await alice.get("/api/files")).json()["data"] == []
+
+
 async def test_the_name_may_follow_the_file(alice: httpx.AsyncClient) -> None:
     reply = await send(
         alice, form((named("file", "own.txt"), b"a,b\n"), (named("name"), "späť.csv".encode()))
