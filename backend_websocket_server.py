@@ -192,7 +192,6 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     storage.FileMissing: Problem(404, "file_missing", "The file's content is gone"),
     files.UploadStalled: Problem(408, "upload_stalled", "The upload stood still"),
     endpoints.TooManyWebhooks: Problem(409, "too_many_webhooks", "Delete a webhook first"),
-    endpoints.WrongState: Problem(409, "wrong_state", "Its state does not allow that"),
     identity.EmailTaken: Problem(409, "email_taken", "There is an account with this address"),
     UniqueViolationError: Problem(409, "already_exists", "It already exists", "There is one already."),
     IntegrityConstraintViolationError: Problem(
@@ -1250,7 +1249,7 @@ async def delete_webhook(tx: Tx, id: UUID) -> Response:
     "/api/webhooks/{id}/test",
     response_model=Reply[DeliveryRead],
     status_code=202,
-    responses=raises(endpoints.WrongState),
+    responses=raises(engine.WrongState),
 )
 async def test_webhook(tx: Tx, webhook: MyWebhook) -> Response:
     """Sends the event `webhook.test` to this one alone."""
@@ -1281,7 +1280,7 @@ async def read_delivery(user: CurrentUser, id: UUID) -> Response:
     response_model=Reply[DeliveryRead],
     status_code=202,
     summary="Deliver again",
-    responses=raises(endpoints.WrongState),
+    responses=raises(engine.WrongState),
 )
 async def redeliver(tx: Tx, id: UUID) -> Response:
     """Sends it again, under the same `webhook-id`; one that is on its way is a conflict."""

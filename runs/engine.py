@@ -59,7 +59,7 @@ REPEATED = (
 
 
 class WrongState(Exception):
-    """The run's state does not allow this."""
+    """The state of a run, webhook or delivery does not allow this."""
 
 
 class ThreadBusy(Exception):

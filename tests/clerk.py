@@ -10,10 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+import clerk_auth
+from clerk_auth import KeySet, NotSignedIn, verify
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 Answer = Callable[["KeyServer", asyncio.StreamWriter], Awaitable[None]]
@@ -133,6 +137,26 @@ async def key_server() -> AsyncIterator[KeyServer]:
         outcomes = await asyncio.gather(*served.conversations, return_exceptions=True)
         for outcome in outcomes:  # clients that go away are what several tests are about
             assert isinstance(outcome, asyncio.CancelledError | ConnectionError | EOFError | None), outcome
+
+
+def key_set(server: KeyServer) -> KeySet:
+    """What the verifier of this server's issuer keeps of it."""
+    [keys] = [it.keys for it in clerk_auth._verifiers.values() if it.issuer.startswith(server.issuer)]
+    assert isinstance(keys, KeySet)
+    return keys
+
+
+def age(server: KeyServer, seconds: float) -> None:
+    """Move everything that the key set remembers into the past."""
+    keys = key_set(server)
+    keys._loaded_at -= seconds
+    keys._asked_at -= seconds
+    keys._retry_at -= seconds
+
+
+async def refused(token: str) -> None:
+    with pytest.raises(NotSignedIn):
+        await verify(token)
 
 
 def respond(writer: asyncio.StreamWriter, body: bytes, status: str = "200 OK", *extra: str) -> None:

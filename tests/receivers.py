@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,13 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiver(*answers: Answer) -> AsyncIterator[Receiver]:
-    """A running server; it answers 200 unless told otherwise."""
-    served = Receiver(list(answers) or [status(200)])
+async def serving(serve_one: Serve) -> AsyncIterator[int]:
+    """A TCP server on loopback; gives its port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await served.serve(reader, writer)
+            await serve_one(reader, writer)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass  # whoever calls may be killed
@@ -72,15 +72,23 @@ async def receiver(*answers: Answer) -> AsyncIterator[Receiver]:
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     try:
-        yield served
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def receiver(*answers: Answer) -> AsyncIterator[Receiver]:
+    """A running server; it answers 200 unless told otherwise."""
+    served = Receiver(list(answers) or [status(200)])
+    async with serving(served.serve) as port:
+        served.url = f"http://127.0.0.1:{port}/hook"
+        yield served
 
 
 def status(code: int, *headers: str, body: bytes = b"ok", after: float = 0) -> Answer:

@@ -33,12 +33,15 @@ from tests.clerk import (
     USER,
     Answer,
     KeyServer,
+    age,
     base64url,
     claims,
     good,
     header,
     jwk,
     key_server,
+    key_set,
+    refused,
     respond,
     sign,
 )
@@ -60,27 +63,8 @@ async def clerk() -> AsyncIterator[KeyServer]:
         await clerk_auth.close()
 
 
-def key_set(server: KeyServer) -> KeySet:
-    keys = clerk_auth._verifiers[server.issuer].keys
-    assert isinstance(keys, KeySet)
-    return keys
-
-
 def loading(keys: KeySet) -> bool:
     return keys._loading is not None
-
-
-def age(server: KeyServer, seconds: float) -> None:
-    """Move everything that the key set remembers into the past."""
-    keys = key_set(server)
-    keys._loaded_at -= seconds
-    keys._asked_at -= seconds
-    keys._retry_at -= seconds
-
-
-async def refused(token: str) -> None:
-    with pytest.raises(NotSignedIn):
-        await verify(token)
 
 
 async def until(condition: Callable[[], bool]) -> None:

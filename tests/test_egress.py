@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,11 +18,11 @@ from websockets.http11 import Request, Response
 
 from infra import egress
 from infra.egress import Gate, Policy, Refused, check_url, is_public, open_gate, public_addresses, resolve
+from tests.receivers import serving
 
 DEBIAN = Path("/usr/lib/chromium/chromium")
 CHROMIUM = DEBIAN if DEBIAN.exists() else None  # else Playwright's own
 DEVELOPMENT = Policy(allow_private=True)
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OpenGate = Callable[..., Awaitable[Gate]]
 
 
@@ -38,35 +38,6 @@ class Names:
         if host not in self.answers:
             raise OSError("no such name")
         return next(self.answers[host])
-
-
-@asynccontextmanager
-async def serving(serve_one: Serve) -> AsyncIterator[int]:
-    """A TCP server on loopback; gives its port."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve_one(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(run(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 @pytest.fixture

@@ -16,10 +16,23 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import clerk_auth
-from clerk_auth import Caller, KeySet, KeysUnavailable, Misconfigured, NotSignedIn, verify
+from clerk_auth import Caller, KeySet, KeysUnavailable, Misconfigured, verify
 from settings import Settings
 from tests import make
-from tests.clerk import KEY, KID, OTHER_KEY, USER, Answer, KeyServer, jwk, key_server, respond, sign
+from tests.clerk import (
+    KEY,
+    KID,
+    OTHER_KEY,
+    USER,
+    Answer,
+    KeyServer,
+    age,
+    jwk,
+    key_server,
+    refused,
+    respond,
+    sign,
+)
 from tests.clerk import claims as clerk_claims
 from tests.conftest import Backend, free_port
 
@@ -139,25 +152,6 @@ def side_by_side(clerk: KeyServer, supabase: KeyServer, corp: KeyServer, **chang
         "oidc_issuers": f"corp={corp.issuer}/;{AUDIENCE}",
     }
     return configured(**named | changes)
-
-
-def key_set(server: KeyServer) -> KeySet:
-    [keys] = [it.keys for it in clerk_auth._verifiers.values() if it.issuer.startswith(server.issuer)]
-    assert isinstance(keys, KeySet)
-    return keys
-
-
-def age(server: KeyServer, seconds: float) -> None:
-    """Move everything that the key set remembers into the past."""
-    keys = key_set(server)
-    keys._loaded_at -= seconds
-    keys._asked_at -= seconds
-    keys._retry_at -= seconds
-
-
-async def refused(token: str) -> None:
-    with pytest.raises(NotSignedIn):
-        await verify(token)
 
 
 # Supabase -------------------------------------------------------------------------------------

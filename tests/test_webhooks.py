@@ -27,6 +27,7 @@ import db
 from infra import egress
 from infra.bus import LocalBus
 from models import Delivery, Webhook
+from runs.engine import WrongState
 from schemas import DeliveryDetail, WebhookCreate, WebhookUpdate
 from settings import settings
 from tests import make, receivers
@@ -84,6 +85,14 @@ async def logged(user: str, kind: str = "") -> list[dict[str, Any]]:
 async def rows(user: str) -> list[Delivery]:
     async with db.as_user(user) as tx:
         return await tx.find(Delivery)
+
+
+async def attempted(user: str) -> Delivery:
+    """The user's first delivery, once it has been tried."""
+    async with asyncio.timeout(10):
+        while not (delivery := (await rows(user))[0]).attempts:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return delivery
 
 
 async def row(user: str, id: str) -> Webhook:
@@ -239,7 +248,7 @@ async def test_disabling_gives_up_what_waits(user: str, bus: LocalBus) -> None:
     assert delivery.next_at is None
     async with db.as_user(user) as tx:
         for act in (endpoints.test(tx, await tx.one(Webhook)), endpoints.redeliver(tx, delivery.id)):
-            with pytest.raises(endpoints.WrongState, match="enable it"):
+            with pytest.raises(WrongState, match="enable it"):
                 await act
 
 
@@ -318,9 +327,7 @@ async def test_what_came_of_a_request_is_written_down_and_its_body_is_not(
         await tell(user, server.url)
         await happen(user)
         await server.until(1)
-        async with asyncio.timeout(10):
-            while not (delivery := (await rows(user))[0]).attempts:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        delivery = await attempted(user)
     (attempt,) = delivery.attempts
     assert (attempt["status"], attempt["error"]) == (status, error)
     ok = status is not None and status < 300
@@ -343,9 +350,7 @@ async def test_redirects_are_failures_and_nobody_goes_there(code: int, user: str
         await tell(user, server.url)
         await happen(user)
         await server.until(1)
-        async with asyncio.timeout(10):
-            while not (delivery := (await rows(user))[0]).attempts:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        delivery = await attempted(user)
         assert (delivery.status, delivery.attempts[0]["status"]) == ("pending", code)
         assert delivery.attempts[0]["response_headers"]["location"] == target.url
         assert "set-cookie" not in delivery.attempts[0]["response_headers"]
@@ -436,9 +441,7 @@ async def test_retry_after_is_honoured(user: str, bus: LocalBus, monkeypatch: py
         await tell(user, server.url)
         await happen(user)
         await server.until(1)
-        async with asyncio.timeout(10):
-            while not (delivery := (await rows(user))[0]).attempts:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        delivery = await attempted(user)
     assert delivery.next_at is not None
     assert timedelta(minutes=119) < delivery.next_at - datetime.now(UTC) < timedelta(minutes=121)
 
@@ -478,7 +481,7 @@ async def test_what_is_on_its_way_is_not_sent_twice_by_hand(user: str, bus: Loca
         await happen(user)
         await server.until(1)
         (delivery,) = await rows(user)
-        with pytest.raises(endpoints.WrongState, match="on its way"):
+        with pytest.raises(WrongState, match="on its way"):
             await redeliver(user, delivery.id)
 
 

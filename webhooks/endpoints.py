@@ -13,6 +13,7 @@ from starlette.responses import Response
 import db
 from infra.vault import Unsealable
 from models import Delivery, DeliveryStatus, Quota, Stream, Webhook, uuid7
+from runs.engine import WrongState
 from runs.parameters import Problem
 from schemas import (
     DeliveryRead,
@@ -40,10 +41,6 @@ class InvalidAddress(Exception):
 
 class TooManyWebhooks(Exception):
     """The user has as many webhooks as one may have."""
-
-
-class WrongState(Exception):
-    """The webhook is disabled, or the delivery is still on its way."""
 
 
 async def create(tx: db.Tx, body: WebhookCreate) -> Response:
