@@ -820,7 +820,9 @@ async def read_workflow(user: CurrentUser, id: UUID) -> Response:
 
 
 @app.get("/api/workflows/{id}/export", response_model=dict[str, Any])
-async def export_workflow(workflow: MyWorkflow) -> Response:
+async def export_workflow(
+    workflow: Annotated[Workflow, Depends(mine(Workflow, read_only=True))],
+) -> Response:
     """A file for Chrome DevTools' Recorder, without the envelope."""
     return workflows.as_recording(workflow)
 
@@ -863,6 +865,7 @@ async def restore_workflow(tx: Tx, workflow: MyWorkflow, body: WorkflowRestore) 
 # Runs ---------------------------------------------------------------------------------------------
 
 MyRun = Annotated[Run, Depends(mine(Run))]
+ReadOnlyRun = Annotated[Run, Depends(mine(Run, read_only=True))]
 OF_NEW_RUN = (
     *(NoResultFound, workflows.InvalidWorkflow, workflows.InvalidParams),
     *(chromium.ComputerClosed, engine.WrongState),
@@ -991,7 +994,7 @@ async def read_frame(
 
 
 @app.get("/api/runs/{id}/recording", response_model=Reply[RecordingRead], summary="Measure a run's recording")
-async def read_recording(user: CurrentUser, run: MyRun) -> Response:
+async def read_recording(user: CurrentUser, run: ReadOnlyRun) -> Response:
     """How much of the run is recorded so far."""
     return envelope(await recording.measure(user, run.id))
 
@@ -1012,7 +1015,7 @@ async def list_run_events(
     responses=raises(live.TooManyConnections),
 )
 async def stream_run_events(
-    run: MyRun, caller: CurrentCaller, last_event_id: clerk_auth.LastEventId = 0
+    run: ReadOnlyRun, caller: CurrentCaller, last_event_id: clerk_auth.LastEventId = 0
 ) -> Response:
     """The run's events as Server-Sent Events, from `Last-Event-ID` on."""
     return await live.event_stream(caller, last_event_id, run_id=run.id)
@@ -1134,7 +1137,10 @@ async def run_schedule(tx: Tx, schedule: MySchedule) -> Response:
     summary="List a schedule's next fires",
     responses=raises(schedules.InvalidSchedule),
 )
-async def preview_schedule(schedule: MySchedule, query: Annotated[PreviewQuery, Query()]) -> Response:
+async def preview_schedule(
+    schedule: Annotated[Schedule, Depends(mine(Schedule, read_only=True))],
+    query: Annotated[PreviewQuery, Query()],
+) -> Response:
     """And its cron expression in words."""
     return envelope(schedules.preview(schedule.cron, schedule.time_zone, query.count))
 

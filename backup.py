@@ -54,7 +54,7 @@ async def create(dsn: str, storage: Storage, target: Path) -> dict[str, Any]:
     The database is read in one snapshot; a file that is deleted meanwhile is left out. Raises OSError,
     db.OutOfDate, db.Unavailable, infra.storage.StorageUnavailable.
     """
-    await db.require_latest(dsn)
+    await db.require_latest(dsn, exactly=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -167,7 +167,9 @@ def restore_key(source: Path, data_dir: Path) -> None:
 
 
 async def restore(source: Path, dsn: str, storage: Storage) -> dict[str, Any]:
-    """Take a backup into an empty database and file store, whole or not at all; returns its manifest.
+    """Take a backup into an empty database and file store; returns its manifest.
+
+    The rows come whole or not at all. Files that came before it broke off stay; a repeat writes them again.
 
     Raises CannotRestore, db.Unavailable, infra.storage.StorageUnavailable.
     """

@@ -993,11 +993,16 @@ IfMatch = Annotated[
 ]
 
 
-def mine(model: type[M]) -> Callable[..., Awaitable[M]]:
+def mine(model: type[M], *, read_only: bool = False) -> Callable[..., Awaitable[M]]:
     """A dependency: the caller's row that the path names, locked; another's is not found.
 
-    Where rows are tagged, one that `If-Match` does not name raises `db.Changed`.
+    Where rows are tagged, one that `If-Match` does not name raises `db.Changed`. One that is only read is not
+    locked, and no transaction stays open behind it.
     """
+
+    async def load_as_it_is(user: CurrentUser, id: UUID) -> M:
+        async with db.as_user(user) as tx:
+            return await tx.one(model, id=id)
 
     async def load(tx: Tx, id: UUID) -> M:
         return await tx.one(model, lock=True, id=id)
@@ -1007,6 +1012,8 @@ def mine(model: type[M]) -> Callable[..., Awaitable[M]]:
         db.require_match(row, request.headers.getlist("if-match"))
         return row
 
+    if read_only:
+        return load_as_it_is
     return load_unchanged if model.__tagged__ else load
 
 

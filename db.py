@@ -26,6 +26,7 @@ import structlog
 from pydantic import BaseModel
 from sqlalchemy import (
     URL,
+    BigInteger,
     ColumnElement,
     DateTime,
     Executable,
@@ -74,6 +75,7 @@ Publish: TypeAlias = Callable[[str, bytes], None]
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 RESTRICTED_ROLE = "cua_app"
 RESEALED_AT_ONCE = 100
+DATA_BYTES = 32 * 1024  # of one event
 _HERE = Path(__file__).parent
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _PAGING = {"limit", "cursor", "order", "q"}
@@ -89,7 +91,7 @@ class Unsafe(Exception):
 
 
 class OutOfDate(Exception):
-    """The database lacks migrations that this server needs."""
+    """The database lacks migrations that this server needs, or has some that it does not know."""
 
 
 class InvalidCursor(Exception):
@@ -106,6 +108,10 @@ class KeyReused(Exception):
 
 class KeyBusy(Exception):
     """The first request with this `Idempotency-Key` still runs."""
+
+
+class MayHaveLanded(Exception):
+    """Nobody knows what has become of work outside the database; its `Idempotency-Key` stays taken."""
 
 
 class Repeat(Exception):
@@ -426,19 +432,26 @@ def latest_revision() -> str:
 
 
 async def migrate(dsn: str, revision: str | None = None) -> None:
-    """Bring the database to a revision, by default the newest, for one query where it is there.
+    """Bring the database to a revision, by default the newest, for one query where it is there or beyond.
 
     Raises Unavailable.
     """
-    wanted = revision or latest_revision()
-    if await _revision(dsn) != wanted:
+    found, wanted = await _revision(dsn) or "", revision or latest_revision()
+    if found < wanted:
         await asyncio.to_thread(_upgrade, dsn, wanted)
 
 
-async def require_latest(dsn: str) -> None:
-    """Raise OutOfDate where the migrations have not run, and Unavailable where nothing answers."""
-    revision = await _revision(dsn)
-    if revision != latest_revision():
+async def require_latest(dsn: str, *, exactly: bool = False) -> None:
+    """Raise OutOfDate where the migrations have not run, and Unavailable where nothing answers.
+
+    A newer release's may have: they come before its processes do. What must know every table says `exactly`.
+    """
+    revision = await _revision(dsn) or ""
+    if exactly and revision > latest_revision():
+        raise OutOfDate(
+            f"The database is at revision {revision}, newer than this version's {latest_revision()}."
+        )
+    if revision < latest_revision():
         raise OutOfDate(
             f"The database is at revision {revision or 'none'}, this server needs {latest_revision()}: "
             "run `make migrate` (the Procfile's release step)."
@@ -470,14 +483,15 @@ def _upgrade(dsn: str, revision: str) -> None:
 
 async def close_database() -> None:
     """Wait for running transactions, then close every connection."""
-    global _open
+    global _open  # noqa: PLW0603 - one database a process
     if _open is not None:
-        database, _open = _open, None
+        pool = _open.pool
         try:
             async with asyncio.timeout(10):
-                await database.pool.close()
+                await pool.close()
         except TimeoutError:
-            database.pool.terminate()
+            pool.terminate()
+        _open = None  # only now: whoever commits meanwhile still publishes
 
 
 async def state() -> tuple[bool, bool]:
@@ -605,7 +619,8 @@ def _cursor_value(model: type[Base], after: object, cursor: str | None) -> objec
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode("ascii")
         if model.__order__ == "id":
             return UUID(raw)
-        if re.fullmatch(r"[0-9]{1,18}", raw):
+        most = 2**63 if isinstance(_table(model).c[model.__order__].type, BigInteger) else 2**31
+        if re.fullmatch(r"[0-9]{1,19}", raw) and int(raw) < most:
             return int(raw)
     except (ValueError, binascii.Error) as error:
         raise InvalidCursor("the cursor is not one of this list's") from error
@@ -802,7 +817,7 @@ class Tx:
         `data` is a mapping or JSON text; over 32 KiB it is replaced by `{"truncated": true}`.
         """
         text = data if isinstance(data, str) else orjson.dumps(data).decode()
-        if len(text) > 32 * 1024:
+        if len(text) > DATA_BYTES // 4 and len(text.encode()) > DATA_BYTES:
             text = '{"truncated":true}'
         if resource[0] == "run":
             run_id = cast("UUID", resource[1])
@@ -1035,7 +1050,8 @@ async def do_once(
 ) -> Response:
     """The enveloped outcome of work outside the database, under a key that is committed first.
 
-    A repeat after a crash is KeyBusy, never a second try; work that fails cleanly frees its key.
+    A repeat after a crash or MayHaveLanded is KeyBusy, never a second try; work that fails cleanly frees its
+    key.
     """
     if wanted is None:
         return envelope(await work())
@@ -1045,6 +1061,8 @@ async def do_once(
         await connection.execute("commit")
     try:
         reply = envelope(await work())
+    except MayHaveLanded:
+        raise
     except Exception:
         async with as_user(user_id) as tx:
             await tx.remove(IdempotencyKey, key=wanted.key)

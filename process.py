@@ -113,11 +113,14 @@ async def running(*, worker: bool) -> AsyncIterator[Bus]:
 async def stores(*, migrated: bool) -> AsyncIterator[tuple[str, storage.Storage]]:
     """The database's address and the file store alone, for a command beside or without a server.
 
-    A database that is `migrated` has every table that this version knows. Raises one of START_FAILURES.
+    A database that is `migrated` has the tables that this version knows, and no other. Raises one of
+    START_FAILURES.
     """
     logs.configure()
     async with AsyncExitStack() as stack:
         dsn = await _database(stack, migrated=migrated)
+        if migrated:
+            await db.require_latest(dsn, exactly=True)
         yield dsn, await _open_store()
 
 

@@ -814,9 +814,13 @@ class RunCreate(Wire):
             raise ValueError("name either workflow_id or definition")
         if self.parameters and self.workflow_id is not None:
             raise ValueError("a stored workflow has its own parameters")
-        if self.save_profile and self.profile_id is None:
-            raise ValueError("name the profile_id to save in")
+        _require_profile(self)
         return self
+
+
+def _require_profile(run: "RunCreate | ScheduledRun") -> None:
+    if run.save_profile and run.profile_id is None:
+        raise ValueError("name the profile_id to save in")
 
 
 class RunQuery(PageQuery):
@@ -990,6 +994,11 @@ class ScheduledRun(Wire):
     allowed_domains: list[Domain] = Field([], max_length=100)
     priority: int = Field(0, ge=-100, le=100)
     timeout_seconds: int | None = Field(None, ge=1, le=86400)
+
+    @model_validator(mode="after")
+    def _saves_where_it_began(self) -> Self:
+        _require_profile(self)
+        return self
 
 
 class ScheduleCreate(Wire):

@@ -46,10 +46,10 @@ class OwnAccount(Exception):
 
 
 class LastAdmin(Exception):
-    """Without this user there would be no administrator."""
+    """Without this user nobody would have an administrator's role in the database."""
 
     def __init__(self) -> None:
-        super().__init__("This is the last administrator; make another one first.")
+        super().__init__("This is the last user with an administrator's role; give it to another one first.")
 
 
 # One's own ----------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ async def change(user_id: str, body: UserUpdate, *, by: str) -> UserRead:
             await look_at_queue(tx)
             data = Profiled.model_validate(user).model_dump(mode="json")
             tx.emit("user.updated", ("user", user_id), {**data, "changed": changed})
-    if changed.get("disabled"):
+    if body.disabled:  # once more where it broke off after the commit
         await engine.cancel_all(user_id, f"admin:{by}")
     log.info("user_changed", user=user_id, by=by, changed=changed)
     return _shown(user, quota)
@@ -248,11 +248,21 @@ async def _change_account(tx: db.Tx, changed: dict[str, Any]) -> User:
     values: dict[str, Any] = {name: value for name, value in changed.items() if name == "role"}
     if "disabled" in changed:
         # By a person: the end of a ban at the issuer does not enable this user again.
-        values |= {"disabled_at": datetime.now(UTC) if changed["disabled"] else None, "banned": False}
-    if changed.get("disabled"):
+        values |= await standing(tx, disabled=changed["disabled"], banned=False)
+    return (await tx.change(User, {}, **values))[0]
+
+
+async def standing(tx: db.Tx, *, disabled: bool, banned: bool) -> dict[str, Any]:
+    """The columns of a user who is disabled or enabled again: sign-ins and computers end, or runs go on.
+
+    The runs of one who is disabled end by `engine.cancel_all`, after the commit.
+    """
+    if disabled:
         await computers.close_all(tx, "account_disabled")
         tx.hint("revoked", f"user:{tx.user_id}".encode())
-    return (await tx.change(User, {}, **values))[0]
+    else:
+        await look_at_queue(tx)
+    return {"disabled_at": datetime.now(UTC) if disabled else None, "banned": banned}
 
 
 def _shown(user: User, quota: Quota) -> UserRead:

@@ -21,11 +21,14 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from demo.shop import FLOW, PARAMETERS, Shop
+from settings import Settings
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "data" / "demo"
 FRAME_HEADER = 32  # bytes
 PATIENCE = 180  # seconds
+STOP_SECONDS = 30
+OF_THE_MACHINE = {"CHROMIUM_PATH", "CHROMIUM_SANDBOX", "POSTGRES_BIN", "BROWSER_MEMORY_MB", "MAX_COMPUTERS"}
 
 
 class PromiseBroken(Exception):
@@ -66,14 +69,14 @@ async def _server() -> AsyncIterator[str]:
     """A server of its own with an empty data directory; yields its address."""
     data, port = _data_directory(), _free_port()
     ours = {"DATA_DIR": str(data), "PORT": str(port), "HOST": "127.0.0.1", "ALLOW_PRIVATE_NETWORK": "1"}
-    unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "REGISTRATION", "WORKER"), "")
-    issuers = {name: "" for name in os.environ if name.startswith(("CLERK_", "SUPABASE_", "OIDC_"))}
-    environment = os.environ | unset | issuers | ours | {"LOG_LEVEL": "error"}
-    command = ("-m", "uvicorn", "backend_websocket_server:app", "--port", str(port), "--no-access-log")
+    others = {name.upper() for name in Settings.model_fields} - OF_THE_MACHINE
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in others}
+    command = ("-m", "uvicorn", "backend_websocket_server:app", "--app-dir", str(ROOT), "--port", str(port))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command, "--ws-per-message-deflate", "false", "--log-level", "warning"),
-        cwd=ROOT,
-        env=environment,
+        *(sys.executable, *command, "--no-access-log", "--ws-per-message-deflate", "false"),
+        *("--log-level", "warning"),
+        cwd=data,  # where no `.env` names somebody's database
+        env=environment | ours | {"LOG_LEVEL": "error"},
         stdout=sys.stderr,
     )
     try:
@@ -82,7 +85,11 @@ async def _server() -> AsyncIterator[str]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 30)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
         shutil.rmtree(data, ignore_errors=True)
 
 

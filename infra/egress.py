@@ -44,9 +44,9 @@ STALL_SECONDS = 120.0
 HALF_CLOSED_SECONDS = 60.0
 LINGER_SECONDS = 5.0
 
-METADATA = frozenset(
-    ipaddress.ip_address(address)
-    for address in ("169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+METADATA: tuple[IPv4Network | IPv6Network, ...] = tuple(
+    ipaddress.ip_network(network)
+    for network in ("169.254.0.0/16", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::/64")
 )
 """Where clouds tell a machine its credentials: refused even when private addresses are allowed."""
 
@@ -116,7 +116,7 @@ class Policy:
 
     def check_address(self, host: str, address: Address) -> None:
         """Raise Refused unless the address may be connected to."""
-        if _embedded(address) in METADATA or not (self.allow_private or is_public(address)):
+        if _tells_credentials(_embedded(address)) or not (self.allow_private or is_public(address)):
             raise Refused(
                 f"{host} is not a public address" if _literal(host) else f"{host} leads to {address}"
             )
@@ -135,6 +135,10 @@ def _embedded(address: Address) -> Address:
     return address
 
 
+def _tells_credentials(address: Address) -> bool:
+    return any(address in network for network in METADATA)
+
+
 def is_public(address: Address | str) -> bool:
     """Whether the address is one of the public Internet, judged by the IPv4 address it stands for, if any."""
     address = _embedded(ipaddress.ip_address(address))
@@ -142,7 +146,7 @@ def is_public(address: Address | str) -> bool:
         address.is_global
         and not address.is_multicast
         and not address.is_reserved
-        and address not in METADATA
+        and not _tells_credentials(address)
         and not any(address in network for network in NOT_PUBLIC)
     )
 
@@ -234,17 +238,6 @@ async def resolve(host: str, port: int, policy: Policy, lookup: Lookup = system_
     for address in addresses:
         policy.check_address(host, address)
     return addresses
-
-
-async def public_addresses(host: str, port: int = 443, lookup: Lookup = system_lookup) -> list[Address]:
-    """The addresses of any public host, for a client that connects to one of them; raises as `resolve` does.
-
-    A text that is no host is Refused.
-    """
-    try:
-        return await resolve(_canonical(host), port, Policy(), lookup)
-    except BadRequest as error:
-        raise Refused(str(error)) from None
 
 
 async def _connect(

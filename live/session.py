@@ -76,6 +76,7 @@ _REFUSALS: dict[type[Exception], tuple[str, bool]] = {
     ComputerClosed: ("computer_closed", False),
     computers.NeedsRedis: ("needs_redis", False),
     computers.NotReady: ("not_ready", True),
+    computers.NoAnswer: ("not_ready", False),
     computers.StaleControl: ("stale_control", False),
 }
 FRAME_LAYOUT = {  # a binary frame's header, big-endian: each field and its `struct` format
@@ -541,9 +542,11 @@ class Session:
         )
 
     async def _subscribe(self, request: SubscribeRequest) -> None:
-        if self._log is None or len(self._subscriptions) >= limits.SUBSCRIPTIONS:
-            raise Refused("too_many", f"At most {limits.SUBSCRIPTIONS} subscriptions per connection.")
+        if self._log is None:
+            raise Ended(endings.REFUSED)
+        self._require_room_for_subscription()
         begin, head, recovered = await position(self._log.user_id, request.after, self._log)
+        self._require_room_for_subscription()  # others came while we asked
         self._last_number += 1
         self._say(
             SubscribedMessage(
@@ -551,6 +554,10 @@ class Session:
             )
         )
         self._subscriptions[self._last_number] = Subscription(self._log, begin, request.run_id, request.kinds)
+
+    def _require_room_for_subscription(self) -> None:
+        if len(self._subscriptions) >= limits.SUBSCRIPTIONS:
+            raise Refused("too_many", f"At most {limits.SUBSCRIPTIONS} subscriptions per connection.")
 
     def _unsubscribe(self, request: UnsubscribeRequest) -> None:
         subscription = self._subscriptions.pop(request.subscription, None)
@@ -569,10 +576,10 @@ class Session:
         return self.caller.user_id
 
     async def _watch(self, request: WatchRequest) -> None:
-        if len(self._streams) >= limits.STREAMS:
-            raise Refused("too_many", f"At most {limits.STREAMS} streams per connection.")
         async with db.as_user(self._user_id) as tx:
             row = await tx.one(Computer, id=request.computer_id)
+        if len(self._streams) >= limits.STREAMS:
+            raise Refused("too_many", f"At most {limits.STREAMS} streams per connection.")
         size = ComputerSettings.model_validate(row.settings).viewport
         self._last_number += 1
         number, stream = self._last_number, _Stream(request.computer_id)

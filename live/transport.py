@@ -1,7 +1,9 @@
 """The connection behind a server's `send`: without compression, and cut when its peer reads nothing."""
 
 import asyncio
+import sys
 import time
+from contextlib import suppress
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_SNDBUF, SOL_SOCKET
 from typing import cast
 
@@ -13,7 +15,7 @@ from live import limits
 
 log = structlog.get_logger()
 
-TCP_NOTSENT_LOWAT = 25  # Linux, <linux/tcp.h>
+TCP_NOTSENT_LOWAT = 25 if sys.platform == "linux" else 0x201  # <linux/tcp.h>, and <netinet/tcp.h> of macOS
 SEND_BUFFER = 128 * 1024  # bytes; what a connection has under way is stale before it arrives
 
 
@@ -64,8 +66,9 @@ class Peer:
     def _bound_kernel_buffer(self, transport: asyncio.Transport) -> None:
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (AF_INET, AF_INET6):
-            sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
-            sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_BUFFER)
+            with suppress(OSError):  # the client may have gone, and not every system has the second one
+                sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
+                sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_BUFFER)
 
     def abort(self) -> None:
         if self._transport is not None:

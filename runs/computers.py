@@ -74,13 +74,17 @@ class Elsewhere(Exception):
         try:
             return await _service().peers.ask(self.owner, call, self.user_id, self.id, **arguments)
         except Refused as refused:
-            raise REFUSALS.get(refused.kind, NotReady)(*refused.arguments) from refused
+            raise REFUSALS.get(refused.kind, NoAnswer)(*refused.arguments) from refused
         except Unanswered as error:
-            raise NotReady(str(error)) from error
+            raise NoAnswer(str(error)) from error
 
 
 class NotReady(Exception):
     """The computer still waits for a free browser, or its process does not answer."""
+
+
+class NoAnswer(NotReady, db.MayHaveLanded):
+    """The computer's process was asked and does not say what it has done."""
 
 
 class ComputerBusy(Exception):

@@ -935,7 +935,8 @@ def _action(step: WaitingStep) -> dict[str, Any]:
 
 def _title(raw: dict[str, Any]) -> str:
     """A step in a few words."""
-    selectors = raw.get("selectors") or [[""]]
-    first = selectors[0] if isinstance(selectors[0], str) else selectors[0][0]
-    what = raw.get("title") or raw.get("url") or raw.get("name") or raw.get("key") or first
+    what = raw.get("title") or raw.get("url") or raw.get("name") or raw.get("key") or ""
+    match raw.get("selectors"):
+        case [str(first), *_] | [[str(first), *_], *_]:
+            what = what or first
     return f"{raw['type']} {what}".strip()[:200]

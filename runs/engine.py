@@ -179,10 +179,13 @@ async def cancel_all(user_id: str, actor: str) -> None:
     while count == CANCELLED_AT_ONCE:
         async with db.as_user(user_id, actor) as tx:
             rows = await tx.call("cancel_runs", user_id, CANCELLED_AT_ONCE)
-            for run in (Run(**row) for row in rows):
-                if run.status == RunStatus.cancelled:
-                    tx.announce("run.cancelled", run, RunRead)
+            ended = [run for run in (Run(**row) for row in rows) if run.status == RunStatus.cancelled]
+            for run in ended:
+                await approvals.withdraw(tx, run.id)
+                tx.announce("run.cancelled", run, RunRead)
             tx.hint("wishes")
+            lasted, steps = sum(run.active_ms for run in ended), sum(run.step_count for run in ended)
+            await usage.add(tx, runs=len(ended), active_ms=lasted, steps=steps)
         count = len(rows)
 
 

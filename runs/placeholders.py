@@ -88,22 +88,22 @@ def masked(text: str) -> str:
         return text
 
 
-def fill(value: Any, scope: Mapping[str, Any], pointer: str = "") -> Any:
+def fill(value: Any, scope: Mapping[str, Any], pointer: str = "", key: str = "") -> Any:
     """`value` with its placeholders replaced, all through objects and lists; raises PlaceholderMissing.
 
     A string that is one placeholder becomes the value itself; inside a longer string values are written as
-    text. In a step's `expression` a placeholder becomes a JSON literal, so a value never becomes code.
+    text. Under the key `expression` a placeholder becomes a JSON literal, so a value never becomes code; a
+    `schema` is left as it is.
     """
     if isinstance(value, str):
-        return (
-            _fill_expression(value, scope, pointer)
-            if pointer == "/expression"
-            else _fill(value, scope, pointer)
-        )
+        return (_fill_expression if key == "expression" else _fill)(value, scope, pointer)
     if isinstance(value, list):
-        return [fill(item, scope, f"{pointer}/{index}") for index, item in enumerate(value)]
+        return [fill(item, scope, f"{pointer}/{index}", key) for index, item in enumerate(value)]
     if isinstance(value, dict):
-        return {key: fill(item, scope, f"{pointer}/{escape(key)}") for key, item in value.items()}
+        return {
+            name: item if name == "schema" else fill(item, scope, f"{pointer}/{escape(name)}", name)
+            for name, item in value.items()
+        }
     return value
 
 

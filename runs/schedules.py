@@ -138,7 +138,7 @@ async def create(tx: db.Tx, body: ScheduleCreate) -> Response:
         raise TooManySchedules(f"There can be {MAX_SCHEDULES} schedules at most; delete one")
     await _check_run(tx, workflow, body.run)
     next_at = next(fires(body.cron, body.time_zone, datetime.now(UTC)))
-    return await tx.create(Schedule, ScheduleRead, body, next_at=next_at)
+    return await tx.create(Schedule, ScheduleRead, body, next_at=next_at if body.enabled else None)
 
 
 async def update(tx: db.Tx, schedule: Schedule, body: ScheduleUpdate) -> Response:
@@ -148,13 +148,14 @@ async def update(tx: db.Tx, schedule: Schedule, body: ScheduleUpdate) -> Respons
     values: dict[str, Any] = {}
     if body.cron is not None or body.time_zone is not None:
         clock = body.cron or schedule.cron, body.time_zone or schedule.time_zone
-        values["next_at"] = next(fires(*clock, datetime.now(UTC)))
+        next_at = next(fires(*clock, datetime.now(UTC)))
+        values["next_at"] = next_at if schedule.enabled else None
     return await tx.update(Schedule, ScheduleRead, schedule.id, body, **values)
 
 
 async def enable(tx: db.Tx, schedule: Schedule, *, on: bool) -> Response:
     """Let it fire from now on, or no more; what it is already, it stays."""
-    values: dict[str, Any] = {"enabled": on}
+    values: dict[str, Any] = {"enabled": on} if on else {"enabled": False, "next_at": None}
     if on and not schedule.enabled:
         values["next_at"] = next(fires(schedule.cron, schedule.time_zone, datetime.now(UTC)))
     return await tx.update(Schedule, ScheduleRead, schedule.id, **values)
@@ -236,6 +237,11 @@ async def _fire(tx: db.Tx, schedule: Schedule, fire: datetime) -> None:
     except (NoResultFound, Invalid) as error:
         detail = GONE if isinstance(error, NoResultFound) else str(error)
         _say(tx, "schedule.missed", schedule, reason="refused", scheduled_for=fire, detail=detail)
+    except db.AWAY:
+        raise
+    except Exception:  # one that always fails must not keep the others from firing
+        log.exception("fire_failed", schedule=str(schedule.id), scheduled_for=str(fire))
+        _say(tx, "schedule.missed", schedule, reason="failed", scheduled_for=fire)
     else:
         _say(tx, "schedule.fired", schedule, scheduled_for=fire)
 

@@ -86,3 +86,12 @@ async def approval(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:
             for asked in reply.json()["data"]:
                 return dict(asked)
             await asyncio.sleep(0.05)
+
+
+async def recorded(client: httpx.AsyncClient, run_id: str) -> None:
+    """Wait for the recording of a run that has ended, which comes a moment later."""
+    async with asyncio.timeout(20):
+        while True:
+            if (await client.get(f"/api/runs/{run_id}/frames")).json()["data"]:
+                return
+            await asyncio.sleep(0.05)

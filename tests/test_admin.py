@@ -13,7 +13,7 @@ import pytest
 import db
 import users
 from browser.chromium import TooManyComputers
-from models import Computer, Quota, Run, User
+from models import Approval, Computer, Quota, Run, User
 from runs import computers, engine
 from runs.engine import WrongState
 from runs.queue import look_at_queue
@@ -229,7 +229,7 @@ async def test_disabling_ends_sockets_runs_and_computers_and_enabling_restores(
     runs = [await make.run(alice) for _ in range(4)]
     others = await make.run(bob)
     computer = await make.computer(alice)
-    key = (await make.key(alice))["key"]
+    key = (await make.key(alice, scopes=["read", "run"]))["key"]
     email = (await alice.get("/api/me")).json()["data"]["email"]
     async with asyncio.timeout(SECONDS):
         while True:
@@ -259,8 +259,8 @@ async def test_disabling_ends_sockets_runs_and_computers_and_enabling_restores(
     again = (await admin.patch(path, json={"disabled": True})).json()["data"]
     assert again == shown | {"stored_bytes": again["stored_bytes"]}  # recordings end after their runs
     assert (await admin.patch(path, json={"disabled": False})).json()["data"]["disabled_at"] is None
-    tokens = (await bob.post("/api/auth/login", json=login)).json()["data"]
-    alice.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+    assert (await bob.post("/api/auth/login", json=login)).status_code == 200
+    alice.headers["Authorization"] = f"Bearer {key}"
     closed = (await alice.get(f"/api/computers/{computer['id']}")).json()["data"]
     assert (closed["state"], closed["closed_reason"]) == ("closed", "account_disabled")
     told = await log_of(alice)
@@ -295,6 +295,12 @@ async def test_many_runs_are_cancelled_in_parts_and_each_is_told_once(
 ) -> None:
     monkeypatch.setattr(engine, "CANCELLED_AT_ONCE", 3)
     queued = [await add_run(user) for _ in range(7)]
+    asking = await add_run(user, status="waiting_approval", active_ms=1200, step_count=2)
+    async with db.as_user(user) as tx:
+        question = await tx.add(
+            Approval, run_id=asking.id, title="?", action={}, digest="d", expires_at=datetime.now(UTC)
+        )
+    queued.append(asking)
     driven = await add_run(user, status="running", lease_owner=uuid4())
     ended = await add_run(user, status="succeeded")
     foreign = await add_run(other_user)
@@ -312,8 +318,23 @@ async def test_many_runs_are_cancelled_in_parts_and_each_is_told_once(
     assert (runs[ended.id].status, runs[ended.id].control) == ("succeeded", "run")
     assert (runs[foreign.id].status, runs[foreign.id].control) == ("queued", "run")
     events = [json.loads(event.text) for event in await db.events(user, 0)]
-    assert [event["resource"]["id"] for event in events] == [str(run.id) for run in queued]
-    assert {(event["kind"], event["actor"]) for event in events} == {("run.cancelled", "admin:x")}
+    told = [event["resource"]["id"] for event in events if event["kind"] == "run.cancelled"]
+    assert told == [str(run.id) for run in queued]
+    assert {event["actor"] for event in events} == {"admin:x"}
+    async with db.as_user(user) as tx:
+        assert (await tx.one(Approval, id=question.id)).status == "cancelled"
+    [day] = (await users.usage(user, 1)).days
+    assert (day.runs, day.active_ms, day.steps) == (8, 1200, 2)
+
+
+async def test_disabling_again_ends_what_the_first_time_did_not_come_to(user: str) -> None:
+    run = await add_run(user)
+    async with db.as_system() as tx:
+        tx.act_for(user)
+        await tx.change(User, {}, disabled_at=datetime.now(UTC))
+    await users.change(user, UserUpdate(disabled=True), by="user_admin")
+    async with db.as_user(user) as tx:
+        assert (await tx.one(Run, id=run.id)).status == "cancelled"
 
 
 async def test_runs_of_a_disabled_user_are_not_claimed(user: str) -> None:

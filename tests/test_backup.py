@@ -74,6 +74,7 @@ async def live_in(client: httpx.AsyncClient) -> None:
     )
     ended = (await client.get(f"/api/runs/{run['id']}", params={"wait": 30})).json()["data"]
     assert ended["status"] == "succeeded", ended["error"]
+    await make.recorded(client, run["id"])
 
 
 def settled(told: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import clerk_auth
 import db
 import users
 from infra.bus import LocalBus
-from models import ErasedUser, Inbox, User
+from models import Computer, ErasedUser, Inbox, Quota, Run, User
 from schemas import UserUpdate
 from settings import settings
 from tests.clerk import SESSION, USER, KeyServer, key_server
@@ -199,6 +199,25 @@ async def test_a_ban_disables_and_ends_sign_ins_and_its_end_enables_again(
     await receive("user.updated", profile(clerk_user, NOW + 2))
     assert (await stored(clerk_user)).disabled_at is None
     stop()
+
+
+async def test_a_ban_ends_runs_and_computers_and_its_end_lets_the_queue_go_on(clerk_user: str) -> None:
+    await receive("user.created", profile(clerk_user))
+    run = {"title": "r", "definition": {}, "timeout_seconds": 60}
+    async with db.as_user(clerk_user) as tx:
+        ended = await tx.add(Run, **run)
+        computer = await tx.add(Computer, name="c", settings={})
+    banned = profile(clerk_user, NOW + 1, banned=True)
+    await receive("user.updated", banned)
+    async with db.as_user(clerk_user) as tx:
+        assert (await tx.one(Run, id=ended.id)).status == "cancelled"
+        assert (await tx.one(Computer, id=computer.id)).closed_reason == "account_disabled"
+        waiting = await tx.add(Run, **run)
+        await tx.change(Quota, {}, ready_at=None)
+    await receive("user.updated", profile(clerk_user, NOW + 2))
+    async with db.as_user(clerk_user) as tx:
+        assert (await tx.one(Quota)).ready_at is not None
+        await tx.remove(Run, id=waiting.id)
 
 
 async def test_whom_an_administrator_disabled_clerk_does_not_enable(clerk_user: str) -> None:

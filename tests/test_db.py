@@ -17,14 +17,16 @@ from sqlalchemy.exc import NoResultFound
 import db
 from infra import postgres
 from infra.bus import LocalBus
-from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, Stream, User, Workflow, uuid7
+from models import OWNED_TABLES, SYSTEM_TABLES, Base, Event, Run, Step, Stream, User, Workflow, uuid7
 from schemas import (
     EventQuery,
     EventRead,
     NamedQuery,
+    OldestFirstQuery,
     PageQuery,
     RunQuery,
     RunRead,
+    StepRead,
     WorkflowCreate,
     WorkflowDetail,
     WorkflowRead,
@@ -171,6 +173,9 @@ async def test_a_strange_cursor_is_refused(user: str) -> None:
         cursor = base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
         with pytest.raises(db.InvalidCursor):
             await db.page(user, Event, EventRead, PageQuery(cursor=cursor))
+    beyond = base64.urlsafe_b64encode(str(2**31).encode()).decode().rstrip("=")
+    with pytest.raises(db.InvalidCursor):
+        await db.page(user, Step, StepRead, OldestFirstQuery(cursor=beyond))
 
 
 async def test_search_takes_wildcards_literally(user: str) -> None:
@@ -557,6 +562,7 @@ async def test_who_looks_for_what_is_due_reads_nothing_that_is_for_later(
     await connection.execute("set local app.system = 'on'; set local enable_seqscan = off")
     made = LATER.replace("$1", f"'{user}'").replace("$2", f"'{uuid7()}'::uuid")
     await connection.execute(made)
+    await connection.execute("analyze schedules, approvals, removals")
     before = await connection.fetchval(READ)
     await connection.fetch(f"select * from {look}")
     read = await connection.fetchval(READ) - before

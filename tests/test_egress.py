@@ -17,7 +17,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from infra import egress
-from infra.egress import Gate, Policy, Refused, check_url, is_public, open_gate, public_addresses, resolve
+from infra.egress import Gate, Policy, Refused, check_url, is_public, open_gate, resolve
 from tests.receivers import serving
 
 DEBIAN = Path("/usr/lib/chromium/chromium")
@@ -225,6 +225,8 @@ def test_private_addresses_need_permission_and_metadata_services_stay_shut() -> 
     assert check_url("http://10.0.0.1:9000/", DEVELOPMENT) is None
     assert check_url("http://169.254.169.254/latest/", DEVELOPMENT) is not None
     assert check_url("http://[::ffff:169.254.169.254]/", DEVELOPMENT) is not None
+    assert check_url("http://169.254.170.2/v2/credentials", DEVELOPMENT) is not None
+    assert check_url("http://[fd00:ec2::23]/v1/credentials", DEVELOPMENT) is not None
 
 
 async def test_one_private_answer_refuses_the_whole_name() -> None:
@@ -237,17 +239,11 @@ async def test_one_private_answer_refuses_the_whole_name() -> None:
         "93.184.215.14",
         "2606:4700::1",
     ]
-    assert [str(address) for address in await public_addresses("GOOD.example.", lookup=names)] == [
-        "93.184.215.14",
-        "2606:4700::1",
-    ]
-    with pytest.raises(Refused, match="four decimal numbers"):
-        await public_addresses("127.1", lookup=names)
 
 
 async def test_the_systems_resolver_is_asked_by_default() -> None:
     with pytest.raises(Refused, match=r"localhost leads to (127\.0\.0\.1|::1)"):
-        await public_addresses("localhost")
+        await resolve("localhost", 443, Policy())
 
 
 # Protocol -------------------------------------------------------------------------------------

@@ -84,6 +84,18 @@ async def test_a_run_does_its_steps_and_keeps_what_they_brought(user: str, site:
     assert (opened.for_run, opened.closed_reason) == (True, "run_ended")
 
 
+async def test_what_a_recorder_adds_to_a_step_does_not_break_it(user: str, site: Site, worker: UUID) -> None:
+    flow: Steps = [
+        {"type": "navigate", "url": site.url("/static"), "selectors": {"a": 1}},
+        {"type": "waitForElement", "selectors": ["body"]},
+        {"type": "waitForElement", "selectors": [["html", "body"]]},
+    ]
+    run_id = await start(user, flow)
+    assert (await ended(user, run_id)).status == "succeeded"
+    titles = [step.title for step in await steps_of(user, run_id)]
+    assert titles == [f"navigate {flow[0]['url']}", "waitForElement body", "waitForElement html"]
+
+
 # Wishes -------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, str]] = {
     ("reset_password", "*"): (422, "invalid_code"),
     ("verify_email", "*"): (422, "invalid_code"),
     ("create_secret", "kind"): (422, "invalid_secret"),
+    ("update_secret", "origins"): (422, "invalid_secret"),
     ("update_secret", "username"): (422, "invalid_secret"),
     ("update_secret", "password"): (422, "invalid_secret"),
     ("update_secret", "totp"): (422, "invalid_secret"),

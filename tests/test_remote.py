@@ -20,7 +20,7 @@ from infra.bus import make_bus
 from infra.storage import open_directory
 from models import Computer, uuid7
 from runs import computers, remote
-from schemas import ComputerCreate
+from schemas import ActionRead, ComputerCreate
 from settings import settings
 from tests import pages
 from tests.conftest import ROOT
@@ -131,3 +131,25 @@ async def test_an_owner_that_died_is_told_as_not_ready(
         await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7())
     with pytest.raises(computers.NotReady):
         await computers.tabs(user, computer_id)
+
+
+async def test_an_action_whose_fate_nobody_knows_is_not_done_again_under_its_key(
+    user: str, owner: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.0)
+    computer_id = await create(user)
+    once = db.Idempotency(f"k-{computer_id}", "f")
+    count = {"action": "evaluate", "expression": "window.times = (window.times || 0) + 1"}
+
+    async def work() -> ActionRead:
+        return await computers.act(user, computer_id, ACTION.validate_python(count))
+
+    with pytest.raises(computers.NotReady):
+        await db.do_once(user, once, work)
+    with pytest.raises(db.KeyBusy):
+        await db.do_once(user, once, work)
+    monkeypatch.undo()
+    async for _ in look(10):
+        if (await act(user, computer_id, action="evaluate", expression="window.times || 0"))["value"]:
+            break
+    assert await act(user, computer_id, action="evaluate", expression="window.times") == {"value": 1}

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 import db
 from models import Event, Missed, Profile, Run, Schedule, User, Workflow
@@ -87,10 +88,16 @@ async def test_a_schedule_is_made_seen_changed_and_deleted(alice: httpx.AsyncCli
     renamed = (await alice.patch(path, json={"name": "Other"})).json()["data"]
     assert renamed == moved | {"name": "Other", "updated_at": renamed["updated_at"]}
     paused = (await alice.post(f"{path}/pause")).json()["data"]
-    assert (paused["enabled"], (await alice.post(f"{path}/pause")).status_code) == (False, 200)
+    assert (paused["enabled"], paused["next_at"]) == (False, None)
+    assert (await alice.post(f"{path}/pause")).status_code == 200
+    still = (await alice.patch(path, json={"cron": "45 9 * * 1-5"})).json()["data"]
+    assert (still["cron"], still["next_at"]) == ("45 9 * * 1-5", None)
     found = (await alice.get("/api/schedules?enabled=false")).json()["data"]
     assert [row["id"] for row in found] == [made["id"]]
-    assert (await alice.post(f"{path}/resume")).json()["data"]["enabled"] is True
+    resumed = (await alice.post(f"{path}/resume")).json()["data"]
+    assert (resumed["enabled"], resumed["next_at"][11:16] in ("07:45", "08:45")) == (True, True)
+    asleep = await make.schedule(alice, workflow_id=workflow["id"], enabled=False)
+    assert (asleep["enabled"], asleep["next_at"]) == (False, None)
     assert (await alice.delete(path)).status_code == 200
     assert_problem(await alice.get(path), 404, "not_found")
 
@@ -150,8 +157,9 @@ async def test_a_run_that_would_be_refused_is_refused_now(
         body | {"run": {"profile_id": profile["id"], "params": {"n": 1}}},
     ):
         assert_problem(await alice.post("/api/schedules", json=foreign), 404, "not_found")
-    odd = body | {"run": {"params": {"n": 1}, "priority": 101}}
-    assert_problem(await alice.post("/api/schedules", json=odd), 422, "invalid")
+    for odd in ({"priority": 101}, {"save_profile": True}):
+        reply = await alice.post("/api/schedules", json=body | {"run": {"params": {"n": 1}, **odd}})
+        assert_problem(reply, 422, "invalid")
     assert (await alice.post("/api/schedules", json=right)).status_code == 201
 
 
@@ -279,6 +287,21 @@ async def test_a_fire_that_is_refused_says_why_and_the_clock_goes_on(database: s
     assert schedule.next_at is not None
     assert schedule.next_at > datetime.now(UTC)
     assert missed[0].data["reason"] == "refused"
+
+
+async def test_a_fire_that_always_fails_keeps_no_other_schedule_waiting(
+    database: str, user: str, other_user: str
+) -> None:
+    broken = await planned(user, ago=timedelta(minutes=1), run={"priority": "none"})
+    waiting = await planned(other_user, ago=timedelta(seconds=0))
+    with capture_logs() as logs:
+        await schedules.fire_due()
+    assert await runs_of(user, broken) == []
+    assert len(await runs_of(other_user, waiting)) == 1
+    assert [line["schedule"] for line in logs if line["event"] == "fire_failed"] == [str(broken)] * 2
+    async with db.as_user(user) as tx:
+        missed = [event for event in await tx.find(Event) if event.kind == "schedule.missed"]
+    assert [event.data["reason"] for event in missed] == ["failed", "failed"]
 
 
 async def test_a_disabled_user_s_and_a_paused_schedule_start_nothing(database: str, user: str) -> None:

@@ -4,13 +4,15 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from fastapi import params
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.responses import Response
 
 import backend_websocket_server as module
-from clerk_auth import get_current_caller
+from clerk_auth import Tx, get_current_caller
 from runs.files import get_reader
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +94,14 @@ def test_every_route_knows_its_caller_or_is_listed_as_public() -> None:
     linked = {name for name, calls in called.items() if get_reader in calls}
     assert linked == {"read_file_content"}
     assert {name for name, calls in called.items() if get_current_caller not in calls} == PUBLIC | linked
+
+
+def test_no_route_that_only_reads_holds_a_transaction_while_it_answers() -> None:
+    [opens] = (part.dependency for part in get_args(Tx) if isinstance(part, params.Depends))
+    held = {route.name for route in routes() if opens in set(_calls(route.dependant))}
+    assert "create_run" in held
+    reading = {route.name for route in routes() if "GET" in (route.methods or ())}
+    assert held & reading == {"read_preferences"}  # whose one statement is its answer
 
 
 def _calls(dependant: object) -> Iterator[object]:

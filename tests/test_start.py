@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
+import db
 from demo.shop import Shop
 from infra import postgres
 from settings import Settings
@@ -120,6 +121,21 @@ async def test_an_external_database_is_migrated_by_the_release_step(
             await make.workflow(client)
     finally:
         await server.stop()
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("update alembic_version set version_num = '9999'")
+    await server.start()  # a release step comes before its processes do
+    await server.stop()
+    for command in (("rekey.py",), ("backup.py", "create", str(data_dir / "backup.tar"))):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command),
+            cwd=ROOT,
+            env=os.environ | {"DATA_DIR": str(data_dir), "SECRET_KEYS": KEYS, **web},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        assert (process.returncode, b"newer than this version" in said) == (1, True)
+    await connection.execute("update alembic_version set version_num = $1", db.latest_revision())
+    await connection.close()
     other_keys = base64.b64encode(os.urandom(32)).decode()
     assert "among SECRET_KEYS" in await refused_start(backend(data_dir, SECRET_KEYS=other_keys, **web))
 

@@ -373,6 +373,16 @@ def test_a_placeholder_in_an_expression_becomes_a_literal_and_never_code() -> No
     assert filled == {"expression": '[{a: "A \\"B\\""}, {{ other }}]'}
 
 
+def test_a_placeholder_is_filled_in_by_the_rules_that_it_is_checked_by() -> None:
+    theirs: dict[str, Any] = {
+        "expression": "{{ other }} + {{ params.n }}",
+        "schema": {"description": "see {{ docs }}"},
+    }
+    step = {"type": "customStep", "name": "theirs", "parameters": theirs}
+    assert pointers(flow(step), {"properties": {"n": {}}}) == []
+    assert workflows.fill(step, SCOPE)["parameters"] == theirs | {"expression": "{{ other }} + 3"}
+
+
 @pytest.mark.parametrize(
     "path", ["params.town", "outputs.rows[1].name", "outputs.rows.name", "params.city[0].x", "params.n.x"]
 )

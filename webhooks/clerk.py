@@ -18,6 +18,7 @@ import clerk_auth
 import db
 import users
 from models import Inbox, User
+from runs import engine
 from schemas import MeRead
 from settings import Settings, settings
 
@@ -168,12 +169,13 @@ async def _take_in(message_id: str, event: _Event) -> None:
     if event.type == "user.deleted":
         await _erase(message_id, _Deleted.model_validate(event.data).id)
         return
+    if event.type in ("user.created", "user.updated"):
+        await _follow(message_id, _Profile.model_validate(event.data))
+        return
     async with db.as_system() as tx:
         if not await _is_new(tx, message_id):
             return
-        if event.type in ("user.created", "user.updated"):
-            await _mirror(tx, _Profile.model_validate(event.data))
-        elif event.type in _SESSION_ENDS:
+        if event.type in _SESSION_ENDS:
             tx.hint("revoked", _Session.model_validate(event.data).id.encode())
         else:
             log.info("clerk_event_unknown", type=event.type[:100])
@@ -192,24 +194,45 @@ async def _is_new(tx: db.Tx, message_id: str) -> bool:
 async def _erase(message_id: str, user_id: str) -> None:
     """Written down after the erasure, so that one which broke off is done again when Svix repeats it."""
     async with db.as_system() as tx:
-        if await tx.find(Inbox, id=f"clerk:{message_id}"):
+        if await _is_known(tx, message_id):
             return
     await users.erase(user_id)
     async with db.as_system() as tx:
         await _is_new(tx, message_id)
 
 
+async def _is_known(tx: db.Tx, message_id: str) -> bool:
+    return bool(await tx.find(Inbox, id=f"clerk:{message_id}"))
+
+
 # Profiles -----------------------------------------------------------------------------------------
 
 
-async def _mirror(tx: db.Tx, profile: _Profile) -> None:
+async def _follow(message_id: str, profile: _Profile) -> None:
+    """Written down once the runs of a banned user have ended, so that what broke off is done again."""
+    async with db.as_system() as tx:
+        if await _is_known(tx, message_id):
+            return
+        banned = await _mirror(tx, profile)
+        if not banned:
+            await _is_new(tx, message_id)
+    if banned:
+        await engine.cancel_all(profile.id, "system")
+        async with db.as_system() as tx:
+            await _is_new(tx, message_id)
+
+
+async def _mirror(tx: db.Tx, profile: _Profile) -> bool:
+    """Whether the user is banned now."""
     (standing,) = await tx.call("ensure_user", profile.id, None, None, None, None)
     tx.act_for(profile.id)
     found = await tx.find(User, lock=True)
     if standing["erased"] or not found:
         log.info("clerk_event_of_erased_user")
-    elif found[0].mirrored_at is None or found[0].mirrored_at < profile.at:
+        return False
+    if found[0].mirrored_at is None or found[0].mirrored_at < profile.at:
         await _apply(tx, found[0], profile)
+    return (await tx.one(User)).banned
 
 
 async def _apply(tx: db.Tx, user: User, profile: _Profile) -> None:
@@ -217,10 +240,9 @@ async def _apply(tx: db.Tx, user: User, profile: _Profile) -> None:
         name: value for name, value in profile.shown().items() if value != getattr(user, name)
     }
     if profile.banned and user.disabled_at is None:
-        values |= {"banned": True, "disabled_at": datetime.now(UTC)}
-        tx.hint("revoked", f"user:{user.id}".encode())
+        values |= await users.standing(tx, disabled=True, banned=True)
     elif user.banned and not profile.banned:
-        values |= {"banned": False, "disabled_at": None}
+        values |= await users.standing(tx, disabled=False, banned=False)
     if values:
         await tx.update(User, MeRead, user.id, None, **values, mirrored_at=profile.at)
     else:
