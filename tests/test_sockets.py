@@ -257,6 +257,22 @@ async def test_another_user_gets_nothing(port: int, user: str, other_user: str) 
         assert [(event["seq"], event["kind"]) for event in message["events"]] == [(1, "test.theirs")]
 
 
+async def test_subscriptions_asked_for_at_once_have_the_same_limit(
+    port: int, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SUBSCRIPTIONS", 5)
+    await emit(user)
+    async with client(port, user) as one:
+        for number in range(20):
+            await one.send(type="subscribe", id=number, after=0)
+        answers: list[str] = []
+        while len(answers) < 20:
+            message = await one.receive()
+            if message["type"] in ("subscribed", "error"):
+                answers.append(message.get("code", message["type"]))
+    assert (answers.count("subscribed"), answers.count("too_many")) == (5, 15)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_reconnects_under_concurrent_writers_see_each_event_exactly_once(
     port: int, user: str, seed: int
