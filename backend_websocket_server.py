@@ -410,6 +410,18 @@ async def verify_email(body: EmailProof) -> Response:
     return envelope("null")
 
 
+@app.post(
+    "/api/auth/verify/send",
+    response_model=Reply[None],
+    dependencies=embedded,
+    summary="Mail the link that proves the address again",
+)
+async def send_verification(caller: SignedInCaller) -> Response:
+    """At most five mails an hour go to one account; nothing is sent where the address is proven."""
+    await identity.send_verification(caller.user_id)
+    return envelope("null")
+
+
 @app.get(
     "/api/auth/sessions", response_model=Page[SessionRead], dependencies=embedded, summary="List sign-ins"
 )

@@ -876,8 +876,13 @@ class Tx:
         body: BaseModel | None = None,
         **values: object,
     ) -> Response:
-        """Set exactly the fields sent and `values`, log it, and answer with the row. Raises NoResultFound."""
+        """Set exactly the fields sent and `values`, log it, and answer with the row. Raises NoResultFound.
+
+        Where nothing was sent, nothing changes and nothing is logged.
+        """
         given = (body.model_dump(exclude_unset=True) if body else {}) | values
+        if not given:
+            return await self._show(model, shape, id)
         rows = await self._write("update", model, shape, given, {"id": id})
         if not rows:
             raise NoResultFound
@@ -892,6 +897,15 @@ class Tx:
         told = {name: getattr(gone[0], name) for name in ("name",) if name in _table(model).c}
         self.emit(f"{model.resource()}.deleted", (model.resource(), id), {"id": str(id), **told})
         return self.reply("null")
+
+    async def _show(self, model: type[Base], shape: type[BaseModel], id: UUID | str) -> Response:
+        extra = ("updated_at",) if model.__tagged__ else ()
+        statement = _read_statement(model, shape, ("id",), extra=extra)
+        asked = {"me": self.user_id, "where_id": id, "limit": 1}
+        rows = await self.connection.fetch(statement.sql, *statement.values(asked))
+        if not rows:
+            raise NoResultFound
+        return self.reply(rows[0][0], etag=_tag(model, rows[0], 2))
 
     def _log(self, event: str, model: type[Base], id: object, shape: type[BaseModel], text: str) -> None:
         """Emit the row's wire form, or the smaller shape that its schema is `logged_as`."""

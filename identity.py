@@ -579,6 +579,21 @@ async def verify(code: str) -> None:
         await _prove(tx, account)
 
 
+async def send_verification(user_id: str) -> None:
+    """Mail the link that proves the address once more; nothing where it is proven or has had its mails.
+
+    The links before it serve no more. Raises IssuerOff, db.Unavailable.
+    """
+    running = _running()
+    async with db.as_system() as tx:
+        account = next(iter(await tx.find(Account, lock=True, user_id=user_id)), None)
+        if account is None or account.email_verified_at is not None:
+            return
+        code = await _new_code(tx, account, "verify")
+    if code is not None:
+        _post(running, account.email, "verify", code)
+
+
 async def _prove(tx: db.Tx, account: Account) -> None:
     if account.email_verified_at is None:
         await tx.change(Account, {"id": account.id}, email_verified_at=datetime.now(UTC))
@@ -602,14 +617,18 @@ async def _mail_reset(running: _Issuer, email: str) -> None:
         account = next(iter(await tx.find(Account, lock=True, email=email)), None)
         if account is None or (await tx.one(User, id=account.user_id)).disabled_at is not None:
             return
-        if not await _may_mail(tx, account):
-            log.warning("mail_withheld", user=account.user_id)
-            return
-        await tx.change(
-            AuthCode, {"account_id": account.id, "purpose": "reset"}, expires_at=datetime.now(UTC)
-        )
-        code = await _add_code(tx, account.id, "reset")
-    _post(running, account.email, "reset", code)
+        code = await _new_code(tx, account, "reset")
+    if code is not None:
+        _post(running, account.email, "reset", code)
+
+
+async def _new_code(tx: db.Tx, account: Account, purpose: Purpose) -> Code | None:
+    """A code in place of those before it, unless the account has had its mails of this hour."""
+    if not await _may_mail(tx, account):
+        log.warning("mail_withheld", user=account.user_id)
+        return None
+    await tx.change(AuthCode, {"account_id": account.id, "purpose": purpose}, expires_at=datetime.now(UTC))
+    return await _add_code(tx, account.id, purpose)
 
 
 async def _may_mail(tx: db.Tx, account: Account) -> bool:

@@ -246,7 +246,7 @@ async def upload(caller: Caller, request: Request, idempotency_key: str | None) 
 
 
 def _fingerprint(name: str, stored: Stored) -> str:
-    return hashlib.sha256(f"POST /api/files\n{stored.sha256}\n{name}".encode()).hexdigest()
+    return db.vault().fingerprint(f"POST /api/files\n{stored.sha256}\n{name}".encode())
 
 
 @contextmanager

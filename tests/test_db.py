@@ -212,6 +212,18 @@ async def test_json_of_a_row_is_its_schemas_json_by_value(user: str) -> None:
     assert len(data["created_at"]) == len("2026-01-01T00:00:00.000000Z")
 
 
+async def test_an_update_that_sends_nothing_changes_nothing_and_tells_nobody(user: str) -> None:
+    row = await make(user, "before")
+    shown = bytes((await db.read(user, Workflow, WorkflowDetail, row.id)).body)
+    told = await db.log_bounds(user)
+    async with db.as_user(user) as tx:
+        reply = await tx.update(Workflow, WorkflowDetail, row.id, WorkflowUpdate())
+        assert (bytes(reply.body), reply.headers["etag"]) == (shown, db.tag(row.updated_at))
+        with pytest.raises(NoResultFound):
+            await tx.update(Workflow, WorkflowDetail, uuid7(), WorkflowUpdate())
+    assert await db.log_bounds(user) == told
+
+
 async def test_update_sets_exactly_the_fields_sent(user: str) -> None:
     row = await make(user, "before")
     before = orjson.loads((await db.read(user, Workflow, WorkflowDetail, row.id)).body)["data"]

@@ -671,6 +671,20 @@ async def test_an_account_gets_five_mails_an_hour_and_the_last_one_stays_good(ou
     assert len(await codes(tokens)) == 2, "what is over is forgotten"
 
 
+async def test_the_link_that_proves_an_address_is_sent_again_until_it_has_served(outbox: Outbox) -> None:
+    email = fresh_email()
+    tokens = await register(email)
+    await until(outbox)
+    await identity.send_verification(owner(tokens))
+    await until(lambda: len(outbox()) >= 2)
+    first, second = (code_in(text, "verify") for text in outbox())
+    with pytest.raises(identity.InvalidCode):
+        await identity.verify(first)
+    await identity.verify(second)
+    await identity.send_verification(owner(tokens))
+    assert await codes(tokens) == []
+
+
 async def test_nobody_learns_from_time_or_answer_whether_there_is_an_account(outbox: Outbox) -> None:
     email = fresh_email()
     await register(email)

@@ -25,6 +25,7 @@ Asked = tuple[str, dict[str, Any] | None]
 NOT_KEPT = {
     "logout": "whoever could ask again has signed out",
     "change_password": "nothing is kept of a password, and the old one is wrong by then",
+    "send_verification": "a mail that was lost is why it is asked again; five an hour are the bound",
     "validate_workflow": "changes nothing",
     "preview_cron": "changes nothing",
     "link_file": "changes nothing; a link that was kept would have run out",
