@@ -368,6 +368,18 @@ async def test_headers_of_a_reply_are_kept_in_part(user: str, bus: LocalBus) -> 
     assert max(map(len, kept.values())) == sending.HEADER_CHARS
 
 
+async def test_cookies_of_a_receiver_are_forgotten(user: str, other_user: str, bus: LocalBus) -> None:
+    async with receiver(answers(200, "Set-Cookie: who=first; Path=/; Max-Age=3600")) as server, courier(bus):
+        for count, someone in enumerate((user, other_user, user), 1):
+            if count < 3:
+                await tell(someone, server.url, "run.")
+            await happen(someone)
+            await server.until(count)
+            await until(someone, status="succeeded")
+    assert len(server.heard) == 3
+    assert all("cookie" not in request.headers for request in server.heard)
+
+
 async def test_nobody_listens_is_a_failure_like_another(user: str, bus: LocalBus) -> None:
     async with courier(bus):
         await tell(user, "http://127.0.0.1:9/")
