@@ -429,6 +429,29 @@ def test_a_receiver_may_ask_for_patience_within_bounds() -> None:
         assert sending._retry_after(strange) is None
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2030 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 2030 00:00:00 -99999999999999999999",
+        "Mon, 01 Jan 2030 99999999999999999999:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+    ],
+)
+async def test_a_date_that_no_clock_shows_is_a_failure_like_another(
+    date: str, user: str, bus: LocalBus
+) -> None:
+    async with receiver(answers(503, f"Retry-After: {date}")) as server, courier(bus):
+        await tell(user, server.url)
+        await happen(user)
+        await server.until(1)
+        delivery = await attempted(user)
+    assert [(it["status"], it["error"]) for it in delivery.attempts] == [(503, None)]
+    assert delivery.status == "pending"
+
+
 async def test_it_is_tried_again_with_the_same_id_and_bytes_until_it_is_heard(
     user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
