@@ -554,6 +554,40 @@ async def test_a_day_of_nothing_but_failures_disables(
     assert delivery.attempt == heard == len(server.heard)
 
 
+async def test_one_failure_long_after_another_does_not_disable_but_giving_up_does(
+    user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = answers(503, "Retry-After: 3600")
+    monkeypatch.setattr(deliveries, "RETRY_SECONDS", ())
+    async with receiver(answers(500), later, later, answers(500)) as server, courier(bus):
+        webhook = await tell(user, server.url, "run.")
+        await happen(user)
+        (first,) = await until(user, status="failed")
+        async with db.as_system() as tx:
+            await tx.connection.execute(
+                "update webhooks set failing_since = failing_since - interval '3 days'"
+            )
+            await tx.connection.execute("update deliveries set tried_since = tried_since - interval '3 days'")
+
+        monkeypatch.setattr(deliveries, "RETRY_SECONDS", (1, 1))
+        await redeliver(user, first.id)
+        await server.until(2)
+        await happen(user)
+        await server.until(3)
+        async with asyncio.timeout(10):
+            while sum(len(one.attempts) for one in await rows(user)) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert [one.status for one in await rows(user)] == ["pending", "pending"]
+        assert (await row(user, webhook["id"])).enabled
+
+        monkeypatch.setattr(deliveries, "RETRY_SECONDS", ())
+        await happen(user)
+        await until(user, 3, status="failed")
+        assert len(server.heard) == 4
+    shown = await row(user, webhook["id"])
+    assert (shown.enabled, shown.disabled_reason) == (False, "failing")
+
+
 async def test_a_success_between_failures_gives_patience_anew(
     user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
