@@ -88,7 +88,8 @@ class Settings(BaseSettings):
 
     worker: Literal["", "on", "off"] = Field(
         "",
-        description="Whether the web process runs browsers itself; default is on unless `REDIS_URL` is set.",
+        description="Whether the web process does a worker's work too: runs, schedules, webhooks, upkeep; "
+        "default is on unless `REDIS_URL` is set.",
     )
     max_runs: int = Field(4, ge=1, le=1000, description="Runs that one process drives at once.")
     max_runs_per_user: int = Field(2, ge=1, le=1000, description="Runs of one user that go on at once.")
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
 
     @property
     def web_works(self) -> bool:
-        """Whether the web process runs browsers itself."""
+        """Whether the web process does a worker's work too."""
         return self.worker == "on" or not (self.worker or self.redis_url)
 
     @property
