@@ -108,7 +108,11 @@ class Settings(BaseSettings):
     )
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
-    allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
+    allow_private_network: bool = Field(
+        False,
+        description="Let browsers and webhooks reach private addresses; webhooks also go over plain http and "
+        "to any port.",
+    )
     max_storage_mb_per_user: int = Field(
         10_240, ge=0, description="All files of one user, in MiB; 0 is no limit."
     )
