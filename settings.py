@@ -16,8 +16,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address the server listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address the server listens on: `make run` and the image do as it says, another command "
+        "has to say the same.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on, likewise.")
     public_url: str = Field("", description="Address people use; default is built from host and port.")
     environment: Literal["development", "production"] = Field(
         "development", description="`production` refuses the conveniences of a laptop."
