@@ -551,7 +551,7 @@ async def list_secrets(user: CurrentUser, query: Annotated[NamedQuery, Query()])
     responses=raises(secrets.InvalidSecret, UniqueViolationError),
 )
 async def create_secret(tx: Tx, body: SecretCreate) -> Response:
-    """What is stored is never shown again, only filled in on the secret's own origins."""
+    """Kept encrypted and pinned to its origins, never shown again; no step can have it filled in yet."""
     return await secrets.create(tx, body)
 
 
@@ -574,7 +574,7 @@ async def update_secret(
 
 @app.delete("/api/secrets/{id}", response_model=Reply[None])
 async def delete_secret(tx: Tx, id: UUID) -> Response:
-    """Runs that name it fail at the step that does."""
+    """Its values are gone for good; no run depends on one yet."""
     return await tx.delete(Secret, id)
 
 

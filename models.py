@@ -452,7 +452,7 @@ class SecretKind(StrEnum):
 
 
 class Secret(Owned, Base):
-    """What only a browser may be told, and only on its `origins`; `fields` names what is sealed."""
+    """Sealed values that are pinned to `origins` and never shown; `fields` names what is sealed."""
 
     __tablename__ = "secrets"
     name: Mapped[str]
