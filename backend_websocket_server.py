@@ -1143,7 +1143,7 @@ async def preview_schedule(schedule: MySchedule, query: Annotated[PreviewQuery, 
 
 OF_UPLOAD = (
     *(files.UploadStalled, files.QuotaExceeded, files.TooManyUploads, storage.TooLarge),
-    *(storage.StorageUnavailable, forms.NotAForm, forms.InvalidForm),
+    *(storage.StorageUnavailable, forms.NotAForm, forms.InvalidForm, ClientDisconnect),
 )
 
 
@@ -1291,7 +1291,8 @@ async def redeliver(tx: Tx, id: UUID) -> Response:
     "/webhooks/clerk",
     response_model=Reply[None],
     summary="Take in an event of Clerk's",
-    responses=raises(clerk.InvalidSignature, clerk.ClerkEventsOff, clerk.InvalidEvent),
+    openapi_extra=openapi.CLERK_EVENT,
+    responses=raises(clerk.InvalidSignature, clerk.ClerkEventsOff, clerk.InvalidEvent, ClientDisconnect),
 )
 async def receive_clerk_event(request: Request) -> Response:
     """Takes Clerk's events, signed by Svix; repeats and old news change nothing."""
