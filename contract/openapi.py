@@ -38,6 +38,9 @@ ABOUT: dict[str, Any] = {
         "`X-API-Key` a key. A key has scopes, of which none includes another: `read` reads, `run` starts, "
         "steers and answers runs and computers, `write` changes all the rest. Each operation names its "
         "own.\n\n"
+        "**Repeats.** A `POST` with an `Idempotency-Key` is done once. `logout`, `change_password`, "
+        "`validate_workflow`, `preview_cron` and `link_file` ignore the key, as their repeat changes "
+        "nothing; so does what nobody has to sign in for.\n\n"
         "Live events, pictures and input go over the WebSocket `/ws`, which is described in AsyncAPI."
     ),
     "contact": {"name": "The maintainers of CUA Backend"},
