@@ -1,6 +1,4 @@
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
 BIN := .venv/bin
 SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
@@ -10,7 +8,9 @@ BACKUP ?= backups/cua-$(shell date -u +%Y%m%dT%H%M%SZ).tar
 
 run: setup
 	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
-	@HOST=$(HOST) PORT=$(PORT) $(BIN)/uvicorn backend_websocket_server:app --host $(HOST) --port $(PORT) $(SERVER)
+	@export HOST="$(HOST)" PORT="$(PORT)" \
+	  && at=$$($(BIN)/python -c "from settings import settings as its; print(its.host, its.port)") && set -- $$at \
+	  && exec $(BIN)/uvicorn backend_websocket_server:app --host $$1 --port $$2 $(SERVER)
 
 demo: setup
 	@$(BIN)/python -m demo
@@ -70,7 +70,7 @@ clean:
 	@touch $@
 
 .venv/.packages: requirements.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -46,7 +46,8 @@ UPLOADS = frozenset({("POST", "/api/files")})  # what takes a form in place of J
 FRONT = "/docs" if settings.docs_shown else "/api/health"
 _ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
 SIGN_IN = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "forgot", "reset", "verify")}
-_PROBED = {"/api/health", "/api/ready", "/metrics"}  # asked too often to be told at `info`
+PROBES = {"/api/health", "/api/ready"}  # asked by platforms under whatever name or address they know
+_PROBED = {*PROBES, "/metrics"}  # asked too often to be told at `info`
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
@@ -471,7 +472,7 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
 
     A line end would also be overlooked by the router, so that rules by exact path would not hold.
     """
-    if not _is_ours(scope):
+    if not _is_ours(scope) and not (scope["type"] == "http" and scope["path"] in PROBES):
         return 421, "Use one of this server's own names; its operator can add more with ALLOWED_HOSTS."
     if _UNPRINTABLE.search(scope["path"]) or b"%00" in scope["query_string"]:
         return 422, "The address holds NUL or another control character."

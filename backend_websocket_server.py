@@ -563,7 +563,7 @@ async def list_secrets(user: CurrentUser, query: Annotated[NamedQuery, Query()])
     responses=raises(secrets.InvalidSecret, UniqueViolationError),
 )
 async def create_secret(tx: Tx, body: SecretCreate) -> Response:
-    """What is stored is never shown again, only filled in on the secret's own origins."""
+    """Kept encrypted and pinned to its origins, never shown again; no step can have it filled in yet."""
     return await secrets.create(tx, body)
 
 
@@ -586,7 +586,7 @@ async def update_secret(
 
 @app.delete("/api/secrets/{id}", response_model=Reply[None])
 async def delete_secret(tx: Tx, id: UUID) -> Response:
-    """Runs that name it fail at the step that does."""
+    """Its values are gone for good; no run depends on one yet."""
     return await tx.delete(Secret, id)
 
 
@@ -1161,7 +1161,7 @@ async def preview_schedule(
 
 OF_UPLOAD = (
     *(files.UploadStalled, files.QuotaExceeded, files.TooManyUploads, storage.TooLarge),
-    *(storage.StorageUnavailable, forms.NotAForm, forms.InvalidForm),
+    *(storage.StorageUnavailable, forms.NotAForm, forms.InvalidForm, ClientDisconnect),
 )
 
 
@@ -1309,7 +1309,8 @@ async def redeliver(tx: Tx, id: UUID) -> Response:
     "/webhooks/clerk",
     response_model=Reply[None],
     summary="Take in an event of Clerk's",
-    responses=raises(clerk.InvalidSignature, clerk.ClerkEventsOff, clerk.InvalidEvent),
+    openapi_extra=openapi.CLERK_EVENT,
+    responses=raises(clerk.InvalidSignature, clerk.ClerkEventsOff, clerk.InvalidEvent, ClientDisconnect),
 )
 async def receive_clerk_event(request: Request) -> Response:
     """Takes Clerk's events, signed by Svix; repeats and old news change nothing."""

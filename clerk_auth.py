@@ -843,7 +843,7 @@ _ROUTE_SCOPES: tuple[tuple[str, str, Scope | None], ...] = (
     ("DELETE", r"/api/me", None),
     ("[A-Z]+", r"/api/(auth|keys|admin)(/.*)?", None),
     ("GET|HEAD", r".*", "read"),
-    ("[A-Z]+", r"/api/(runs|computers|approvals|agent)(/.*)?", "run"),
+    ("[A-Z]+", r"/api/(runs|computers|approvals)(/.*)?", "run"),
     ("POST", r"/api/threads/\{id\}/messages|/api/schedules/\{id\}/run|/api/files", "run"),
     ("[A-Z]+", r".*", "write"),
 )
@@ -972,7 +972,7 @@ async def _idempotency(request: Request, key: RepeatKey) -> db.Idempotency | Non
     return db.Idempotency(key, db.vault().fingerprint(asked))
 
 
-async def _transaction(
+async def transaction(
     caller: CurrentCaller, key: Annotated[db.Idempotency | None, Depends(_idempotency)]
 ) -> AsyncIterator[db.Tx]:
     async with db.as_user(caller.user_id, caller.actor, key) as tx:
@@ -980,7 +980,7 @@ async def _transaction(
 
 
 # Function scope: the commit happens before the reply leaves, so a failed one is never a success.
-Tx = Annotated[db.Tx, Depends(_transaction, scope="function")]
+Tx = Annotated[db.Tx, Depends(transaction, scope="function")]
 
 
 async def _signed_in_transaction(_caller: SignedInCaller, tx: Tx) -> db.Tx:

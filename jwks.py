@@ -8,6 +8,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import httpx
@@ -238,6 +239,7 @@ class KeySet:
             trust_env=False,
             timeout=httpx.Timeout(3, connect=2),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
         self._keys: dict[str, PyJWK] = {}
         self._absent: OrderedDict[str, None] = OrderedDict()

@@ -373,7 +373,8 @@ class DeliveryStatus(StrEnum):
 class Delivery(Owned, Base):
     """One event on its way to one webhook; `attempts` are the heads of the newest requests and replies.
 
-    `attempt` counts them all, `tried_before` those before its user asked for it again.
+    `attempt` counts them all, `tried_before` those before its user asked for it again. `tried_since` is the
+    first try after that.
     """
 
     __tablename__ = "deliveries"
@@ -384,6 +385,7 @@ class Delivery(Owned, Base):
     status: Mapped[str] = mapped_column(server_default="pending")
     attempt: Mapped[int] = mapped_column(server_default="0")
     tried_before: Mapped[int] = mapped_column(server_default="0")
+    tried_since: Mapped[datetime | None]
     attempts: Mapped[list[Any]] = mapped_column(server_default="[]")
     next_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
@@ -450,7 +452,7 @@ class SecretKind(StrEnum):
 
 
 class Secret(Owned, Base):
-    """What only a browser may be told, and only on its `origins`; `fields` names what is sealed."""
+    """Sealed values that are pinned to `origins` and never shown; `fields` names what is sealed."""
 
     __tablename__ = "secrets"
     name: Mapped[str]

@@ -489,7 +489,10 @@ TotpSeed = Annotated[
 
 
 class SecretCreate(Wire):
-    """A `password` may come with a username and with the seed of one-time codes; values are never shown."""
+    """A `password` may come with a username and with the seed of one-time codes.
+
+    Values are kept encrypted and never shown. Filling them into steps is not part of this release.
+    """
 
     model_config = example(
         {
@@ -500,9 +503,11 @@ class SecretCreate(Wire):
             "origins": ["https://shop.example"],
         }
     )
-    name: SecretName = Field(description="As placeholders write it: `{{ secrets.name.password }}`.")
+    name: SecretName = Field(description="Unique among the user's secrets.")
     kind: SecretKind
-    origins: list[Origin] = Field([], max_length=50, description="The only origins it is filled in on.")
+    origins: list[Origin] = Field(
+        [], max_length=50, description="The origins it is for; another one needs every value again."
+    )
     username: SecretText | None = None
     password: SecretText | None = None
     totp: TotpSeed | None = None
@@ -531,7 +536,7 @@ class SecretRead(Wire):
     kind: SecretKind
     fields: list[str] = Field(description="Which values it has: username, password, totp, text.")
     origins: list[str]
-    used_at: Instant | None
+    used_at: Instant | None = Field(description="When it was last filled in; null until then.")
     created_at: Instant
     updated_at: Instant
 

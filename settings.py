@@ -16,8 +16,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address the server listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address the server listens on: `make run` and the image do as it says, another command "
+        "has to say the same.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on, likewise.")
     public_url: str = Field("", description="Address people use; default is built from host and port.")
     environment: Literal["development", "production"] = Field(
         "development", description="`production` refuses the conveniences of a laptop."
@@ -88,7 +92,8 @@ class Settings(BaseSettings):
 
     worker: Literal["", "on", "off"] = Field(
         "",
-        description="Whether the web process runs browsers itself; default is on unless `REDIS_URL` is set.",
+        description="Whether the web process does a worker's work too: runs, schedules, webhooks, upkeep; "
+        "default is on unless `REDIS_URL` is set.",
     )
     max_runs: int = Field(4, ge=1, le=1000, description="Runs that one process drives at once.")
     max_runs_per_user: int = Field(2, ge=1, le=1000, description="Runs of one user that go on at once.")
@@ -107,7 +112,11 @@ class Settings(BaseSettings):
     )
     max_computers_per_user: int = Field(3, ge=1, description="Open computers of one user.")
     computer_idle_seconds: float = Field(600, ge=5, description="How long an unused computer stays open.")
-    allow_private_network: bool = Field(False, description="Let browsers reach private addresses.")
+    allow_private_network: bool = Field(
+        False,
+        description="Let browsers and webhooks reach private addresses; webhooks also go over plain http and "
+        "to any port.",
+    )
     max_storage_mb_per_user: int = Field(
         10_240, ge=0, description="All files of one user, in MiB; 0 is no limit."
     )
@@ -129,7 +138,7 @@ class Settings(BaseSettings):
 
     @property
     def web_works(self) -> bool:
-        """Whether the web process runs browsers itself."""
+        """Whether the web process does a worker's work too."""
         return self.worker == "on" or not (self.worker or self.redis_url)
 
     @property

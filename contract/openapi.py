@@ -6,6 +6,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from asyncpg import IntegrityConstraintViolationError
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import Example
@@ -37,6 +38,9 @@ ABOUT: dict[str, Any] = {
         "`X-API-Key` a key. A key has scopes, of which none includes another: `read` reads, `run` starts, "
         "steers and answers runs and computers, `write` changes all the rest. Each operation names its "
         "own.\n\n"
+        "**Repeats.** A `POST` with an `Idempotency-Key` is done once. `logout`, `change_password`, "
+        "`send_verification`, `validate_workflow`, `preview_cron` and `link_file` ignore the key, as their "
+        "repeat changes nothing or is wanted; so does what nobody has to sign in for.\n\n"
         "Live events, pictures and input go over the WebSocket `/ws`, which is described in AsyncAPI."
     ),
     "contact": {"name": "The maintainers of CUA Backend"},
@@ -48,7 +52,7 @@ SECTIONS = {
     "auth": "The embedded issuer: accounts, sessions and keys. Not found where people sign in elsewhere.",
     "me": "Who calls: profile, preferences, use, export, and the way out.",
     "keys": "API keys of programs, shown once.",
-    "secrets": "What only a browser is told, and only on its own origins.",
+    "secrets": "Kept encrypted, pinned to origins, never returned; not yet filled into steps.",
     "profiles": "Cookies and storage that browsers begin with.",
     "computers": "Browsers to act on by hand: actions, pictures, control.",
     "threads": "Conversations, of which one run goes on at a time.",
@@ -78,6 +82,45 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 """The replies of a route that sends a file's bytes."""
 
 EXAMPLE_ACTIONS: dict[str, Example] = {example["action"]: {"value": example} for example in actions.EXAMPLES}
+
+CLERK_EVENT: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+        for name, text in {
+            "Svix-Id": "The message's id, the same at every try.",
+            "Svix-Timestamp": "Unix seconds of this try, at most five minutes ago.",
+            "Svix-Signature": "Signatures of id, timestamp and body, as Standard Webhooks makes them.",
+        }.items()
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "data"],
+                    "properties": {
+                        "type": {
+                            "type": "string",
+                            "description": "What happened; unknown kinds change nothing.",
+                        },
+                        "data": {
+                            "type": "object",
+                            "description": "Whom or what it happened to, as Clerk shows it.",
+                        },
+                    },
+                },
+                "example": {
+                    "type": "session.ended",
+                    "object": "event",
+                    "data": {"id": "sess_2NNEqKuIS8gzTbEMX3Kuu6S8yCc", "status": "ended"},
+                    "timestamp": 1790000000000,
+                },
+            }
+        },
+    },
+}
+"""What Clerk sends, in the OpenAPI document; `webhooks/clerk.py` reads it as it is signed."""
 
 _HEADERS = {
     "ETag": "What `If-Match` and `If-None-Match` name this state by (RFC 9110, 8.8.3).",
@@ -192,6 +235,7 @@ class _Operation:
         self.embedded = clerk_auth.embedded_issuer in calls
         self.metrics = api.metrics_reader in calls
         self.signs_in = route.path in api.SIGN_IN
+        self.changes = clerk_auth.transaction in calls and method != "GET"
         self.repeatable = method == "POST" and clerk_auth.idempotency_key in calls
         self.paged = _is(route.response_model, Page)
         self.tagged = route.response_model is Reply[WorkflowDetail]
@@ -243,7 +287,7 @@ class _Operation:
             _require_value(parameter["schema"])
             if parameter["in"] == "header":
                 spelt = {name.lower(): name for name in api.CORS_ASKED}
-                parameter["name"] = spelt[parameter["name"].lower()]
+                parameter["name"] = spelt.get(parameter["name"].lower(), parameter["name"])
         if self.repeatable:
             parameters.append({"$ref": "#/components/parameters/Idempotency-Key"})
         if self.tagged and self.method == "GET":
@@ -278,6 +322,8 @@ class _Operation:
     def _failures(self, problems: Problems, operation: Mapping[str, Any]) -> Iterator[Problem]:
         """How any operation like this one may fail."""
         yield STATUS_PROBLEMS[500]
+        if self.route.path not in api.PROBES:
+            yield STATUS_PROBLEMS[421]
         named = operation.get("parameters", [])
         names = {parameter.get("name") for parameter in named}
         if self.route.name not in ("read_health", "read_config", "read_readiness"):
@@ -290,14 +336,21 @@ class _Operation:
             yield STATUS_PROBLEMS[403]
         if self.embedded or any(parameter.get("in") == "path" for parameter in named):
             yield STATUS_PROBLEMS[404]
-        if self.method in ("POST", "PUT", "PATCH"):
-            yield from (STATUS_PROBLEMS[413], STATUS_PROBLEMS[415])
+        yield from self._refused_changes(problems)
         if named or "requestBody" in operation:
             yield STATUS_PROBLEMS[422]
         if "cursor" in names:
             yield problems[db.InvalidCursor]
         if "If-Match" in names:
             yield problems[db.Changed]
+
+    def _refused_changes(self, problems: Problems) -> Iterator[Problem]:
+        if self.method in ("POST", "PUT", "PATCH"):
+            yield from (STATUS_PROBLEMS[413], STATUS_PROBLEMS[415])
+        if self.route.body_field is not None:
+            yield STATUS_PROBLEMS[400]
+        if self.changes:  # another request may remove at the same moment what this one refers to
+            yield problems[IntegrityConstraintViolationError]
         if self.repeatable:
             kinds = (db.KeyBusy, db.KeyReused, clerk_auth.BadIdempotencyKey)
             yield from (problems[kind] for kind in kinds)

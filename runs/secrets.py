@@ -1,4 +1,4 @@
-"""Secrets: sealed values that only a page of a pinned origin is told."""
+"""Secrets: sealed values, each pinned to the origins of the pages that may be told it."""
 
 import hashlib
 import re

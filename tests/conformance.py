@@ -12,7 +12,7 @@ from referencing.jsonschema import DRAFT202012
 import backend_websocket_server as module
 
 DOCUMENT = module.app.openapi()
-_EDGE = {405, 421}  # said before an operation is found, as NUL in an address is
+_EDGE = {405}  # said before an operation is found, as NUL in an address is
 _SOMETIMES = {"Link", "Idempotency-Replayed", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"}
 _SOMETIMES |= {"RateLimit-Policy", "Retry-After"}
 _TOLD = ("ETag", "Location", "Link", "Idempotency-Replayed", "Content-Range", "WWW-Authenticate")

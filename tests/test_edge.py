@@ -265,15 +265,36 @@ async def test_a_laptop_answers_to_its_own_names_only(edge: Backend) -> None:
             "[::1]:8000",
             "localhost.",
         ):
-            assert (await client.get("/api/health", headers={"Host": host})).status_code == 200, host
+            assert (await client.get("/api/config", headers={"Host": host})).status_code == 200, host
         for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "localhost:x", "[::2]"):
-            refused = await client.get("/api/health", headers={"Host": host})
+            refused = await client.get("/api/config", headers={"Host": host})
             assert "ALLOWED_HOSTS" in assert_problem(refused, 421, "misdirected")["detail"]
-            told = await client.get("/metrics", headers={"Host": host})
-            assert_problem(told, 421, "misdirected")
+            for path in ("/metrics", "/api/health/", "/api/healthy", "/api/v1/config", "/"):
+                assert_problem(await client.get(path, headers={"Host": host}), 421, "misdirected")
     with pytest.raises(websockets.InvalidStatus) as refusal:
         await websockets.connect(edge.socket_url, additional_headers={"Host": "evil.example"})
     assert refusal.value.response.status_code == 421
+
+
+async def test_probes_are_answered_under_any_name(
+    edge: Backend, monkeypatch: pytest.MonkeyPatch, fresh_hosts: None
+) -> None:
+    async with httpx.AsyncClient(base_url=edge.url) as client:
+        for path in ("/api/health", "/api/ready", "/api/v1/health"):
+            for host in ("10.0.0.7:8000", "evil.example", ""):
+                reply = await client.get(path, headers={"Host": host})
+                assert (reply.status_code, reply.json()["success"]) == (200, True), (path, host)
+    monkeypatch.setattr(api, "settings", Settings(allowed_hosts="api.example.com"))
+    app = bare_app()
+
+    @app.get("/api/health")
+    async def read_health() -> Response:
+        return Response()
+
+    async with asgi(app) as client:
+        assert (await client.get("/api/health", headers={"Host": "127.0.0.1:8000"})).status_code == 200
+        refused = await client.get("/api/me", headers={"Host": "127.0.0.1:8000"})
+        assert_problem(refused, 421, "misdirected")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def script() -> str:
         if kind == "sh":
             parts.append(text)
         elif kind == "python":
-            parts.append(f"API=$API KEY=$KEY {sys.executable} -W error - <<'PYTHON'\n{text}PYTHON\n")
+            parts.append(f"{sys.executable} -W error - <<'PYTHON'\n{text}PYTHON\n")
         else:
             commands = text.replace("\\\n", " ").splitlines()
             parts += (
@@ -40,11 +40,11 @@ def script() -> str:
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 async def test_every_command_works(own_server: Backend, tmp_path: Path) -> None:
     async with receiver() as hook:
-        settings = {"API": own_server.url, "PAGE": f"{own_server.url}/problems", "HOOK": hook.url}
+        settings = {"PAGE": f"{own_server.url}/problems", "HOOK": hook.url}
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", script()),
+            *("bash", "-c", f"API={own_server.url}\n{script()}"),
             cwd=tmp_path,
-            env=os.environ | settings,
+            env={name: value for name, value in os.environ.items() if name not in ("API", "KEY")} | settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -681,6 +682,21 @@ async def test_a_distant_issuer_may_not_send_us_to_this_machine() -> None:
         with pytest.raises(KeysUnavailable):
             await keys.find(KID)
         assert len(server.requests) == 1
+        await keys.close()
+
+
+async def test_cookies_of_an_issuer_are_forgotten() -> None:
+    async def set_one(server: KeyServer, writer: asyncio.StreamWriter) -> None:
+        respond(writer, json.dumps({"keys": server.keys}).encode(), "200 OK", "Set-Cookie: who=us; Path=/")
+
+    async with key_server() as server:
+        server.answer = set_one
+        keys = KeySet(f"{server.issuer}/keys")
+        for _ in range(2):
+            await keys.find(KID)
+            keys._loaded_at = -math.inf
+        assert len(server.requests) == 2
+        assert b"cookie" not in server.requests[1].lower()
         await keys.close()
 
 

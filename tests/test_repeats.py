@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ import backend_websocket_server as module
 import clerk_auth
 import db
 from tests import make
+from tests.conftest import ROOT
 from tests.test_api import assert_problem
 from tests.test_shape import PUBLIC
 
@@ -128,6 +130,14 @@ ELSEWHERE = {"create_file": "tests/test_files.py", "cancel_any_run": "tests/test
 def test_every_post_that_has_a_user_is_repeated_or_says_why_not() -> None:
     names = [route.name for route in POSTS]
     assert sorted([*NOT_KEPT, *ASKING, *ELSEWHERE]) == sorted(names)
+
+
+def test_the_guide_and_the_document_name_those_that_ignore_the_key() -> None:
+    guide = (ROOT / "docs/api.md").read_text()
+    for text in (guide, module.app.openapi()["info"]["description"]):
+        told = re.search(r"((?:`\w+`(?:,| and)?\s+)+)ignore the key", text)
+        assert told is not None
+        assert set(re.findall(r"\w+(?=`)", told[1])) == NOT_KEPT.keys()
 
 
 @pytest.mark.parametrize("name", ASKING)

@@ -282,3 +282,40 @@ async def test_an_absent_database_is_503_and_comes_back(data_dir: Path, database
             assert replies[-1].status_code == 200
     finally:
         await server.stop()
+
+
+# make
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "listens"),
+    [
+        ("", [], "127.0.0.1 8000"),
+        ("HOST=0.0.0.0\nPORT=9001\n", [], "0.0.0.0 9001"),
+        ("HOST=0.0.0.0\nPORT=9001\n", ["PORT=9002"], "0.0.0.0 9002"),
+        ("", ["HOST=::1", "PORT=9003"], "::1 9003"),
+        ("PORT=many\n", [], None),
+    ],
+)
+async def test_make_run_listens_where_the_settings_say(
+    file: str, given: list[str], listens: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(file)
+    for name, line in (("python", f'exec {sys.executable} "$@"'), ("uvicorn", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    known = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT", "MAKEFLAGS")}
+    process = await asyncio.create_subprocess_exec(
+        *("make", "-s", "-f", str(ROOT / "Makefile"), "-o", "setup", f"BIN={tmp_path}", "run", *given),
+        cwd=tmp_path,
+        env=known | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complaint = (text.decode() for text in await process.communicate())
+    if listens is None:
+        assert process.returncode != 0
+        assert "PORT: " in complaint
+    else:
+        host, port = listens.split()
+        assert f"backend_websocket_server:app --host {host} --port {port} " in said, complaint

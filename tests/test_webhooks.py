@@ -368,6 +368,18 @@ async def test_headers_of_a_reply_are_kept_in_part(user: str, bus: LocalBus) -> 
     assert max(map(len, kept.values())) == sending.HEADER_CHARS
 
 
+async def test_cookies_of_a_receiver_are_forgotten(user: str, other_user: str, bus: LocalBus) -> None:
+    async with receiver(answers(200, "Set-Cookie: who=first; Path=/; Max-Age=3600")) as server, courier(bus):
+        for count, someone in enumerate((user, other_user, user), 1):
+            if count < 3:
+                await tell(someone, server.url, "run.")
+            await happen(someone)
+            await server.until(count)
+            await until(someone, status="succeeded")
+    assert len(server.heard) == 3
+    assert all("cookie" not in request.headers for request in server.heard)
+
+
 async def test_nobody_listens_is_a_failure_like_another(user: str, bus: LocalBus) -> None:
     async with courier(bus):
         await tell(user, "http://127.0.0.1:9/")
@@ -415,6 +427,29 @@ def test_a_receiver_may_ask_for_patience_within_bounds() -> None:
     assert sending._retry_after("120") == 120
     for strange in ("", "soon", "-5", "1.5", "9" * 400, "Thu, 99 Foo 1970", "1e9"):
         assert sending._retry_after(strange) is None
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2030 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 2030 00:00:00 -99999999999999999999",
+        "Mon, 01 Jan 2030 99999999999999999999:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+    ],
+)
+async def test_a_date_that_no_clock_shows_is_a_failure_like_another(
+    date: str, user: str, bus: LocalBus
+) -> None:
+    async with receiver(answers(503, f"Retry-After: {date}")) as server, courier(bus):
+        await tell(user, server.url)
+        await happen(user)
+        await server.until(1)
+        delivery = await attempted(user)
+    assert [(it["status"], it["error"]) for it in delivery.attempts] == [(503, None)]
+    assert delivery.status == "pending"
 
 
 async def test_it_is_tried_again_with_the_same_id_and_bytes_until_it_is_heard(
@@ -517,6 +552,40 @@ async def test_a_day_of_nothing_but_failures_disables(
     assert event["data"]["disabled_reason"] == "failing"
     assert len(await rows(user)) == 1
     assert delivery.attempt == heard == len(server.heard)
+
+
+async def test_one_failure_long_after_another_does_not_disable_but_giving_up_does(
+    user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = answers(503, "Retry-After: 3600")
+    monkeypatch.setattr(deliveries, "RETRY_SECONDS", ())
+    async with receiver(answers(500), later, later, answers(500)) as server, courier(bus):
+        webhook = await tell(user, server.url, "run.")
+        await happen(user)
+        (first,) = await until(user, status="failed")
+        async with db.as_system() as tx:
+            await tx.connection.execute(
+                "update webhooks set failing_since = failing_since - interval '3 days'"
+            )
+            await tx.connection.execute("update deliveries set tried_since = tried_since - interval '3 days'")
+
+        monkeypatch.setattr(deliveries, "RETRY_SECONDS", (1, 1))
+        await redeliver(user, first.id)
+        await server.until(2)
+        await happen(user)
+        await server.until(3)
+        async with asyncio.timeout(10):
+            while sum(len(one.attempts) for one in await rows(user)) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert [one.status for one in await rows(user)] == ["pending", "pending"]
+        assert (await row(user, webhook["id"])).enabled
+
+        monkeypatch.setattr(deliveries, "RETRY_SECONDS", ())
+        await happen(user)
+        await until(user, 3, status="failed")
+        assert len(server.heard) == 4
+    shown = await row(user, webhook["id"])
+    assert (shown.enabled, shown.disabled_reason) == (False, "failing")
 
 
 async def test_a_success_between_failures_gives_patience_anew(

@@ -126,6 +126,7 @@ async def redeliver(tx: db.Tx, id: UUID) -> Response:
         {"id": id},
         status=DeliveryStatus.pending,
         tried_before=delivery.attempt,
+        tried_since=None,
         next_at=datetime.now(UTC),
         finished_at=None,
     )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import httpx
@@ -91,6 +92,7 @@ async def client(lookup: Lookup = system_lookup) -> AsyncIterator[httpx.AsyncCli
             follow_redirects=False,
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_keepalive_connections=20),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # it serves many users
         ) as made:
             yield made
     finally:
@@ -163,7 +165,7 @@ def _retry_after(value: str) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of numbers that no date has
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -183,6 +183,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), server_default="pending", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("tried_before", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tried_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempts", sa.JSON(none_as_null=True), server_default="[]", nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),

@@ -118,7 +118,8 @@ begin
     if found then
       hooks := hooks || hook.id;
       owners := owners || hook.user_id;
-      update deliveries d set next_at = clock_timestamp() + lease, attempt = d.attempt + 1
+      update deliveries d set next_at = clock_timestamp() + lease, attempt = d.attempt + 1,
+          tried_since = coalesce(d.tried_since, clock_timestamp())
        where d.user_id = hook.user_id and d.id = chosen.id;
       return query select chosen.user_id, chosen.id, chosen.webhook_id, chosen.event_id, chosen.payload,
         chosen.attempt + 1, chosen.tried_before, chosen.attempts, hook.url, hook.secret,
@@ -134,7 +135,9 @@ end $$
 """
 
 # The webhook's row is locked before the delivery's, as by everybody else. `fate` is what the delivery becomes.
-# Returns nothing where the delivery is no longer this attempt's.
+# Returns nothing where the delivery is no longer this attempt's, else for how long nothing but failures came:
+# since the webhook's first where the delivery is given up, and not before its own first where it is not, so that
+# one failure does not outweigh a silence after an older one.
 SETTLE = """
 create function settle_delivery(owner text, hook uuid, delivery uuid, try integer, fate text, heads json,
                                 wait interval)
@@ -155,7 +158,7 @@ begin
       status = fate, attempts = heads, next_at = next, updated_at = clock_timestamp(),
       finished_at = case when fate <> 'pending' then clock_timestamp() end
     where d.user_id = owner and d.id = delivery and d.attempt = try and d.status = 'pending'
-    returning clock_timestamp() - since;
+    returning clock_timestamp() - case when fate = 'failed' then since else greatest(since, d.tried_since) end;
 end $$
 """
 
