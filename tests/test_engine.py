@@ -603,6 +603,33 @@ async def test_a_fenced_worker_stops_everything_and_the_run_is_taken_up_again(
     assert (await ended(user, run_id)).status == "cancelled"
 
 
+async def test_a_run_whose_lease_ran_out_unnoticed_is_driven_once_by_the_same_worker(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/second")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    running = engine._engine
+    assert running is not None
+    before = running.drives[run_id]
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(running, "beat_once", deaf)
+        async for _ in look(20):
+            async with db.as_user(user) as tx:
+                await tx.change(Run, {"id": run_id, "lease_epoch": 1}, lease_expires_at=LONG_AGO)
+            if running.drives.get(run_id) is not before:
+                break
+        drive = running.drives[run_id]
+        await asyncio.wait({before.task}, timeout=10)
+        assert (before.task.done(), drive.task.done()) == (True, False)
+    async for _ in look(20):
+        if [step.attempt for step in await steps_of(user, run_id)] == [1, 2]:
+            break
+    assert running.drives[run_id] is drive
+    await ask(user, run_id, Control.cancel)
+    run = await ended(user, run_id)
+    assert (run.status, run.attempt, run.lease_epoch) == ("cancelled", 2, 2)
+
+
 async def test_a_run_whose_workers_keep_dying_is_given_up(user: str, worker: UUID) -> None:
     async with db.as_user(user) as tx:
         run = await tx.add(
