@@ -5,7 +5,7 @@ import base64
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -540,7 +540,8 @@ async def _write_reports(held: Held) -> None:
         told = [(kind, await _told(held, kind, data)) for kind, data in news]
         while not held.lost:
             try:
-                await _write_news(held, told)
+                if not await _write_news(held, told):
+                    _lose(held)
                 break
             except db.AWAY as error:
                 log.warning("computer_news_wait", computer_id=str(held.id), error=repr(error))
@@ -571,16 +572,19 @@ async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
     return data | {"file_id": str(file.id)}
 
 
-async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> None:
+async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether the computer is still this process's, so that its news could be written."""
     active = next((tab for tab in held.browser.tabs() if tab["active"]), None) if held.browser else None
     shown = clean({"url": active["url"], "title": active["title"]}) if active else {}
     async with db.as_user(held.user_id) as tx:
-        held.lost = not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown)
-        for kind, data in news if not held.lost else ():
+        if not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown):
+            return False
+        for kind, data in news:
             if kind == "closed":
                 await _write_closed(tx, held.fence, data["reason"], held.run_id)
             else:
                 tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
+    return True
 
 
 async def close_held(held: Held, reason: str) -> None:
@@ -847,7 +851,8 @@ async def leave(held: Held, reason: str) -> None:
 
 async def _expire(held: Held) -> None:
     if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
-        await _release(held, expired=True)
+        with suppress(ComputerClosed):
+            await _release(held, expired=True)
 
 
 async def _release(held: Held, *, expired: bool) -> None:
@@ -889,6 +894,7 @@ async def _write_control(
             control_expires_at=expires_at,
         )
         if not rows:
+            _lose(held)
             raise ComputerClosed("The computer is closed")
         if event and state is not ControlState.pending:
             kind = "control.taken" if state is ControlState.granted else "control.released"
