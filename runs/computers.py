@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import structlog
 from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter
@@ -27,7 +28,7 @@ from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFail
 from browser.screencast import Frame, Watch
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
-from infra.storage import Storage, StorageUnavailable, TooLarge
+from infra.storage import Storage
 from infra.vault import Unsealable
 from models import Computer, ComputerState, ControlState, Profile, Quota, Run
 from runs import files, profiles
@@ -532,8 +533,22 @@ async def find_held(user_id: str, id: UUID) -> Held | None:
 
 
 async def _write_reports(held: Held) -> None:
-    """Write what the browser reports, in order, until it has closed."""
-    while not held.gone.is_set():
+    """Write what the browser reports until it has closed; one whose news cannot be written is closed."""
+    try:
+        await _write_until_closed(held)
+    except Exception:
+        log.exception("computer_broke", computer_id=str(held.id))
+        _lose(held)
+        async with db.as_user(held.user_id) as tx:
+            await _write_closed(tx, held.fence, "internal", held.run_id)
+    finally:
+        await _forget(held)
+
+
+async def _write_until_closed(held: Held) -> None:
+    """Write the news in order; while the database is away it is tried again."""
+    closed = False
+    while not closed:
         await held.reported.wait()
         held.reported.clear()
         news, held.reports = held.reports, []
@@ -546,8 +561,7 @@ async def _write_reports(held: Held) -> None:
             except db.AWAY as error:
                 log.warning("computer_news_wait", computer_id=str(held.id), error=repr(error))
                 await asyncio.sleep(CLAIM_SECONDS)
-        if any(kind == "closed" for kind, _ in news):
-            await _forget(held)
+        closed = any(kind == "closed" for kind, _ in news)
 
 
 async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -565,7 +579,9 @@ async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
             run_id=held.run_id,
             computer_id=held.id,
         )
-    except (StorageUnavailable, TooLarge, *db.AWAY) as error:
+    except asyncpg.IntegrityConstraintViolationError:
+        return data | {"state": "failed", "detail": "Its run or computer was deleted meanwhile"}
+    except files.FAILURES as error:
         return data | {"state": "failed", "detail": str(error)}
     finally:
         await asyncio.to_thread(path.unlink, missing_ok=True)

@@ -362,6 +362,27 @@ async def test_a_download_becomes_a_file_of_its_user(
     await computers.close(user, computer_id)
 
 
+async def test_a_computer_whose_news_cannot_be_written_is_closed(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    browser = held.computer
+    monkeypatch.setattr(files._store(), "put", broken)
+    await act(user, computer_id, action="navigate", url=site.url("/small"))
+    assert (await closed(user, computer_id)).closed_reason == "internal"
+    async with asyncio.timeout(10):
+        await browser.closed.wait()
+        await held.gone.wait()
+    assert computer_id not in computers.leased()
+    await computers.close(user, computer_id)
+
+
 async def test_a_download_over_the_limit_is_refused(
     user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -16,8 +17,9 @@ import db
 import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
+from infra.storage import Stored
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
-from runs import computers, engine
+from runs import computers, engine, files
 from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
@@ -446,6 +448,43 @@ async def test_only_a_run_that_has_ended_is_deleted_and_its_files_go_with_it(
     await upkeep.remove_due()
     assert not any(path.exists() for path in paths)
     assert await steps_of(user, run_id) == []
+
+
+async def test_a_run_deleted_while_its_last_download_is_stored_frees_its_place(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    held = await computers.find_held(user, (await read(user, run_id)).computer_id or uuid4())
+    assert held is not None
+    assert engine._engine is not None
+    store, arriving, deleted = files._store(), asyncio.Event(), asyncio.Event()
+    put = store.put
+
+    async def slow(key: str, chunks: Any, *, limit: int) -> Stored:
+        arriving.set()
+        await deleted.wait()
+        return await put(key, chunks, limit=limit)
+
+    monkeypatch.setattr(store, "put", slow)
+    await held.computer.page.evaluate("() => { location.href = '/small' }")
+    async with asyncio.timeout(10):
+        await arriving.wait()
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+    async with db.as_user(user) as tx:
+        await engine.delete_run(tx, await tx.one(Run, id=run_id))
+    drive = engine._engine.drives[run_id]
+    deleted.set()
+    async with asyncio.timeout(10):
+        await held.gone.wait()
+        await drive.task
+    assert run_id not in engine._engine.drives
+    told = {event.kind: orjson.loads(event.text)["data"] for event in await db.events(user, 0)}
+    download = told["computer.download"]
+    assert (download["state"], "deleted" in download["detail"]) == ("failed", True)
+    async with db.as_user(user) as tx:
+        assert await tx.find(File) == []
 
 
 async def test_bad_workflows_and_params_are_refused_before_anything_is_queued(
