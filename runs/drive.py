@@ -784,11 +784,15 @@ class Drive:
             raise StepFailed("not_saved", f"A picture could not be saved: {error}") from error
         return str(file.id)
 
-    async def _snapshot(self) -> dict[str, Any]:
-        """The sealed checkpoint as a column of the run, or nothing when the page gives none in time."""
+    async def _snapshot(self, *, last: bool = False) -> dict[str, Any]:
+        """The sealed checkpoint as a column of the run, or nothing when the page gives none in time.
+
+        The `last` one gives way to no wish: one has come already, or the run's time is over.
+        """
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                state = clean(await self._race(self._computer.computer.storage_state()))
+                look = self._computer.computer.storage_state()
+                state = clean(await (look if last else self._race(look)))
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
@@ -801,7 +805,7 @@ class Drive:
         """The newest checkpoint for another try; not of a page that only the step that failed has opened."""
         if self._held is None or self._held.navigations != self._navigations:
             return {}
-        return await self._snapshot()
+        return await self._snapshot(last=True)
 
     def _open_checkpoint(self) -> dict[str, Any]:
         if self.run.checkpoint is None:
@@ -894,7 +898,10 @@ class Drive:
         """Release the lease, so that another worker goes on: at once, or when its user wants it to."""
         self._ending = True
         self.halted = self._state() is not None
-        kept = await self._snapshot() if self._held is not None else {}
+        kept: dict[str, Any] = {}
+        if self._held is not None and self._arrived:  # a page only halfway there is worse than the one before
+            self._has_navigated()
+            kept = await self._snapshot(last=True)
         lease: dict[str, Any] = {"lease_expires_at": LONG_AGO}
         if how == "parked":
             lease = {"lease_expires_at": None, "lease_owner": None}

@@ -18,8 +18,10 @@ import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
 from infra.storage import Stored
+from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
 from runs import computers, engine, files
+from runs.drive import checkpoint_place
 from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
@@ -640,6 +642,50 @@ async def test_a_fenced_worker_stops_everything_and_the_run_is_taken_up_again(
     await until(user, run_id, lease_epoch=2)
     await ask(user, run_id, Control.cancel)
     assert (await ended(user, run_id)).status == "cancelled"
+
+
+LATER = "localStorage.later"
+
+
+async def write_later(user: str, run_id: UUID) -> UUID:
+    """Change what the run's page keeps after its last checkpoint."""
+    await step_begun(user, run_id, 2)
+    computer_id = (await read(user, run_id)).computer_id
+    held = await computers.find_held(user, computer_id or uuid4())
+    assert held is not None
+    await held.computer.page.evaluate(f"{LATER} = 'yes'")
+    return held.id
+
+
+async def test_a_run_that_is_handed_over_goes_on_with_what_its_page_kept_last(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/store")}, FOREVER])
+    first = await write_later(user, run_id)
+    assert engine._engine is not None
+    engine._engine.drives[run_id].leave()
+    await until(user, run_id, attempt=1, lease_epoch=2)
+    async for _ in look(20):
+        if [step.attempt for step in await steps_of(user, run_id)] == [1, 2]:
+            break
+    held = await computers.find_held(user, (await read(user, run_id)).computer_id or uuid4())
+    assert held is not None
+    assert held.id != first
+    assert await held.computer.page.evaluate(LATER) == "yes"
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+
+
+async def test_a_run_whose_time_is_over_keeps_its_page_for_another_try(
+    user: str, site: Site, worker: UUID, vault: Vault
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/store")}, FOREVER], timeout_seconds=5)
+    await write_later(user, run_id)
+    run = await ended(user, run_id)
+    assert (run.status, (run.error or {})["code"]) == ("failed", "timeout")
+    kept = orjson.loads(vault.unseal(run.checkpoint or b"", **checkpoint_place(run)))
+    stored = {entry["name"]: entry["value"] for entry in kept["origins"][0]["localStorage"]}
+    assert stored == {"kept": "yes", "later": "yes"}
 
 
 async def test_a_run_whose_lease_ran_out_unnoticed_is_driven_once_by_the_same_worker(
