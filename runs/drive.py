@@ -273,17 +273,26 @@ class Drive:
             held = await computers.find_held(self.run.user_id, named) if named else None
             if held is not None and not held.for_run:
                 await held.attach(self)
-                self._main, self._crashes = held.computer.page, held.crashes
+                self._held = held
             else:
                 if named and fresh:
                     await self._refuse_closed(named)
-                held = await self._open_own(checkpoint)
+                self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._done > 0
-            self._held = held
-            self._record(held)
             self._landed_at = checkpoint.get("landed_at", 0)
+            self._record(self._held)
+        if not self._held.for_run and self._main is None:
+            await self._see_page(self._held)
         await self._count_navigations()
         await self._write(computer_id=self._held.id)
+
+    async def _see_page(self, held: Held) -> None:
+        """The page that an open computer shows; its last tab may be being replaced. Raises Failed."""
+        try:
+            await held.computer.settled()
+            self._main, self._crashes = held.computer.page, held.crashes
+        except ComputerClosed as error:
+            raise self._crash() or Failed("computer_closed", str(error)) from error
 
     def _record(self, held: Held) -> None:
         if settings.recording == "on" and held.browser is not None:

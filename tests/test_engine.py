@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -416,6 +417,56 @@ async def test_a_run_on_an_open_computer_uses_it_and_leaves_it_open(
     await computers.close(user, computer_id)
     with pytest.raises(ComputerClosed):
         await start(user, [TITLE], computer_id=str(computer_id))
+
+
+@dataclass
+class Before:
+    """Who uses a computer before a run does."""
+
+    run_id: UUID
+    halted: bool = True
+
+    def control_changed(self, *, expired: bool) -> None:
+        """Not of interest here."""
+
+
+@pytest.mark.parametrize("gone", ["tab", "computer"])
+async def test_a_run_on_an_open_computer_leaves_it_whatever_becomes_of_its_last_tab(
+    user: str, site: Site, worker: UUID, gone: str
+) -> None:
+    computer_id = await open_computer(user)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    await held.attach(Before(uuid7()))
+    run_id = await start(
+        user, [{"type": "navigate", "url": site.url("/second")}, TITLE], computer_id=str(computer_id)
+    )
+    async for _ in look(10):
+        if held.vacant._waiters:
+            break
+    seen: list[object] = []
+
+    def hand_on(*_: object) -> None:
+        seen.append(held.browser and held.browser._active)
+        held.driver = None
+        held.vacant.set()
+
+    if gone == "tab":
+        held.computer.page.on("close", hand_on)
+        await held.computer.page.close()
+    else:
+        await computers.close(user, computer_id)
+        hand_on()
+    run = await ended(user, run_id)
+    if gone == "tab":
+        assert seen == [None]
+        assert (run.status, run.result) == ("succeeded", {"outputs": {"page": {"title": "Second"}}})
+    else:
+        assert (run.status, (run.error or {})["code"]) == ("failed", "computer_closed")
+    async for _ in look(10):
+        if held.driver is None:
+            break
+    await computers.close(user, computer_id)
 
 
 async def test_closing_the_computer_fails_the_run_on_it(user: str, worker: UUID) -> None:
