@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from browser.chromium import Computer, ComputerClosed, NoSuchTab, Tab, capture, first_line, is_page_url
 from browser.input import Button, is_key
+from browser.selectors import narrowed
 from infra import egress
 from schemas import MAX_NESTING, nests_too_deep
 
@@ -839,9 +840,11 @@ async def _evaluate(tab: Tab, expression: str, timeout_ms: float) -> Any:
         found = None if value is None else json.loads(value)
     except RecursionError:
         raise too_deep from None
+    except (ValueError, TypeError):
+        raise ActionFailed("script_failed", "The page made no JSON of the result") from None
     if nests_too_deep(found):
         raise too_deep
-    return found
+    return narrowed(found)
 
 
 # Live input -----------------------------------------------------------------------------------

@@ -257,7 +257,8 @@ class Computer:
 
     async def settled(self) -> None:
         """Return once there is an active tab, which the end of the last one takes away for a moment."""
-        await self._settled.wait()
+        while not self._settled.is_set():
+            await self._settled.wait()
 
     async def switch_tab(self, tab_id: str) -> Tab:
         """Make a tab active; raises NoSuchTab."""

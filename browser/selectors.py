@@ -3,6 +3,7 @@
 The work itself is `selectors.js`, which runs in the page: one round trip sees one moment of the page.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,17 @@ def _unquoted(text: str) -> Iterator[str]:
             yield char
     if quote:
         yield "'"
+
+
+def narrowed(value: Any) -> Any:
+    """JSON of a page as others can hold it: numbers beyond 64 bits are floats, and infinity is null."""
+    if isinstance(value, list):
+        return [narrowed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: narrowed(item) for key, item in value.items()}
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        value = float(str(value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # In a page ----------------------------------------------------------------------------------------
@@ -184,4 +196,4 @@ async def read(frame: Frame, value: dict[str, Any], most: int) -> Any:
     reply = await frame.evaluate(f"([value, most]) => {_SCRIPT}.read(value, most)", [value, most])
     if "size" in reply:
         raise TooLarge(reply["size"])
-    return reply.get("found")
+    return narrowed(reply.get("found"))

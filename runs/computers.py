@@ -5,7 +5,7 @@ import base64
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import structlog
 from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter
@@ -27,7 +28,7 @@ from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFail
 from browser.screencast import Frame, Watch
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
-from infra.storage import Storage, StorageUnavailable, TooLarge
+from infra.storage import Storage
 from infra.vault import Unsealable
 from models import Computer, ComputerState, ControlState, Profile, Quota, Run
 from runs import files, profiles
@@ -536,21 +537,35 @@ async def find_held(user_id: str, id: UUID) -> Held | None:
 
 
 async def _write_reports(held: Held) -> None:
-    """Write what the browser reports, in order, until it has closed."""
-    while not held.gone.is_set():
+    """Write what the browser reports until it has closed; one whose news cannot be written is closed."""
+    try:
+        await _write_until_closed(held)
+    except Exception:
+        log.exception("computer_broke", computer_id=str(held.id))
+        _lose(held)
+        async with db.as_user(held.user_id) as tx:
+            await _write_closed(tx, held.fence, "internal", held.run_id)
+    finally:
+        await _forget(held)
+
+
+async def _write_until_closed(held: Held) -> None:
+    """Write the news in order; while the database is away it is tried again."""
+    closed = False
+    while not closed:
         await held.reported.wait()
         held.reported.clear()
         news, held.reports = held.reports, []
         told = [(kind, await _told(held, kind, data)) for kind, data in news]
         while not held.lost:
             try:
-                await _write_news(held, told)
+                if not await _write_news(held, told):
+                    _lose(held)
                 break
             except db.AWAY as error:
                 log.warning("computer_news_wait", computer_id=str(held.id), error=repr(error))
                 await asyncio.sleep(CLAIM_SECONDS)
-        if any(kind == "closed" for kind, _ in news):
-            await _forget(held)
+        closed = any(kind == "closed" for kind, _ in news)
 
 
 async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -568,23 +583,28 @@ async def _told(held: Held, kind: str, data: dict[str, Any]) -> dict[str, Any]:
             run_id=held.run_id,
             computer_id=held.id,
         )
-    except (StorageUnavailable, TooLarge, *db.AWAY) as error:
+    except asyncpg.IntegrityConstraintViolationError:
+        return data | {"state": "failed", "detail": "Its run or computer was deleted meanwhile"}
+    except files.FAILURES as error:
         return data | {"state": "failed", "detail": str(error)}
     finally:
         await asyncio.to_thread(path.unlink, missing_ok=True)
     return data | {"file_id": str(file.id)}
 
 
-async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> None:
+async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether the computer is still this process's, so that its news could be written."""
     active = next((tab for tab in held.browser.tabs() if tab["active"]), None) if held.browser else None
     shown = clean({"url": active["url"], "title": active["title"]}) if active else {}
     async with db.as_user(held.user_id) as tx:
-        held.lost = not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown)
-        for kind, data in news if not held.lost else ():
+        if not await tx.change(Computer, held.fence, used_at=datetime.now(UTC), **shown):
+            return False
+        for kind, data in news:
             if kind == "closed":
                 await _write_closed(tx, held.fence, data["reason"], held.run_id)
             else:
                 tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
+    return True
 
 
 async def close_held(held: Held, reason: str) -> None:
@@ -851,7 +871,8 @@ async def leave(held: Held, reason: str) -> None:
 
 async def _expire(held: Held) -> None:
     if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
-        await _release(held, expired=True)
+        with suppress(ComputerClosed):
+            await _release(held, expired=True)
 
 
 async def _release(held: Held, *, expired: bool) -> None:
@@ -893,6 +914,7 @@ async def _write_control(
             control_expires_at=expires_at,
         )
         if not rows:
+            _lose(held)
             raise ComputerClosed("The computer is closed")
         if event and state is not ControlState.pending:
             kind = "control.taken" if state is ControlState.granted else "control.released"

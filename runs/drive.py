@@ -273,17 +273,26 @@ class Drive:
             held = await computers.find_held(self.run.user_id, named) if named else None
             if held is not None and not held.for_run:
                 await held.attach(self)
-                self._main, self._crashes = held.computer.page, held.crashes
+                self._held = held
             else:
                 if named and fresh:
                     await self._refuse_closed(named)
-                held = await self._open_own(checkpoint)
+                self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._done > 0
-            self._held = held
-            self._record(held)
             self._landed_at = checkpoint.get("landed_at", 0)
+            self._record(self._held)
+        if not self._held.for_run and self._main is None:
+            await self._see_page(self._held)
         await self._count_navigations()
         await self._write(computer_id=self._held.id)
+
+    async def _see_page(self, held: Held) -> None:
+        """The page that an open computer shows; its last tab may be being replaced. Raises Failed."""
+        try:
+            await held.computer.settled()
+            self._main, self._crashes = held.computer.page, held.crashes
+        except ComputerClosed as error:
+            raise self._crash() or Failed("computer_closed", str(error)) from error
 
     def _record(self, held: Held) -> None:
         if settings.recording == "on" and held.browser is not None:
@@ -784,11 +793,15 @@ class Drive:
             raise StepFailed("not_saved", f"A picture could not be saved: {error}") from error
         return str(file.id)
 
-    async def _snapshot(self) -> dict[str, Any]:
-        """The sealed checkpoint as a column of the run, or nothing when the page gives none in time."""
+    async def _snapshot(self, *, last: bool = False) -> dict[str, Any]:
+        """The sealed checkpoint as a column of the run, or nothing when the page gives none in time.
+
+        The `last` one gives way to no wish: one has come already, or the run's time is over.
+        """
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                state = clean(await self._race(self._computer.computer.storage_state()))
+                look = self._computer.computer.storage_state()
+                state = clean(await (look if last else self._race(look)))
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
@@ -801,7 +814,7 @@ class Drive:
         """The newest checkpoint for another try; not of a page that only the step that failed has opened."""
         if self._held is None or self._held.navigations != self._navigations:
             return {}
-        return await self._snapshot()
+        return await self._snapshot(last=True)
 
     def _open_checkpoint(self) -> dict[str, Any]:
         if self.run.checkpoint is None:
@@ -894,7 +907,10 @@ class Drive:
         """Release the lease, so that another worker goes on: at once, or when its user wants it to."""
         self._ending = True
         self.halted = self._state() is not None
-        kept = await self._snapshot() if self._held is not None else {}
+        kept: dict[str, Any] = {}
+        if self._held is not None and self._arrived:  # a page only halfway there is worse than the one before
+            self._has_navigated()
+            kept = await self._snapshot(last=True)
         lease: dict[str, Any] = {"lease_expires_at": LONG_AGO}
         if how == "parked":
             lease = {"lease_expires_at": None, "lease_owner": None}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -324,17 +325,26 @@ class _Engine:
             run = await tx.one(Run, id=rows[0]["id"])
             if rows[0]["event"]:
                 tx.announce(rows[0]["event"], run, RunRead)
+        before = self.drives.get(run.id)
         drive = self.drives[run.id] = Drive(run, self.vault)
-        drive.task = asyncio.create_task(drive.go())
-        drive.task.add_done_callback(lambda task: self.ended(run.id, task))
+        drive.task = asyncio.create_task(self.drive_after(before, drive))
+        drive.task.add_done_callback(partial(self.ended, drive))
         return True
 
-    def ended(self, run_id: UUID, task: "asyncio.Task[None]") -> None:
+    async def drive_after(self, before: Drive | None, drive: Drive) -> None:
+        """Drive a run; one of this process whose lease ran out unnoticed has let go of it first."""
+        if before is not None:
+            before.lose()
+            await asyncio.wait({before.task})
+        await drive.go()
+
+    def ended(self, drive: Drive, task: "asyncio.Task[None]") -> None:
         """Its place is free; if it broke, its lease runs out."""
-        self.drives.pop(run_id, None)
+        if self.drives.get(drive.run_id) is drive:
+            del self.drives[drive.run_id]
         self.work.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("drive_broke", run_id=str(run_id), exc_info=error)
+            log.error("drive_broke", run_id=str(drive.run_id), exc_info=error)
 
     async def beat(self) -> None:
         """Renew all leases, and stop everything when that has failed for too long."""

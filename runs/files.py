@@ -16,6 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
+import asyncpg
 import orjson
 import structlog
 from fastapi import Depends, Query, Request
@@ -27,7 +28,15 @@ from clerk_auth import Caller, get_current_caller, readmit
 from infra import sniff
 from infra.forms import FORM_BYTES, FileForm
 from infra.sniff import HEAD_BYTES
-from infra.storage import CHUNK_BYTES, FileMissing, Storage, StorageFull, StorageUnavailable, Stored
+from infra.storage import (
+    CHUNK_BYTES,
+    FileMissing,
+    Storage,
+    StorageFull,
+    StorageUnavailable,
+    Stored,
+    TooLarge,
+)
 from infra.vault import Unsealable, Vault
 from models import File, Quota, uuid7
 from schemas import ContentHeaders, FileLink, FileRead, clean_file_name
@@ -40,6 +49,8 @@ STALLED_SECONDS = 60
 LINK_SECONDS = 300
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE | re.ASCII)
 TAG = re.compile(r'\*|"[^"]*"')
+FAILURES = (StorageUnavailable, TooLarge, OSError, asyncpg.IntegrityConstraintViolationError, *db.AWAY)
+"""Why `save` may fail for what was made in the background: its run may be deleted meanwhile, too."""
 
 
 class QuotaExceeded(StorageFull):

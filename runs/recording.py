@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import structlog
 from starlette.responses import Response
 
 import db
 from browser.recording import Recorder, Segment
 from browser.screencast import Screencast
-from infra.storage import StorageUnavailable, TooLarge
+from infra.storage import StorageUnavailable
 from models import File, Frame, Run
 from runs import files, usage
 from schemas import FrameQuery, FrameRead, RecordingRead
@@ -28,7 +27,6 @@ MAX_SEGMENT_BYTES = 64 * 2**20
 MAX_WAITING = 4  # segments on their way to the store
 SETTLE_SECONDS = 5.0
 EPOCH = datetime.fromtimestamp(0, UTC)
-FAILURES = (StorageUnavailable, TooLarge, OSError, asyncpg.IntegrityConstraintViolationError, *db.AWAY)
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -75,7 +73,7 @@ class Recording:
                 raise StorageUnavailable("The file store is too slow.")
             async with self._turn:
                 await self._save(segment)
-        except FAILURES as error:
+        except files.FAILURES as error:
             log.warning(
                 "frames_lost", run_id=str(self._run.id), frames=len(segment.frames), error=repr(error)
             )

@@ -94,17 +94,20 @@ class Peers:
     async def _answer(self, request: dict[str, Any]) -> None:
         topic, number = f"answers:{request['from']}", request["number"]
         self._bus.publish(topic, orjson.dumps({"number": number}))
-        reply: dict[str, Any] = {"number": number}
         try:
-            reply["data"] = await self._serve(
-                request["call"], request["user_id"], UUID(request["id"]), request["arguments"]
-            )
-        except self._refusals as error:
-            reply["error"] = [type(error).__name__, *(str(part) for part in _parts(error))]
+            reply = orjson.dumps({"number": number} | await self._outcome(request))
         except Exception:
             log.exception("call_broke", call=request["call"])
-            reply["error"] = ["", "Something went wrong in the computer's process; its log says what"]
-        self._bus.publish(topic, orjson.dumps(reply))
+            error = ["", "Something went wrong in the computer's process; its log says what"]
+            reply = orjson.dumps({"number": number, "error": error})
+        self._bus.publish(topic, reply)
+
+    async def _outcome(self, request: dict[str, Any]) -> dict[str, Any]:
+        call, user_id, arguments = request["call"], request["user_id"], request["arguments"]
+        try:
+            return {"data": await self._serve(call, user_id, UUID(request["id"]), arguments)}
+        except self._refusals as error:
+            return {"error": [type(error).__name__, *(str(part) for part in _parts(error))]}
 
     def _on_answer(self, payload: bytes) -> None:
         reply = orjson.loads(payload)

@@ -790,6 +790,13 @@ async def test_scripts_answer_json_and_are_bounded_in_time_and_size(form: Comput
         "script_failed", form, "evaluate", expression="(() => { throw new Error('boom') })()"
     )
     assert "Error" in await fails("script_failed", form, "evaluate", expression="][")
+    numbers = await script(form, "[2 ** 64, -1e20, {raw: JSON.rawJSON('9'.repeat(400))}, 7]")
+    assert (numbers, type(numbers[0])) == ([2.0**64, -1e20, {"raw": None}, 7], float)
+    for made in ("'{'", "({})", "'9'.repeat(5000)"):
+        await script(
+            form, f"(own => {{ JSON.stringify = () => (JSON.stringify = own, {made}) }})(JSON.stringify)"
+        )
+        assert "no JSON" in await fails("script_failed", form, "evaluate", expression="1")
     assert "characters" in await fails("too_large", form, "evaluate", expression="'x'.repeat(1e6)")
     for depth in (66, 300, 5000):
         nested = f"JSON.parse('['.repeat({depth}) + ']'.repeat({depth}))"

@@ -199,7 +199,7 @@ async def test_a_computer_of_another_process_needs_redis(
     async for _ in look(10):
         if await computers.find_held(user, computer_id) is None and held.gone.is_set():
             break
-    with pytest.raises(computers.NeedsRedis):
+    with pytest.raises(computers.NotReady):
         await computers.tabs(user, computer_id)
     assert (await row(user, computer_id)).state == "open"
     async with db.as_user(user) as tx:
@@ -240,6 +240,31 @@ async def test_a_killed_browser_is_told_and_closes_its_computer(user: str, worke
     assert "process" in await event(user, "computer.crashed")
     with pytest.raises(ComputerClosed):
         await act(user, computer_id, action="reload")
+
+
+@pytest.mark.parametrize("shown_by", ["news", "control"])
+async def test_a_computer_that_another_worker_took_is_closed_here_and_served_no_more(
+    user: str, site: Site, worker: UUID, shown_by: str
+) -> None:
+    computer_id = await create(user)
+    await computers.take_control(user, computer_id, "one")
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    async with db.as_user(user) as tx:
+        taken = await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7(), lease_epoch=2)
+    if shown_by == "news":
+        await act(user, computer_id, action="navigate", url=site.url("/second"))
+    else:
+        held.expires_at = LONG_AGO
+    async with asyncio.timeout(10):
+        await held.gone.wait()
+    assert (held.lost, computer_id in computers.leased()) == (True, False)
+    with pytest.raises(computers.NotReady):
+        await computers.tabs(user, computer_id)
+    found = await row(user, computer_id)
+    assert (found.state, found.lease_epoch, found.updated_at) == ("open", 2, taken[0].updated_at)
+    async with db.as_user(user) as tx:
+        await tx.remove(Computer)
 
 
 async def test_frames_reach_whoever_watches(user: str, site: Site, worker: UUID) -> None:
@@ -334,6 +359,27 @@ async def test_a_download_becomes_a_file_of_its_user(
     with pytest.raises(NoResultFound):
         await files.content(other_user, file_id, ContentHeaders())
     assert not list((computers._service().browsers.files / "downloads").iterdir())
+    await computers.close(user, computer_id)
+
+
+async def test_a_computer_whose_news_cannot_be_written_is_closed(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    browser = held.computer
+    monkeypatch.setattr(files._store(), "put", broken)
+    await act(user, computer_id, action="navigate", url=site.url("/small"))
+    assert (await closed(user, computer_id)).closed_reason == "internal"
+    async with asyncio.timeout(10):
+        await browser.closed.wait()
+        await held.gone.wait()
+    assert computer_id not in computers.leased()
     await computers.close(user, computer_id)
 
 

@@ -4,7 +4,9 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -16,8 +18,11 @@ import db
 import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
+from infra.storage import Stored
+from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
-from runs import computers, engine
+from runs import computers, engine, files
+from runs.drive import checkpoint_place
 from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
@@ -426,6 +431,56 @@ async def test_a_run_on_an_open_computer_uses_it_and_leaves_it_open(
         await start(user, [TITLE], computer_id=str(computer_id))
 
 
+@dataclass
+class Before:
+    """Who uses a computer before a run does."""
+
+    run_id: UUID
+    halted: bool = True
+
+    def control_changed(self, *, expired: bool) -> None:
+        """Not of interest here."""
+
+
+@pytest.mark.parametrize("gone", ["tab", "computer"])
+async def test_a_run_on_an_open_computer_leaves_it_whatever_becomes_of_its_last_tab(
+    user: str, site: Site, worker: UUID, gone: str
+) -> None:
+    computer_id = await open_computer(user)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    await held.attach(Before(uuid7()))
+    run_id = await start(
+        user, [{"type": "navigate", "url": site.url("/second")}, TITLE], computer_id=str(computer_id)
+    )
+    async for _ in look(10):
+        if held.vacant._waiters:
+            break
+    seen: list[object] = []
+
+    def hand_on(*_: object) -> None:
+        seen.append(held.browser and held.browser._active)
+        held.driver = None
+        held.vacant.set()
+
+    if gone == "tab":
+        held.computer.page.on("close", hand_on)
+        await held.computer.page.close()
+    else:
+        await computers.close(user, computer_id)
+        hand_on()
+    run = await ended(user, run_id)
+    if gone == "tab":
+        assert seen == [None]
+        assert (run.status, run.result) == ("succeeded", {"outputs": {"page": {"title": "Second"}}})
+    else:
+        assert (run.status, (run.error or {})["code"]) == ("failed", "computer_closed")
+    async for _ in look(10):
+        if held.driver is None:
+            break
+    await computers.close(user, computer_id)
+
+
 async def test_closing_the_computer_fails_the_run_on_it(user: str, worker: UUID) -> None:
     computer_id = await open_computer(user)
     run_id = await start(user, [FOREVER], computer_id=str(computer_id))
@@ -458,6 +513,43 @@ async def test_only_a_run_that_has_ended_is_deleted_and_its_files_go_with_it(
     await upkeep.remove_due()
     assert not any(path.exists() for path in paths)
     assert await steps_of(user, run_id) == []
+
+
+async def test_a_run_deleted_while_its_last_download_is_stored_frees_its_place(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    held = await computers.find_held(user, (await read(user, run_id)).computer_id or uuid4())
+    assert held is not None
+    assert engine._engine is not None
+    store, arriving, deleted = files._store(), asyncio.Event(), asyncio.Event()
+    put = store.put
+
+    async def slow(key: str, chunks: Any, *, limit: int) -> Stored:
+        arriving.set()
+        await deleted.wait()
+        return await put(key, chunks, limit=limit)
+
+    monkeypatch.setattr(store, "put", slow)
+    await held.computer.page.evaluate("() => { location.href = '/small' }")
+    async with asyncio.timeout(10):
+        await arriving.wait()
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+    async with db.as_user(user) as tx:
+        await engine.delete_run(tx, await tx.one(Run, id=run_id))
+    drive = engine._engine.drives[run_id]
+    deleted.set()
+    async with asyncio.timeout(10):
+        await held.gone.wait()
+        await drive.task
+    assert run_id not in engine._engine.drives
+    told = {event.kind: orjson.loads(event.text)["data"] for event in await db.events(user, 0)}
+    download = told["computer.download"]
+    assert (download["state"], "deleted" in download["detail"]) == ("failed", True)
+    async with db.as_user(user) as tx:
+        assert await tx.find(File) == []
 
 
 async def test_bad_workflows_and_params_are_refused_before_anything_is_queued(
@@ -613,6 +705,77 @@ async def test_a_fenced_worker_stops_everything_and_the_run_is_taken_up_again(
     await until(user, run_id, lease_epoch=2)
     await ask(user, run_id, Control.cancel)
     assert (await ended(user, run_id)).status == "cancelled"
+
+
+LATER = "localStorage.later"
+
+
+async def write_later(user: str, run_id: UUID) -> UUID:
+    """Change what the run's page keeps after its last checkpoint."""
+    await step_begun(user, run_id, 2)
+    computer_id = (await read(user, run_id)).computer_id
+    held = await computers.find_held(user, computer_id or uuid4())
+    assert held is not None
+    await held.computer.page.evaluate(f"{LATER} = 'yes'")
+    return held.id
+
+
+async def test_a_run_that_is_handed_over_goes_on_with_what_its_page_kept_last(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/store")}, FOREVER])
+    first = await write_later(user, run_id)
+    assert engine._engine is not None
+    engine._engine.drives[run_id].leave()
+    await until(user, run_id, attempt=1, lease_epoch=2)
+    async for _ in look(20):
+        if [step.attempt for step in await steps_of(user, run_id)] == [1, 2]:
+            break
+    held = await computers.find_held(user, (await read(user, run_id)).computer_id or uuid4())
+    assert held is not None
+    assert held.id != first
+    assert await held.computer.page.evaluate(LATER) == "yes"
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
+
+
+async def test_a_run_whose_time_is_over_keeps_its_page_for_another_try(
+    user: str, site: Site, worker: UUID, vault: Vault
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/store")}, FOREVER], timeout_seconds=5)
+    await write_later(user, run_id)
+    run = await ended(user, run_id)
+    assert (run.status, (run.error or {})["code"]) == ("failed", "timeout")
+    kept = orjson.loads(vault.unseal(run.checkpoint or b"", **checkpoint_place(run)))
+    stored = {entry["name"]: entry["value"] for entry in kept["origins"][0]["localStorage"]}
+    assert stored == {"kept": "yes", "later": "yes"}
+
+
+async def test_a_run_whose_lease_ran_out_unnoticed_is_driven_once_by_the_same_worker(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await start(user, [{"type": "navigate", "url": site.url("/second")}, FOREVER])
+    await step_begun(user, run_id, 2)
+    running = engine._engine
+    assert running is not None
+    before = running.drives[run_id]
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(running, "beat_once", deaf)
+        async for _ in look(20):
+            async with db.as_user(user) as tx:
+                await tx.change(Run, {"id": run_id, "lease_epoch": 1}, lease_expires_at=LONG_AGO)
+            if running.drives.get(run_id) is not before:
+                break
+        drive = running.drives[run_id]
+        await asyncio.wait({before.task}, timeout=10)
+        assert (before.task.done(), drive.task.done()) == (True, False)
+    async for _ in look(20):
+        if [step.attempt for step in await steps_of(user, run_id)] == [1, 2]:
+            break
+    assert running.drives[run_id] is drive
+    await ask(user, run_id, Control.cancel)
+    run = await ended(user, run_id)
+    assert (run.status, run.attempt, run.lease_epoch) == ("cancelled", 2, 2)
 
 
 async def test_a_run_whose_workers_keep_dying_is_given_up(user: str, worker: UUID) -> None:

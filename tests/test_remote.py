@@ -16,7 +16,7 @@ import db
 from browser.actions import Action, ActionFailed, InputEvent
 from browser.chromium import ComputerClosed
 from browser.screencast import Frame
-from infra.bus import make_bus
+from infra.bus import LocalBus, make_bus
 from infra.storage import open_directory
 from models import Computer, uuid7
 from runs import computers, remote
@@ -153,3 +153,29 @@ async def test_an_action_whose_fate_nobody_knows_is_not_done_again_under_its_key
         if (await act(user, computer_id, action="evaluate", expression="window.times || 0"))["value"]:
             break
     assert await act(user, computer_id, action="evaluate", expression="window.times") == {"value": 1}
+
+
+class Odd(Exception):
+    """What the owner refuses with."""
+
+
+@pytest.mark.parametrize("answer", [{"number": 2**70}, Odd("\ud800"), ZeroDivisionError()])
+async def test_an_answer_that_cannot_be_sent_is_an_error_at_once(bus: LocalBus, answer: Any) -> None:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(*_: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def peers(me: UUID) -> remote.Peers:
+        return remote.Peers(bus, me, serve, (Odd,), lambda work: tasks.add(asyncio.ensure_future(work)))
+
+    asker, owner = peers(uuid7()), peers(owner_id := uuid7())
+    with pytest.raises(remote.Refused) as refused:
+        async with asyncio.timeout(10):
+            await asker.ask(owner_id, "act", "ada", uuid7())
+    assert (refused.value.kind, "log says what" in refused.value.arguments[0]) == ("", True)
+    await asyncio.gather(*tasks)
+    for each in (asker, owner):
+        each.close()

@@ -706,6 +706,21 @@ async def test_extract_fails_on_nothing_and_on_a_schema_that_does_not_fit(run: R
     assert failure.code == "invalid_output" and "rows" in failure.detail
 
 
+async def test_extract_reads_numbers_beyond_64_bits(run: Runner) -> None:
+    numbers = [2**53, 2**63, 2**64, 10**20, -(2**64), 10**400]
+    await run.open("".join(f"<p>{number}</p>" for number in numbers))
+    step = {
+        "type": "extract",
+        "name": "n",
+        "selectors": ["p"],
+        "many": True,
+        "fields": {"n": {"type": "number"}},
+    }
+    read = [row["n"] for row in await run.play(step)]
+    assert read == [2**53, 2.0**63, 2.0**64, 1e20, -(2.0**64), None]
+    assert [type(number) for number in read[:5]] == [int, float, float, float, float]
+
+
 async def test_extract_refuses_to_swallow_a_monstrous_page(run: Runner) -> None:
     await run.open("<script>document.write('<p>' + 'x'.repeat(2e6))</script>")
     failure = await run.fails({"type": "extract", "name": "x", "fields": {"p": {"selectors": ["p"]}}}, 3000)
