@@ -18,6 +18,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 import clerk_auth
 from clerk_auth import KeySet, NotSignedIn, verify
+from settings import Settings
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 Answer = Callable[["KeyServer", asyncio.StreamWriter], Awaitable[None]]
@@ -27,6 +28,16 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
 KID = "ins_2abcDEF"
 USER = "user_2NNEqL2nrIRdJ194ndJqAHwEfxC"
 SESSION = "sess_2NNEqKuIS8gzTbEMX3Kuu6S8yCc"
+
+
+def configured(**changes: Any) -> Settings:
+    """These settings, and the defaults of all others."""
+    return Settings(_env_file=None, **changes)
+
+
+def values(*of_any_type: Any) -> tuple[Any, ...]:
+    """They, for which mypy finds no common type."""
+    return of_any_type
 
 
 def jwk(key: PrivateKey = KEY, kid: Any = KID, **changes: Any) -> dict[str, Any]:

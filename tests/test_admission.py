@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -29,13 +28,10 @@ from tests.test_api import assert_problem
 from tests.test_keys import asked, close_code, message, new_key, socket
 from tests.test_sockets import client, port, signed, token
 from tests.test_start import migrate
+from tests.workers import tombstone
 
 __all__ = ["asked", "port", "signed"]
 SECONDS = 20.0
-
-
-def tombstone(user_id: str) -> str:
-    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 async def set_disabled(user_id: str, *, to: bool) -> None:

@@ -24,7 +24,6 @@ from starlette.datastructures import Headers
 
 import clerk_auth
 from clerk_auth import Caller, KeySet, KeysUnavailable, Misconfigured, NotSignedIn, Verifier, verify
-from settings import Settings
 from tests.clerk import (
     KEY,
     KID,
@@ -36,6 +35,7 @@ from tests.clerk import (
     age,
     base64url,
     claims,
+    configured,
     good,
     header,
     jwk,
@@ -44,15 +44,12 @@ from tests.clerk import (
     refused,
     respond,
     sign,
+    values,
 )
 
 WYCHEPROOF = Path(__file__).parent / "vectors" / "wycheproof"
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 Make = Callable[[KeyServer], str]
-
-
-def configured(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **changes)
 
 
 @pytest.fixture
@@ -225,10 +222,6 @@ def loosened(token: str) -> str:
     """The same signature bytes with unused bits of the last character set."""
     alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
     return token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
-
-
-def values(*of_any_type: Any) -> tuple[Any, ...]:
-    return of_any_type
 
 
 PUBLIC = KEY.public_key()

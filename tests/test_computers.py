@@ -24,17 +24,11 @@ from runs import computers, files
 from runs.queue import LONG_AGO
 from schemas import ComputerCreate, ContentHeaders
 from settings import settings
-from tests import pages
 from tests.pages import Site
+from tests.workers import act, look
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
-
-
-@pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +42,6 @@ async def worker(database: str, bus: LocalBus) -> AsyncIterator[UUID]:
     yield worker_id
     await computers.stop()
     settings.__dict__["lease_seconds"] = before
-
-
-async def look(seconds: float) -> AsyncIterator[None]:
-    """Time to look again, every 20 ms; TimeoutError after so many seconds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            yield
-            await asyncio.sleep(0.02)
 
 
 async def create(user: str, **more: Any) -> UUID:
@@ -76,10 +62,6 @@ async def closed(user: str, computer_id: UUID) -> Computer:
         if found.state == "closed":
             break
     return found
-
-
-async def act(user: str, computer_id: UUID, **action: Any) -> Any:
-    return (await computers.act(user, computer_id, ACTION.validate_python(action))).output
 
 
 async def event(user: str, kind: str, seconds: float = 10) -> dict[str, Any]:

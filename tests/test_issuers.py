@@ -27,11 +27,13 @@ from tests.clerk import (
     Answer,
     KeyServer,
     age,
+    configured,
     jwk,
     key_server,
     refused,
     respond,
     sign,
+    values,
 )
 from tests.clerk import claims as clerk_claims
 from tests.conftest import Backend, free_port
@@ -45,10 +47,6 @@ EDWARDS = ed25519.Ed25519PrivateKey.generate()
 PERSON = "4f1c2a7e-0b6d-4c3a-9f5e-6d7c8b9a0f1e"
 SITTING = "0d9c8b7a-6f5e-4d3c-8b2a-190817263544"
 AUDIENCE = "https://api.example.com"
-
-
-def configured(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **changes)
 
 
 def encoded(made: dict[str, Any], head: dict[str, Any], key: Any) -> str:
@@ -244,10 +242,6 @@ def raised(token: str, old: bytes, new: bytes, key: Any) -> str:
     header, payload = (base64.urlsafe_b64decode(f"{part}==") for part in token.split(".")[:2])
     assert old in payload
     return sign(header, payload.replace(old, new), key)
-
-
-def values(*of_any_type: Any) -> tuple[Any, ...]:
-    return of_any_type
 
 
 SUPABASE_ATTACKS: dict[str, Make] = {

@@ -29,15 +29,9 @@ from runs import computers, engine, files, recording
 from runs.recording import Recording
 from schemas import FrameQuery
 from settings import settings
-from tests import make, pages
+from tests import make
 from tests.pages import Site
 from tests.workers import FOREVER, Steps, ended, look, other_worker, read, start, step_begun, until
-
-
-@pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
