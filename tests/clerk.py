@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 import clerk_auth
+import jwks
 from clerk_auth import KeySet, NotSignedIn, verify
 from settings import Settings
 
@@ -163,6 +164,15 @@ def age(server: KeyServer, seconds: float) -> None:
     keys._loaded_at -= seconds
     keys._asked_at -= seconds
     keys._retry_at -= seconds
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """A time in which nobody waits long for an issuer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jwks, "READ_SECONDS", 0.3)
+        patch.setattr(jwks, "LOAD_SECONDS", 0.5)
+        yield
 
 
 async def refused(token: str) -> None:
