@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -87,9 +86,7 @@ def parking(monkeypatch: pytest.MonkeyPatch) -> None:
 # Answers ------------------------------------------------------------------------------------------
 
 
-async def test_a_yes_lets_the_run_go_on_within_a_second_and_serves_once(
-    user: str, site: Site, worker: UUID
-) -> None:
+async def test_a_yes_lets_the_run_go_on_and_serves_once(user: str, site: Site, worker: UUID) -> None:
     run_id = await start(user, buying(site))
     asked = await question(user, run_id)
     waiting = await read(user, run_id)
@@ -105,10 +102,7 @@ async def test_a_yes_lets_the_run_go_on_within_a_second_and_serves_once(
         picture = await tx.one(File, id=asked.screenshot_id)
     assert (picture.kind, picture.run_id) == ("screenshot", run_id)
     await halted(user, run_id)
-    began = time.monotonic()
     await answer(user, asked.id, digest=asked.digest, note="Fine")
-    await step_begun(user, run_id, 3)
-    assert time.monotonic() - began < 1
     run = await ended(user, run_id)
     assert (run.status, run.step_count, run.attempt) == ("succeeded", 3, 1), run.error
     (kept,) = await questions(user, run_id)
