@@ -15,6 +15,8 @@ import db
 import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
+from infra.bus import LocalBus
+from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
 from runs import computers, engine
 from runs.queue import LONG_AGO, look_at_queue
@@ -112,6 +114,24 @@ async def test_pausing_a_waiting_step_stops_it_and_resuming_goes_on(user: str, w
     assert (run.status, run.step_count) == ("succeeded", 2)
     told = [kind for kind in await kinds(user, run_id) if kind in ("run.paused", "run.resumed")]
     assert told == ["run.paused", "run.resumed"]
+
+
+async def test_runs_and_wishes_are_heard_of_by_hints_and_not_by_the_clock(
+    user: str, worker: UUID, bus: LocalBus, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POLL_SECONDS", 600)
+    monkeypatch.setitem(settings.__dict__, "lease_seconds", 300)
+    await engine.stop()
+    await engine.start(worker, bus, vault)
+    try:
+        run_id = await start(user, [FOREVER])
+        await step_begun(user, run_id, 1)
+        await ask(user, run_id, Control.cancel)
+        assert (await ended(user, run_id)).status == "cancelled"
+    finally:
+        monkeypatch.undo()
+        await engine.stop()
+        await engine.start(worker, bus, vault)
 
 
 @pytest.mark.parametrize("control", [Control.pause, Control.cancel])
