@@ -27,7 +27,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 
 def backend(data_dir: Path, **settings: str) -> Backend:
-    return Backend(data_dir, free_port(), settings)
+    return Backend(data_dir, free_port(), settings, fresh=True)
 
 
 async def refused_start(server: Backend) -> str:
