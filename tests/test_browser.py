@@ -93,12 +93,6 @@ def of_process(pid: int, what: str) -> str:
 
 
 @pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 async def browsers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browsers]:
     running = Browsers()
     await running.start()

@@ -23,8 +23,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from starlette.datastructures import Headers
 
 import clerk_auth
+import jwks
 from clerk_auth import Caller, KeySet, KeysUnavailable, Misconfigured, NotSignedIn, Verifier, verify
-from settings import Settings
 from tests.clerk import (
     KEY,
     KID,
@@ -36,23 +36,22 @@ from tests.clerk import (
     age,
     base64url,
     claims,
+    configured,
     good,
     header,
+    impatient,
     jwk,
     key_server,
     key_set,
     refused,
     respond,
     sign,
+    values,
 )
 
 WYCHEPROOF = Path(__file__).parent / "vectors" / "wycheproof"
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 Make = Callable[[KeyServer], str]
-
-
-def configured(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **changes)
 
 
 @pytest.fixture
@@ -225,10 +224,6 @@ def loosened(token: str) -> str:
     """The same signature bytes with unused bits of the last character set."""
     alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
     return token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
-
-
-def values(*of_any_type: Any) -> tuple[Any, ...]:
-    return of_any_type
 
 
 PUBLIC = KEY.public_key()
@@ -652,12 +647,14 @@ async def test_a_mirrored_es256_signature_does_not_escape_revocation(
 
 async def test_a_verified_token_is_good_until_it_expires_and_not_longer(clerk: KeyServer) -> None:
     await verify(clerk.token())
+    [(caller, believed_until)] = clerk_auth._verified.values()
+    assert believed_until == caller.expires_at + clerk_auth.CLOCK_SKEW
     now = int(time.time())
-    token = clerk.token(iat=now - 60, nbf=now - 60, exp=now - 2)
-    await verify(token)
+    token = clerk.token(iat=now - 60, nbf=now - 60, exp=now - 10)
     digest = hashlib.sha256(token.encode()).digest()
-    assert digest in clerk_auth._verified
-    await until(lambda: time.time() > now + 3)
+    clerk_auth._verified[digest] = caller, now + 60
+    await verify(token)
+    clerk_auth._verified[digest] = caller, now
     await refused(token)
     assert digest not in clerk_auth._verified
 
@@ -936,7 +933,7 @@ BAD_ANSWERS: dict[str, Answer] = {
 @pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=list(BAD_ANSWERS))
 async def test_a_bad_answer_is_no_key_set_and_wipes_none(clerk: KeyServer, answer: Answer) -> None:
     clerk.answer = answer
-    with pytest.raises(KeysUnavailable) as unavailable:
+    with pytest.raises(KeysUnavailable) as unavailable, impatient():
         await verify(clerk.token())
     assert 1 <= unavailable.value.retry_after <= 32
     with pytest.raises(KeysUnavailable):
@@ -949,9 +946,26 @@ async def test_a_bad_answer_is_no_key_set_and_wipes_none(clerk: KeyServer, answe
 
     clerk.answer = answer
     age(clerk, 301)
-    assert (await verify(clerk.token(jti="2"))).user_id == USER
+    with impatient():
+        assert (await verify(clerk.token(jti="2"))).user_id == USER
     assert len(clerk.requests) == 3
     await refused(clerk.token(OTHER_KEY))
+
+
+async def test_an_issuer_has_three_seconds_to_say_something_and_five_to_say_all(
+    clerk: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One limit without the other ends each wait too."""
+    assert (jwks.READ_SECONDS, jwks.LOAD_SECONDS) == (3, 5)
+    for limit, answer in (("READ_SECONDS", hang), ("LOAD_SECONDS", dripping)):
+        clerk.answer = answer
+        with monkeypatch.context() as patch, pytest.raises(KeysUnavailable):
+            patch.setattr(jwks, "READ_SECONDS", 60)
+            patch.setattr(jwks, "LOAD_SECONDS", 60)
+            patch.setattr(jwks, limit, 0.3)
+            async with asyncio.timeout(10):
+                await verify(clerk.token())
+        age(clerk, 32)
 
 
 async def test_keys_serve_for_an_hour_without_their_issuer_and_not_longer(clerk: KeyServer) -> None:

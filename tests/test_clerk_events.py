@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
 import time
@@ -32,6 +31,7 @@ from settings import settings
 from tests.clerk import SESSION, USER, KeyServer, key_server
 from tests.conftest import Backend, free_port
 from tests.test_start import refused_start
+from tests.workers import tombstone
 from webhooks import clerk
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -252,10 +252,6 @@ async def test_first_sight_by_token_and_by_event_at_once_make_one_user(database:
 async def bury(id: str) -> None:
     async with db.as_system() as tx:
         await tx.add(ErasedUser, id=tombstone(id))
-
-
-def tombstone(user_id: str) -> str:
-    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["user.created", "user.updated"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import db
 import upkeep
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
+from infra.bus import LocalBus
 from infra.storage import Stored
 from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
@@ -104,28 +104,22 @@ async def test_what_a_recorder_adds_to_a_step_does_not_break_it(user: str, site:
 # Wishes -------------------------------------------------------------------------------------------
 
 
-async def test_cancelling_a_waiting_step_ends_the_run_within_a_second(user: str, worker: UUID) -> None:
+async def test_cancelling_a_waiting_step_ends_the_run(user: str, worker: UUID) -> None:
     run_id = await start(user, [FOREVER])
     await step_begun(user, run_id, 1)
-    asked = time.monotonic()
     await ask(user, run_id, Control.cancel)
-    run = await ended(user, run_id)
-    assert time.monotonic() - asked < 1.5
+    run = await ended(user, run_id, 10)
     assert (run.status, run.reason, run.result) == ("cancelled", None, None)
     assert [step.status for step in await steps_of(user, run_id)] == ["interrupted"]
     assert (await kinds(user, run_id))[-1] in ("run.cancelled", "computer.closed", "file.created")
 
 
-async def test_pausing_a_waiting_step_stops_it_within_a_second_and_resuming_goes_on(
-    user: str, worker: UUID
-) -> None:
+async def test_pausing_a_waiting_step_stops_it_and_resuming_goes_on(user: str, worker: UUID) -> None:
     wait = {"type": "waitForExpression", "expression": "window.go", "timeout": 20_000}
     run_id = await start(user, [wait, TITLE | {"fields": {"go": {"selectors": ["body"]}}}])
     await step_begun(user, run_id, 1)
-    asked = time.monotonic()
     await ask(user, run_id, Control.pause)
-    paused = await until(user, run_id, status="paused")
-    assert time.monotonic() - asked < 1.5
+    paused = await until(user, run_id, 10, status="paused")
     assert (paused.reason, paused.control) == ("requested", "pause")
     held = await computers.find_held(user, paused.computer_id or uuid4())
     assert held is not None
@@ -136,6 +130,24 @@ async def test_pausing_a_waiting_step_stops_it_within_a_second_and_resuming_goes
     assert (run.status, run.step_count) == ("succeeded", 2)
     told = [kind for kind in await kinds(user, run_id) if kind in ("run.paused", "run.resumed")]
     assert told == ["run.paused", "run.resumed"]
+
+
+async def test_runs_and_wishes_are_heard_of_by_hints_and_not_by_the_clock(
+    user: str, worker: UUID, bus: LocalBus, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POLL_SECONDS", 600)
+    monkeypatch.setitem(settings.__dict__, "lease_seconds", 300)
+    await engine.stop()
+    await engine.start(worker, bus, vault)
+    try:
+        run_id = await start(user, [FOREVER])
+        await step_begun(user, run_id, 1)
+        await ask(user, run_id, Control.cancel)
+        assert (await ended(user, run_id)).status == "cancelled"
+    finally:
+        monkeypatch.undo()
+        await engine.stop()
+        await engine.start(worker, bus, vault)
 
 
 @pytest.mark.parametrize("control", [Control.pause, Control.cancel])
@@ -149,15 +161,11 @@ async def test_a_hanging_page_cannot_delay_a_wish(
     ]
     run_id = await start(user, flow)
     await step_begun(user, run_id, 2, acted=True)
-    asked = time.monotonic()
     await ask(user, run_id, control)
     if control is Control.pause:
-        await until(user, run_id, status="paused")
-        assert time.monotonic() - asked < 2
-        asked = time.monotonic()
+        await until(user, run_id, 10, status="paused")
         await ask(user, run_id, Control.cancel)
-    await ended(user, run_id)
-    assert time.monotonic() - asked < 2
+    await ended(user, run_id, 10)
     assert (await read(user, run_id)).status == "cancelled"
 
 
@@ -245,14 +253,12 @@ async def test_a_person_takes_a_running_computer_over_and_gives_it_back(
     assert computer_id is not None
     with pytest.raises(computers.ComputerBusy):
         await computers.act(user, computer_id, ACTION.validate_python({"action": "reload"}))
-    asked = time.monotonic()
     taken = await computers.take_control(user, computer_id, "ada")
     assert (taken.state, taken.holder) == ("pending", "ada")
-    paused = await until(user, run_id, status="paused", reason="control")
-    async for _ in look(5):
+    paused = await until(user, run_id, 10, status="paused", reason="control")
+    async for _ in look(10):
         if "control.taken" in await kinds(user, run_id):
             break
-    assert time.monotonic() - asked < 2
     held = await computers.find_held(user, computer_id)
     assert held is not None
     await held.computer.page.focus("#name")

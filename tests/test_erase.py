@@ -28,6 +28,7 @@ from settings import settings
 from tests import make
 from tests.conftest import ROOT, Backend
 from tests.everything import bytes_of, one_of_everything, traces
+from tests.workers import look, tombstone
 
 STORE = settings.data_dir / "files"
 
@@ -155,13 +156,19 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+async def erasing() -> list[str]:
+    """Whose erasure has begun and not ended."""
+    async with db.as_system() as tx:
+        return [row["id"] for row in await tx.call("erasing")]
+
+
 async def test_an_erasure_that_is_killed_anywhere_is_finished(user: str, database: str, worker: UUID) -> None:
     email = f"{uuid4().hex}@example.com"
     words = words_of(user, email, await one_of_everything(user, email))
     async with db.as_user(user) as tx:
         for _ in range(400):
             await tx.add(Run, title=email, definition={}, timeout_seconds=1, status="failed")
-    dice, begun = random.Random(5), False
+    dice = random.Random(5)
     for _ in range(5):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", ERASER, database, str(STORE), user),
@@ -171,18 +178,20 @@ async def test_an_erasure_that_is_killed_anywhere_is_finished(user: str, databas
         )
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
-        await asyncio.sleep(dice.uniform(0, 0.12))
+        async for _ in look(10):
+            if user in await erasing():
+                break
+        await asyncio.sleep(dice.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         await process.communicate()
-        async with db.as_system() as tx:
-            begun = begun or [row["id"] for row in await tx.call("erasing")] == [user]
-    assert begun
+        assert user in await erasing()
     await upkeep.go_round()
     await upkeep.remove_due()
     assert await traces(words) == []
     assert bytes_of(STORE, user) == []
     async with db.as_system() as tx:
-        assert len(await tx.find(ErasedUser)) >= 1
+        assert len(await tx.find(ErasedUser, id=tombstone(user))) == 1
+        assert user not in await erasing()
 
 
 async def credentials(server: Backend, email: str) -> httpx.AsyncClient:

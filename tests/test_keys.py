@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -224,24 +226,24 @@ async def test_a_key_deleted_in_the_middle_of_its_use_is_refused_from_then_on(
 ) -> None:
     made = await make.key(alice)
     over = asyncio.Event()
-    answers: list[int] = []
+    answers: list[list[int]] = [[] for _ in range(4)]
 
-    async def use(client: httpx.AsyncClient) -> None:
+    async def use(client: httpx.AsyncClient, answers: list[int]) -> None:
         while not over.is_set():
             answers.append((await client.get("/api/me")).status_code)
 
     async with bot(server, made["key"]) as client:
-        users = [asyncio.create_task(use(client)) for _ in range(4)]
+        users = [asyncio.create_task(use(client, mine)) for mine in answers]
         async with asyncio.timeout(SECONDS):
-            while len(answers) < 20:  # noqa: ASYNC110 - the others' answers
+            while min(map(len, answers)) < 5:  # noqa: ASYNC110 - the others' answers
                 await asyncio.sleep(0.01)
         await alice.delete(f"/api/keys/{made['id']}")
         after = await client.get("/api/me")
         over.set()
         await asyncio.gather(*users)
     assert after.status_code == 401
-    assert answers == sorted(answers)
-    assert set(answers) <= {200, 401}
+    assert answers == [sorted(mine) for mine in answers]
+    assert {status for mine in answers for status in mine} <= {200, 401}
 
 
 async def test_fewer_scopes_hold_at_once_and_so_do_more(server: Backend, alice: httpx.AsyncClient) -> None:
@@ -262,19 +264,14 @@ async def test_fewer_scopes_hold_at_once_and_so_do_more(server: Backend, alice: 
 async def test_an_expired_key_is_refused_until_it_is_prolonged(
     server: Backend, alice: httpx.AsyncClient
 ) -> None:
-    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
-    made = await make.key(alice, expires_at=soon)
+    made = await make.key(alice, expires_at="2999-01-01T00:00:00Z")
     async with bot(server, made["key"]) as client:
+        for _ in range(2):
+            assert (await client.get("/api/me")).status_code == 200
+            await alice.patch(f"/api/keys/{made['id']}", json={"expires_at": "2020-01-01T00:00:00Z"})
+            assert_problem(await client.get("/api/me"), 401, "unauthorized")
+            await alice.patch(f"/api/keys/{made['id']}", json={"expires_at": None})
         assert (await client.get("/api/me")).status_code == 200
-        async with asyncio.timeout(SECONDS):
-            while (reply := await client.get("/api/me")).status_code == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        assert datetime.now(UTC).isoformat() > soon[:19]
-        assert_problem(reply, 401, "unauthorized")
-        await alice.patch(f"/api/keys/{made['id']}", json={"expires_at": None})
-        assert (await client.get("/api/me")).status_code == 200
-        await alice.patch(f"/api/keys/{made['id']}", json={"expires_at": "2020-01-01T00:00:00Z"})
-        assert_problem(await client.get("/api/me"), 401, "unauthorized")
 
 
 async def test_a_key_outlives_the_sign_in_that_made_it(server: Backend, alice: httpx.AsyncClient) -> None:
@@ -447,6 +444,17 @@ async def test_a_known_key_costs_no_query_for_half_a_minute(
     monkeypatch.setattr(clerk_auth, "ADMITTED_FRESH", 0)
     assert await authenticate(key) is not caller
     assert len(asked) == 2
+
+
+async def test_a_known_key_is_refused_once_its_time_is_over(user: str, signed: LocalBus) -> None:
+    key, key_id = await new_key(user, expires_at=datetime.now(UTC) + timedelta(hours=1))
+    caller = await authenticate(key)
+    async with db.as_user(user) as tx:
+        await tx.change(ApiKey, {"id": key_id}, expires_at=datetime.now(UTC))
+    assert await authenticate(key) is caller
+    clerk_auth._admitted[caller.digest] = replace(caller, expires_at=int(time.time()))
+    with pytest.raises(NotSignedIn):
+        await authenticate(key)
 
 
 async def test_malformed_keys_never_reach_the_database(signed: LocalBus, asked: list[str]) -> None:

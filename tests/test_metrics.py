@@ -19,6 +19,7 @@ import process
 from tests import make
 from tests.conftest import Backend, free_port
 from tests.test_api import assert_problem
+from tests.workers import look
 
 TOKEN = "a-token-of-32-characters-and-more"
 
@@ -163,7 +164,9 @@ async def test_who_finds_every_connection_lent_is_counted(database: str) -> None
         for _ in range(8):
             await stack.enter_async_context(db.as_user("user_1"))
         waiting = asyncio.create_task(db.state())
-        await asyncio.sleep(0.05)
+        async for _ in look(10):
+            if metrics.POOL_WAITS._value.get() > before:
+                break
         assert metrics.POOL_WAITS._value.get() == before + 1
         assert not waiting.done()
     assert await waiting == (True, True)

@@ -2,23 +2,15 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from runs.profiles import InvalidState, read_cookies_txt
-from tests import make, pages
+from tests import make
 from tests.pages import Site
 from tests.test_api import assert_problem
-
-
-@pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
-
 
 LATER = int(time.time()) + 86400
 COOKIE = {"name": "session", "value": "abc123", "domain": ".example.com", "path": "/"}

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.exc import NoResultFound
 
 import db
-from browser.actions import Action, ActionFailed, InputEvent
+from browser.actions import ActionFailed, InputEvent
 from browser.chromium import ComputerClosed
 from browser.screencast import Frame
 from infra.bus import LocalBus, make_bus
@@ -22,12 +22,11 @@ from models import Computer, uuid7
 from runs import computers, remote
 from schemas import ActionRead, ComputerCreate
 from settings import settings
-from tests import pages
 from tests.conftest import ROOT
 from tests.pages import Site
 from tests.test_bus import redis_server
+from tests.workers import ACTION, act, look
 
-ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
 
 
@@ -53,19 +52,6 @@ async def owner(
         await bus.close()
 
 
-@pytest.fixture(scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with pages.serve() as running:
-        yield running
-
-
-async def look(seconds: float) -> AsyncIterator[None]:
-    async with asyncio.timeout(seconds):
-        while True:
-            yield
-            await asyncio.sleep(0.02)
-
-
 async def create(user: str) -> UUID:
     async with db.as_user(user, "user") as tx:
         reply = await computers.create(tx, ComputerCreate())
@@ -75,10 +61,6 @@ async def create(user: str) -> UUID:
             if (await tx.one(Computer, id=computer_id)).state == "open":
                 break
     return computer_id
-
-
-async def act(user: str, computer_id: UUID, **action: Any) -> Any:
-    return (await computers.act(user, computer_id, ACTION.validate_python(action))).output
 
 
 async def test_a_computer_of_another_process_is_used_like_ones_own(

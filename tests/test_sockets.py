@@ -1085,7 +1085,9 @@ async def test_a_stopping_server_says_so_to_sockets_and_ends_streams(own_server:
         assert reply.status_code == 200
         await own_server.stop()
         assert (await socket.closed())[0] == 4009
-        assert all([not chunk.startswith(b"id") async for chunk in reply.aiter_bytes()])
+        body = b"".join([chunk async for chunk in reply.aiter_bytes()])
+    assert body
+    assert b"\nid:" not in b"\n" + body
 
 
 # The documentation --------------------------------------------------------------------------------

@@ -13,12 +13,22 @@ from models import Control, Quota, Run, RunStatus
 from runs import engine, usage
 from settings import settings
 from tests import make
+from tests.workers import look
 
 LOOK: dict[str, Any] = {"title": "Look", "steps": [{"type": "waitForExpression", "expression": "true"}] * 2}
 
 
 def today() -> date:
     return datetime.now(UTC).date()
+
+
+async def frames_of(client: httpx.AsyncClient, run_id: str) -> int:
+    """How many there are once those of its second, last step are stored, which may be after its end."""
+    async for _ in look(30):
+        frames = (await client.get(f"/api/runs/{run_id}/frames")).json()["data"]
+        if any(frame["step"] == 2 for frame in frames):
+            break
+    return len(frames)
 
 
 async def test_a_run_counts_when_it_ends_with_exactly_what_it_shows(alice: httpx.AsyncClient) -> None:
@@ -31,11 +41,14 @@ async def test_a_run_counts_when_it_ends_with_exactly_what_it_shows(alice: httpx
         run = await make.run(alice, definition=definition)
         ended.append((await alice.get(f"/api/runs/{run['id']}", params={"wait": 30})).json()["data"])
     assert [run["status"] for run in ended] == ["succeeded", "failed"]
+    frames = [await frames_of(alice, run["id"]) for run in ended]
     used = (await alice.get("/api/me/usage", params={"days": 1})).json()["data"]
+    stored = (await alice.get("/api/files")).json()["data"]
     assert [day["runs"] for day in used["days"]] == [2]
     assert used["total"]["active_ms"] == sum(run["active_ms"] for run in ended) > 0
     assert used["total"]["steps"] == sum(run["step_count"] for run in ended) == 3
-    assert used["stored_bytes"] > 0
+    assert used["total"]["frames"] == sum(frames)
+    assert used["stored_bytes"] == sum(file["size"] for file in stored) > 0
     assert used["limits"] == {
         "max_runs": settings.max_runs_per_user,
         "max_computers": settings.max_computers_per_user,

@@ -34,7 +34,9 @@ from tests import make, receivers
 from tests.conftest import ROOT
 from tests.receivers import Heard, receiver
 from tests.receivers import status as answers
+from tests.test_db import READ
 from tests.test_egress import Names
+from tests.workers import look
 from webhooks import deliveries, endpoints, sending
 
 LEASE = timedelta(seconds=60)
@@ -172,6 +174,18 @@ async def test_altered_bytes_and_foreign_secrets_are_refused_by_the_outside_veri
     ):
         with pytest.raises(WebhookVerificationError):
             Verifier(secret).verify(body, heard.headers)
+
+
+async def test_an_event_is_told_by_a_hint_and_not_by_the_clock(
+    user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "POLL_SECONDS", 600)
+    async with receiver() as server, courier(bus):
+        await tell(user, server.url)
+        for count in (1, 2):
+            await happen(user)
+            await server.until(count)
+            await until(user, count, status="succeeded")
 
 
 async def test_filters_admit_kinds_beginnings_and_everything_but_news_of_deliveries_and_of_itself(
@@ -591,16 +605,20 @@ async def test_one_failure_long_after_another_does_not_disable_but_giving_up_doe
 async def test_a_success_between_failures_gives_patience_anew(
     user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "PATIENCE", timedelta(seconds=0.3))
+    monkeypatch.setattr(deliveries, "RETRY_SECONDS", (3600,))
     async with receiver(answers(500), answers(200), answers(500)) as server, courier(bus):
         webhook = await tell(user, server.url)
-        for count in (1, 2, 3):
+        long_ago = datetime.now(UTC) - deliveries.PATIENCE - timedelta(hours=1)
+        for failing in (True, False, True):
             await happen(user)
-            await server.until(count)
-            await asyncio.sleep(0.25)
-        shown = await row(user, webhook["id"])
+            async for _ in look(10):
+                shown = await row(user, webhook["id"])
+                if (shown.failing_since is not None) is failing:
+                    break
+            async with db.as_user(user) as tx:
+                await tx.change(Webhook, {"id": shown.id}, failing_since=long_ago if failing else None)
         assert shown.enabled
-        assert shown.failing_since is not None
+        assert len(server.heard) == 3
 
 
 # Secrets ------------------------------------------------------------------------------------------
@@ -940,16 +958,18 @@ async def claim(lease: timedelta) -> deliveries.Claim:
     return deliveries.Claim(**rows[0])
 
 
-async def test_a_webhook_deleted_in_mid_delivery_leaves_nothing(user: str, bus: LocalBus) -> None:
+async def test_a_webhook_deleted_in_mid_delivery_leaves_nothing(
+    user: str, bus: LocalBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "LEAVE_SECONDS", 20)  # the courier leaves once the delivery has ended
     async with receiver(answers(200, after=0.3)) as server, courier(bus):
         webhook = await tell(user, server.url, "run.")
         await happen(user)
         await server.until(1)
         async with db.as_user(user, "user") as tx:
             await tx.delete(Webhook, UUID(webhook["id"]))
-        await asyncio.sleep(0.5)
-        assert await rows(user) == []
-        assert await logged(user, "delivery.") == []
+    assert await rows(user) == []
+    assert await logged(user, "delivery.") == []
 
 
 # Fairness -----------------------------------------------------------------------------------------
@@ -959,10 +979,8 @@ async def test_a_slow_receiver_does_not_hold_up_a_fast_one(user: str, bus: Local
     async with receiver(receivers.hang) as slow, receiver() as fast, courier(bus):
         await tell(user, slow.url, "run.")
         await tell(user, fast.url, "run.")
-        began = time.monotonic()
         await happen(user, *["run.log"] * 50)
-        await fast.until(50, seconds=10)
-        assert time.monotonic() - began < 5
+        await fast.until(50, seconds=sending.REQUEST_SECONDS - 1)
         assert len(slow.heard) == deliveries.REQUESTS_PER_WEBHOOK
 
 
@@ -1000,7 +1018,7 @@ async def test_those_who_wait_take_turns(user: str) -> None:
     assert [sorted(taken[n : n + 3]) for n in (0, 3, 6)] == [[0, 1, 2]] * 3
 
 
-async def test_a_claim_is_quick_beside_many_that_wait(user: str, other_user: str) -> None:
+async def test_a_claim_reads_little_beside_many_that_wait(user: str, other_user: str) -> None:
     crowded = await tell(user, "http://127.0.0.1:9/", "run.")
     await tell(other_user, "http://127.0.0.1:9/", "run.")
     async with db.as_system() as tx:
@@ -1018,15 +1036,15 @@ async def test_a_claim_is_quick_beside_many_that_wait(user: str, other_user: str
         while await tx.call("fan_out", 500):
             pass
         await tx.connection.execute("analyze deliveries")
-    owners, times = [], []
+    owners, read = [], []
     for _ in range(40):
         async with db.as_system() as tx:
-            began = time.perf_counter()
+            before = await tx.connection.fetchval(READ)
             rows = await tx.call("claim_deliveries", [], [], 4, 16, 1, LEASE)
-            times.append(time.perf_counter() - began)
+            read.append(await tx.connection.fetchval(READ) - before)
         owners.append(rows[0]["user_id"])
     assert other_user in owners[:2]
-    assert sorted(times)[20] < 0.02, times
+    assert max(read) < 100, read
 
 
 # Over HTTP ----------------------------------------------------------------------------------------
@@ -1093,13 +1111,11 @@ async def test_a_test_succeeds_through_the_whole_server(alice: httpx.AsyncClient
     assert again.status_code == 202
 
 
-async def test_a_change_made_over_http_is_told_within_a_moment(alice: httpx.AsyncClient) -> None:
+async def test_a_change_made_over_http_is_told_as_it_is_in_the_log(alice: httpx.AsyncClient) -> None:
     async with receiver() as server:
         webhook = await make.webhook(alice, url=server.url, events=["workflow."])
-        began = time.monotonic()
         workflow = await make.workflow(alice)
         (heard,) = await server.until(1)
-        assert time.monotonic() - began < 0.9  # by a hint, not by the clock
         told = verify(webhook["secret"], heard)
         assert (told["type"], told["data"]["data"]["id"]) == ("workflow.created", workflow["id"])
         (event,) = (await alice.get("/api/events?kind=workflow.created")).json()["data"]

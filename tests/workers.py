@@ -1,6 +1,7 @@
 """This process as a worker, another one that can be killed, and what tests ask of their runs."""
 
 import asyncio
+import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ from uuid import UUID
 
 import orjson
 import pytest
+from pydantic import TypeAdapter
 
 import db
+from browser.actions import Action
 from infra.bus import LocalBus
 from infra.storage import open_directory
 from infra.vault import Vault, load_vault
@@ -24,6 +27,7 @@ from tests import pages
 from tests.pages import Site
 
 ROOT = Path(__file__).parent.parent
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 Steps = list[dict[str, Any]]
 FOREVER = {"type": "waitForExpression", "expression": "false", "timeout": 60_000}
 TITLE = {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["title"]}}}
@@ -69,6 +73,10 @@ async def open_computer(user: str) -> UUID:
     computer_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
     await computers.tabs(user, computer_id)
     return computer_id
+
+
+async def act(user: str, computer_id: UUID, **action: Any) -> Any:
+    return (await computers.act(user, computer_id, ACTION.validate_python(action))).output
 
 
 async def read(user: str, run_id: UUID) -> Run:
@@ -117,6 +125,11 @@ async def step_begun(user: str, run_id: UUID, number: int, *, acted: bool = Fals
 async def ask(user: str, run_id: UUID, control: Control) -> None:
     async with db.as_user(user, "user") as tx:
         await engine.wish(tx, await tx.one(Run, id=run_id), control)
+
+
+def tombstone(user_id: str) -> str:
+    """The id under which an erased user is remembered."""
+    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 async def kinds(user: str, run_id: UUID) -> list[str]:
