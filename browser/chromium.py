@@ -592,7 +592,7 @@ class Computer:
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         try:
             await work()
-        except (PlaywrightError, TimeoutError, ComputerClosed) as problem:
+        except (*FAULTS, ComputerClosed) as problem:
             # Tabs and processes may go away at any moment; their own events tell of it.
             log.debug("computer_call_failed", computer_id=str(self.id), error=first_line(problem))
 

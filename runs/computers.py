@@ -15,7 +15,6 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
@@ -730,7 +729,7 @@ async def screenshot(user_id: str, id: UUID) -> bytes:
         return base64.b64decode(await there.ask("screenshot"))
     try:
         return await held.computer.screenshot()
-    except (PlaywrightError, TimeoutError) as error:
+    except chromium.FAULTS as error:
         raise ActionFailed("hanging", "The page gives no picture; it may be hanging") from error
 
 
@@ -752,7 +751,7 @@ async def storage_state(user_id: str, id: UUID) -> dict[str, Any]:
         return state
     try:
         return await held.computer.storage_state()
-    except (PlaywrightError, TimeoutError) as error:
+    except chromium.FAULTS as error:
         raise ActionFailed("hanging", "The computer does not tell its cookies") from error
 
 
