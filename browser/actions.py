@@ -1,6 +1,7 @@
 """What a computer can be told to do: one vocabulary for people, workflows and models, and raw live input."""
 
 import asyncio
+import errno
 import json
 import re
 from abc import abstractmethod
@@ -613,6 +614,8 @@ class FileUpload(_Action):
         try:
             copies = await computer.upload(self.files)
         except OSError as problem:
+            if problem.errno == errno.EFBIG:
+                raise ActionFailed("too_large", f"These files are too large: {problem.strerror}") from problem
             raise ActionFailed("no_such_file", f"A file cannot be had: {problem.strerror}") from problem
         chooser: FileChooser | None
         if self.target is None:

@@ -202,6 +202,8 @@ class Held:
             self.reports.append((kind, clean(data)))
         else:
             log.warning("computer_report_dropped", computer_id=str(self.id), kind=kind)
+            if path := data.get("path"):
+                Path(path).unlink(missing_ok=True)
         self.reported.set()
         if kind == "closed" and self.driver is not None:
             self.driver.control_changed(expired=False)
@@ -458,7 +460,7 @@ async def _open_browser(
         user_agent=wanted.user_agent,
         proxy_url=held.gate.url,
         storage_state=state,
-        find_file=lambda file_id: files.fetch(held.user_id, file_id, held.uploads),
+        find_file=lambda file_id: files.fetched(held.user_id, file_id, held.uploads),
         check_url=partial(check_url, policy=policy),
         why=held.gate.why,
     )

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -786,8 +787,9 @@ async def test_files_are_uploaded_by_field_button_and_open_chooser(
     (tmp_path / "stored").write_bytes(b"12345")
     (tmp_path / "stored").chmod(0o600)
 
-    async def find_file(file: str) -> tuple[str, Path]:
-        return "../cv.pdf", tmp_path / file
+    @asynccontextmanager
+    async def find_file(file: str) -> AsyncIterator[tuple[str, Path]]:
+        yield "../cv.pdf", tmp_path / file
 
     computer = await browsers.open("alice", uuid4(), Options(downloads=tmp_path, find_file=find_file), told)
     await do(computer, "navigate", url=site.url())
@@ -801,6 +803,61 @@ async def test_files_are_uploaded_by_field_button_and_open_chooser(
     assert told.of("file_chooser")[-1] == {"tab": "t1", "multiple": False}
     await fails("no_such_file", computer, "file_upload", target={"selector": "#file"}, files=["other"])
     await computer.close()
+
+
+async def test_copies_of_uploads_are_bounded_and_the_oldest_make_room(
+    browsers: Browsers, told: Told, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chromium, "MAX_UPLOAD_BYTES", 12)
+    (tmp_path / "stored").write_bytes(b"12345")
+
+    @asynccontextmanager
+    async def find_file(file: str) -> AsyncIterator[tuple[str, Path]]:
+        yield "cv.pdf", tmp_path / file
+
+    computer = await browsers.open("alice", uuid4(), Options(downloads=tmp_path, find_file=find_file), told)
+    await do(computer, "navigate", url=site.url())
+    for _ in range(4):
+        await do(computer, "file_upload", target={"selector": "#file"}, files=["stored"])
+    assert await events(computer) == ["file:cv.pdf5"] * 4
+    uploads = computer._uploads
+    assert sorted(str(path.relative_to(uploads)) for path in uploads.rglob("*.pdf")) == [
+        "3/0/cv.pdf",
+        "4/0/cv.pdf",
+    ]
+    await fails("too_large", computer, "file_upload", target={"selector": "#file"}, files=["stored"] * 3)
+    await fails("no_such_file", computer, "file_upload", target={"selector": "#file"}, files=["stored", "no"])
+    assert len(list(uploads.rglob("*.pdf"))) <= 1
+    assert sum(computer._uploaded.values()) <= 12
+    await computer.close()
+
+
+async def test_a_download_that_is_kept_while_its_computer_closes_is_removed(
+    browsers: Browsers, told: Told, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, closing, moved = threading.Event(), threading.Event(), threading.Event()
+    move = chromium._move
+
+    def slow(*places: Any) -> None:
+        copying.set()
+        closing.wait(10)
+        try:
+            move(*places)
+        finally:
+            moved.set()
+
+    monkeypatch.setattr(chromium, "_move", slow)
+    kept = tmp_path / "kept"
+    computer = await browsers.open("kate", uuid4(), Options(downloads=kept), told)
+    with suppress(ActionFailed):
+        await do(computer, "navigate", url=site.url("/small"))
+    assert await asyncio.to_thread(copying.wait, 10)
+    assert computer.end("closed")
+    closing.set()
+    assert await asyncio.to_thread(moved.wait, 10)
+    await asyncio.gather(*computer._tasks, return_exceptions=True)
+    assert list(kept.iterdir()) == []
+    await computer._process.leave(computer)
 
 
 async def test_without_an_owner_s_files_nothing_can_be_uploaded(form: Computer) -> None:
