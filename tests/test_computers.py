@@ -200,7 +200,7 @@ async def test_a_computer_of_another_process_needs_redis(
     async for _ in look(10):
         if await computers.find_held(user, computer_id) is None and held.gone.is_set():
             break
-    with pytest.raises(computers.NotReady):
+    with pytest.raises(computers.NeedsRedis):
         await computers.tabs(user, computer_id)
     assert (await row(user, computer_id)).state == "open"
     async with db.as_user(user) as tx:
