@@ -647,7 +647,7 @@ async def replace_profile_state(tx: Tx, profile: MyProfile, body: ProfileState) 
 )
 async def capture_profile(once: Once, id: UUID, body: ProfileCapture) -> Response:
     """Keeps the cookies and storage of an open computer, as after a sign-in by hand."""
-    return await once(computers.capture_profile, body.computer_id, id)
+    return await once(computers.capture_profile, body.computer_id, id, once.actor)
 
 
 # Computers ----------------------------------------------------------------------------------------
@@ -687,9 +687,9 @@ async def update_computer(tx: Tx, id: UUID, body: ComputerUpdate) -> Response:
     summary="Close a computer",
     responses=raises(computers.NotReady, computers.NeedsRedis),
 )
-async def delete_computer(user: CurrentUser, id: UUID) -> Response:
+async def delete_computer(caller: CurrentCaller, id: UUID) -> Response:
     """Closes its browser for good; a run on it fails."""
-    await computers.close(user, id)
+    await computers.close(caller.user_id, id, actor=caller.actor)
     return envelope("null")
 
 
@@ -730,13 +730,13 @@ async def list_tabs(user: CurrentUser, id: UUID) -> Response:
 @app.post("/api/computers/{id}/control", response_model=Reply[ControlRead], responses=raises(*OF_BROWSER))
 async def take_control(once: Once, id: UUID) -> Response:
     """A run on it pauses; `pending` until it has come to a halt."""
-    return await once(computers.take_control, id, "user")
+    return await once(computers.take_control, id, "user", once.actor)
 
 
 @app.delete("/api/computers/{id}/control", response_model=Reply[ControlRead], responses=raises(*OF_BROWSER))
-async def release_control(user: CurrentUser, id: UUID) -> Response:
+async def release_control(caller: CurrentCaller, id: UUID) -> Response:
     """A run that control had paused goes on."""
-    return envelope(await computers.release_control(user, id))
+    return envelope(await computers.release_control(caller.user_id, id, actor=caller.actor))
 
 
 # Threads ------------------------------------------------------------------------------------------

@@ -1022,6 +1022,7 @@ class OnceOnly:
     """Work outside the database for one caller, done once under the request's `Idempotency-Key`."""
 
     user_id: str
+    actor: str
     key: db.Idempotency | None
 
     async def __call__(
@@ -1031,8 +1032,10 @@ class OnceOnly:
         return await db.do_once(self.user_id, self.key, lambda: work(self.user_id, *args, **kwargs))
 
 
-async def _once(user: CurrentUser, key: Annotated[db.Idempotency | None, Depends(_idempotency)]) -> OnceOnly:
-    return OnceOnly(user, key)
+async def _once(
+    caller: CurrentCaller, key: Annotated[db.Idempotency | None, Depends(_idempotency)]
+) -> OnceOnly:
+    return OnceOnly(caller.user_id, caller.actor, key)
 
 
 Once = Annotated[OnceOnly, Depends(_once)]

@@ -1,6 +1,7 @@
 """What a computer can be told to do: one vocabulary for people, workflows and models, and raw live input."""
 
 import asyncio
+import errno
 import json
 import re
 from abc import abstractmethod
@@ -11,7 +12,16 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from browser.chromium import Computer, ComputerClosed, NoSuchTab, Tab, capture, first_line, is_page_url
+from browser.chromium import (
+    FAULTS,
+    Computer,
+    ComputerClosed,
+    NoSuchTab,
+    Tab,
+    capture,
+    first_line,
+    is_page_url,
+)
 from browser.input import Button, is_key
 from browser.selectors import narrowed
 from infra import egress
@@ -604,6 +614,8 @@ class FileUpload(_Action):
         try:
             copies = await computer.upload(self.files)
         except OSError as problem:
+            if problem.errno == errno.EFBIG:
+                raise ActionFailed("too_large", f"These files are too large: {problem.strerror}") from problem
             raise ActionFailed("no_such_file", f"A file cannot be had: {problem.strerror}") from problem
         chooser: FileChooser | None
         if self.target is None:
@@ -661,7 +673,7 @@ async def perform(computer: Computer, action: Action) -> Result:
             return await action.run(computer)
     except NoSuchTab as problem:
         raise ActionFailed("no_such_tab", str(problem)) from problem
-    except (PlaywrightError, TimeoutError) as problem:
+    except FAULTS as problem:
         if computer.closed.is_set():
             raise ComputerClosed("The computer was closed") from problem
         raise await _explain(computer, action, problem) from problem
@@ -743,6 +755,8 @@ async def _explain(computer: Computer, action: Action, problem: Exception) -> Ac
 
 
 def _plain(problem: Exception) -> str:
+    if isinstance(problem, RuntimeError):
+        return "The browser has gone"
     return re.sub(r"^\w+\.\w+: (Error: )?", "", first_line(problem))
 
 
@@ -750,7 +764,7 @@ async def _found(computer: Computer, target: Target) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             return await target.locate(computer.active).count() > 0
-    except (PlaywrightError, TimeoutError):
+    except FAULTS:
         return True  # the page is changing or slow, which is not for want of the element
 
 
@@ -760,7 +774,7 @@ async def _answers(computer: Computer) -> bool:
             await computer.active.cdp.send("Runtime.evaluate", {"expression": "1"})
     except TimeoutError:
         return False
-    except PlaywrightError:
+    except (PlaywrightError, RuntimeError):
         return True  # the tab has just gone, which is not to hang
     return True
 
@@ -967,7 +981,7 @@ async def dispatch(computer: Computer, event: InputEvent) -> None:
                 _dispatch_input(computer, event)
     except NoSuchTab as problem:
         raise ActionFailed("no_such_tab", str(problem)) from problem
-    except (PlaywrightError, TimeoutError) as problem:
+    except FAULTS as problem:
         raise ActionFailed("failed", _plain(problem)) from problem
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 import structlog
@@ -84,6 +84,7 @@ DOWNLOAD_SECONDS = 600.0
 REFRESH_SECONDS = 0.05
 MAX_DIALOGS = 50  # in a row
 DIALOG_PAUSE_SECONDS = 1.0
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024 * 1024  # of one computer's copies; the oldest make room
 
 
 FAULTS = (PlaywrightError, TimeoutError, RuntimeError)
@@ -114,7 +115,7 @@ class BrowserDied(OpenFailed):
     """Chromium ended while it opened a computer."""
 
 
-async def _no_file(file: str) -> tuple[str, Path]:
+def _no_file(file: str) -> NoReturn:
     raise FileNotFoundError(errno.ENOENT, "no such file", file)
 
 
@@ -132,7 +133,9 @@ class Options:
     storage_state: dict[str, Any] | None = None
     device_scale_factor: float = 1
     has_touch: bool = False
-    find_file: Callable[[str], Awaitable[tuple[str, Path]]] = field(default=_no_file)  # its name, its place
+    find_file: Callable[[str], contextlib.AbstractAsyncContextManager[tuple[str, Path]]] = field(
+        default=_no_file  # its name, and its place for as long as it is copied
+    )
     check_url: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL is refused
     why: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL could not be reached
 
@@ -190,6 +193,7 @@ class Computer:
         self.context: BrowserContext
         self._uploads = process.directory(f"uploads-{computer_id}")
         self._upload_number = 0
+        self._uploaded: dict[Path, int] = {}  # bytes by directory, oldest first
         self._process = process
         self._report = report
         self._cdp: CDPSession
@@ -279,14 +283,36 @@ class Computer:
         return await capture(self.active, full_page=full_page, quality=quality)
 
     async def upload(self, files: tuple[str, ...]) -> list[Path]:
-        """Copies of files where Chromium, another user perhaps, can read them; raises OSError."""
+        """Copies of files where Chromium, another user perhaps, can read them; raises OSError.
+
+        They stay while the page may read them: until the computer closes, or newer ones need their room.
+        """
         self._upload_number += 1
-        copies = []
-        for number, file in enumerate(files):
-            name, source = await self.options.find_file(file)
-            directory = self._process.directory(f"{self._uploads.name}/{self._upload_number}-{number}")
-            copies.append(await asyncio.to_thread(_copy_readable, source, directory / safe_name(name)))
-        return copies
+        batch = self._process.directory(f"{self._uploads.name}/{self._upload_number}")
+        self._uploaded[batch] = 0
+        try:
+            return [
+                await self._copy(file, batch, f"{batch.relative_to(self._process.home)}/{number}")
+                for number, file in enumerate(files)
+            ]
+        except BaseException:
+            await self._remove_upload(batch)
+            raise
+
+    async def _copy(self, file: str, batch: Path, directory: str) -> Path:
+        async with self.options.find_file(file) as (name, source):
+            size = self._uploaded.get(batch, 0) + source.stat().st_size
+            if size > MAX_UPLOAD_BYTES:
+                raise OSError(errno.EFBIG, f"at most {MAX_UPLOAD_BYTES:,} bytes are uploaded at once")
+            self._uploaded[batch] = size
+            while sum(self._uploaded.values()) > MAX_UPLOAD_BYTES:
+                await self._remove_upload(next(other for other in self._uploaded if other != batch))
+            target = self._process.directory(directory) / safe_name(name)
+            return await asyncio.to_thread(_copy_readable, source, target)
+
+    async def _remove_upload(self, batch: Path) -> None:
+        self._uploaded.pop(batch, None)
+        await asyncio.to_thread(shutil.rmtree, batch, ignore_errors=True)
 
     async def storage_state(self) -> dict[str, Any]:
         """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
@@ -565,14 +591,16 @@ class Computer:
 
     async def _keep(self, guid: str, download: "_Download") -> None:
         # The page chose the name, so the file is kept under Chromium's own id.
-        path = self.options.downloads / guid
+        path, kept = self.options.downloads / guid, False
         try:
-            await asyncio.to_thread(_move, self._download_dir / guid, path)
+            await asyncio.to_thread(_move, self._download_dir / guid, path, self.closed)
+            kept = True
         except OSError as problem:
             log.error("download_not_kept", computer_id=str(self.id), error=str(problem))
-            self._report_download(download, "failed", None)
-        else:
-            self._report_download(download, "completed", path)
+        finally:
+            if not kept or self.closed.is_set():  # nobody is told of it
+                path.unlink(missing_ok=True)
+        self._report_download(download, "completed" if kept else "failed", path if kept else None)
 
     def _report_download(self, download: "_Download", state: str, path: Path | None) -> None:
         told = {"name": download.name, "size": download.size, "url": download.url, "state": state}
@@ -592,7 +620,7 @@ class Computer:
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         try:
             await work()
-        except (PlaywrightError, TimeoutError, ComputerClosed) as problem:
+        except (*FAULTS, ComputerClosed) as problem:
             # Tabs and processes may go away at any moment; their own events tell of it.
             log.debug("computer_call_failed", computer_id=str(self.id), error=first_line(problem))
 
@@ -996,10 +1024,13 @@ def _give_away(path: Path) -> None:
         os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path, closed: asyncio.Event) -> None:
+    """Whoever waited for it may have been cancelled when the computer `closed`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    source.unlink()
+    source.unlink(missing_ok=True)
+    if closed.is_set():
+        target.unlink(missing_ok=True)
 
 
 def _copy_readable(source: Path, target: Path) -> Path:

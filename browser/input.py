@@ -166,7 +166,7 @@ class Input:
             return
         try:
             await page.send(method, parameters)
-        except PlaywrightError as problem:
+        except (PlaywrightError, RuntimeError) as problem:
             # The tab went away under the pointer; its own event tells of it.
             log.debug("input_not_sent", method=method, error=str(problem))
 

@@ -274,6 +274,6 @@ class Screencast:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await work()
-        except (PlaywrightError, TimeoutError) as problem:
+        except (PlaywrightError, TimeoutError, RuntimeError) as problem:
             # The page went away or hangs; the computer follows up with another one.
             log.debug("screencast_call_failed", error=str(problem))

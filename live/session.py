@@ -575,6 +575,12 @@ class Session:
             raise Ended(endings.REFUSED)
         return self.caller.user_id
 
+    @property
+    def _actor(self) -> str:
+        if self.caller is None:
+            raise Ended(endings.REFUSED)
+        return self.caller.actor
+
     async def _watch(self, request: WatchRequest) -> None:
         async with db.as_user(self._user_id) as tx:
             row = await tx.one(Computer, id=request.computer_id)
@@ -626,13 +632,17 @@ class Session:
 
     async def _take_or_release(self, request: ControlRequest) -> None:
         if request.action == "take":
-            control = await computers.take_control(self._user_id, request.computer_id, str(self.id))
+            control = await computers.take_control(
+                self._user_id, request.computer_id, str(self.id), self._actor
+            )
             self._holds[request.computer_id] = _Hold(request.id, control)
             self._steered.add(request.computer_id)
         else:
             hold = self._holds.pop(request.computer_id, None)
             generation = hold.control.generation if hold else None
-            control = await computers.release_control(self._user_id, request.computer_id, generation)
+            control = await computers.release_control(
+                self._user_id, request.computer_id, generation, self._actor
+            )
         self._say(ControlledMessage(id=request.id, **control.model_dump()))
 
     async def _pass_on(self, request: InputRequest) -> None:

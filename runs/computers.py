@@ -15,7 +15,6 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter
 from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
@@ -137,6 +136,7 @@ class Held:
     driver: Driver | None = None
     state: ControlState = ControlState.released
     holder: str | None = None
+    taken_by: str = "user"
     expires_at: datetime | None = None
     written_until: datetime | None = None
     used: float = 0.0
@@ -207,6 +207,8 @@ class Held:
             self.reports.append((kind, clean(data)))
         else:
             log.warning("computer_report_dropped", computer_id=str(self.id), kind=kind)
+            if path := data.get("path"):
+                Path(path).unlink(missing_ok=True)
         self.reported.set()
         if kind == "closed" and self.driver is not None:
             self.driver.control_changed(expired=False)
@@ -463,7 +465,7 @@ async def _open_browser(
         user_agent=wanted.user_agent,
         proxy_url=held.gate.url,
         storage_state=state,
-        find_file=lambda file_id: files.fetch(held.user_id, file_id, held.uploads),
+        find_file=lambda file_id: files.fetched(held.user_id, file_id, held.uploads),
         check_url=partial(check_url, policy=policy),
         why=held.gate.why,
     )
@@ -615,9 +617,9 @@ async def close_held(held: Held, reason: str) -> None:
         await held.gone.wait()
 
 
-async def close(user_id: str, id: UUID, reason: str = "user") -> None:
+async def close(user_id: str, id: UUID, reason: str = "user", actor: str = "user") -> None:
     """Close a computer, whatever uses it; one that is closed stays so. Raises NoResultFound, NeedsRedis."""
-    async with db.as_user(user_id, "user") as tx:
+    async with db.as_user(user_id, actor) as tx:
         row = await tx.one(Computer, lock=True, id=id)
         if row.state == ComputerState.opening and row.lease_owner is None:
             rows = await tx.change(Computer, {"id": id}, state=ComputerState.closed, closed_reason=reason)
@@ -734,7 +736,7 @@ async def screenshot(user_id: str, id: UUID) -> bytes:
         return base64.b64decode(await there.ask("screenshot"))
     try:
         return await held.computer.screenshot()
-    except (PlaywrightError, TimeoutError) as error:
+    except chromium.FAULTS as error:
         raise ActionFailed("hanging", "The page gives no picture; it may be hanging") from error
 
 
@@ -756,16 +758,16 @@ async def storage_state(user_id: str, id: UUID) -> dict[str, Any]:
         return state
     try:
         return await held.computer.storage_state()
-    except (PlaywrightError, TimeoutError) as error:
+    except chromium.FAULTS as error:
         raise ActionFailed("hanging", "The computer does not tell its cookies") from error
 
 
-async def capture_profile(user_id: str, id: UUID, profile_id: UUID) -> ProfileRead:
+async def capture_profile(user_id: str, id: UUID, profile_id: UUID, actor: str = "user") -> ProfileRead:
     """Replace a profile's cookies and storage by those of the computer. Raises what `screenshot` raises."""
     async with db.as_user(user_id) as tx:
         await tx.one(Profile, id=profile_id)
     state = await storage_state(user_id, id)
-    async with db.as_user(user_id, "user") as tx:
+    async with db.as_user(user_id, actor) as tx:
         return await profiles.save(tx, profile_id, state)
 
 
@@ -787,31 +789,36 @@ async def watch(
 # Control ------------------------------------------------------------------------------------------
 
 
-async def take_control(user_id: str, id: UUID, holder: str) -> ControlRead:
+async def take_control(user_id: str, id: UUID, holder: str, actor: str = "user") -> ControlRead:
     """Let `holder` steer: at once, or `pending` until the run on it has halted. Raises what `tabs` raises."""
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:
-        return ControlRead.model_validate(await there.ask("take_control", holder=holder))
+        return ControlRead.model_validate(await there.ask("take_control", holder=holder, actor=actor))
     async with held.changing:
         actions.release_all(held.computer)
         halted = held.driver is None or held.driver.halted
         state = ControlState.granted if halted else ControlState.pending
-        await _write_control(held, state, holder, held.generation + 1)
+        held.taken_by = actor
+        await _write_control(held, state, holder, held.generation + 1, actor=actor)
         if held.driver is not None:
             held.driver.control_changed(expired=False)
         return held.control()
 
 
-async def release_control(user_id: str, id: UUID, generation: int | None = None) -> ControlRead:
+async def release_control(
+    user_id: str, id: UUID, generation: int | None = None, actor: str = "user"
+) -> ControlRead:
     """Give control back; a `generation` that is no longer current raises StaleControl."""
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:
-        return ControlRead.model_validate(await there.ask("release_control", generation=generation))
+        return ControlRead.model_validate(
+            await there.ask("release_control", generation=generation, actor=actor)
+        )
     if generation is not None and generation != held.generation:
         raise StaleControl("Control has passed on since; there is nothing of yours to give back")
-    await _release(held, expired=False)
+    await _release(held, actor, expired=False)
     return held.control()
 
 
@@ -850,7 +857,8 @@ async def grant(held: Held) -> None:
         try:
             async with held.changing:
                 if held.state is ControlState.pending:
-                    await _write_control(held, ControlState.granted, held.holder, held.generation)
+                    control = ControlState.granted, held.holder, held.generation
+                    await _write_control(held, *control, actor=held.taken_by)
         except ComputerClosed:
             return
         except db.AWAY as error:
@@ -872,17 +880,15 @@ async def leave(held: Held, reason: str) -> None:
 async def _expire(held: Held) -> None:
     if held.expires_at is not None and held.expires_at <= datetime.now(UTC):
         with suppress(ComputerClosed):
-            await _release(held, expired=True)
+            await _release(held, "system", expired=True)
 
 
-async def _release(held: Held, *, expired: bool) -> None:
+async def _release(held: Held, actor: str, *, expired: bool) -> None:
     async with held.changing:
         if not held.wanted:
             return
         actions.release_all(held.computer)
-        await _write_control(
-            held, ControlState.released, None, held.generation, actor="system" if expired else "user"
-        )
+        await _write_control(held, ControlState.released, None, held.generation, actor=actor)
         held.touch()
         if held.driver is not None:
             held.driver.control_changed(expired=expired)
@@ -944,9 +950,9 @@ async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -
             held.touch()
             return _service().peers.relay(held.computer.screencast, id)
         case "take_control":
-            return (await take_control(user_id, id, arguments["holder"])).model_dump(mode="json")
+            return (await take_control(user_id, id, **arguments)).model_dump(mode="json")
         case "release_control":
-            return (await release_control(user_id, id, arguments["generation"])).model_dump(mode="json")
+            return (await release_control(user_id, id, **arguments)).model_dump(mode="json")
         case "send_input":
             event = INPUT.validate_python(arguments["event"])
             return await send_input(user_id, id, arguments["generation"], event)

@@ -14,12 +14,11 @@ from uuid import UUID
 
 import orjson
 import structlog
-from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Page
 from sqlalchemy.exc import NoResultFound
 
 import db
-from browser.chromium import ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
+from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
@@ -45,7 +44,7 @@ MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
-BROWSER_FAULTS = (PlaywrightError, ComputerClosed, TimeoutError)
+BROWSER_FAULTS = (*FAULTS, ComputerClosed)
 DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 

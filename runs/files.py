@@ -392,14 +392,23 @@ async def read_part(file: File, begin: int, end: int) -> bytes:
     return b"".join([chunk async for chunk in await _store().read(file.storage_key, begin, end)])
 
 
-async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
-    """A file's name, and its bytes as a file in `directory`; raises OSError when it cannot be had."""
+@asynccontextmanager
+async def fetched(user_id: str, id: str, directory: Path) -> AsyncIterator[tuple[str, Path]]:
+    """A file's name, and its bytes as a file in `directory` meanwhile; raises OSError."""
+    path = directory / str(uuid7())
+    try:
+        yield await _fetch(user_id, id, path), path
+    finally:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+
+async def _fetch(user_id: str, id: str, path: Path) -> str:
     try:
         async with db.as_user(user_id) as tx:
             file = await tx.one(File, id=UUID(id))
         chunks = await _store().read(file.storage_key)
-        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-        target = await asyncio.to_thread((directory / str(file.id)).open, "wb")
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        target = await asyncio.to_thread(path.open, "wb")
         with target:
             async for chunk in chunks:
                 await asyncio.to_thread(target.write, chunk)
@@ -407,7 +416,7 @@ async def fetch(user_id: str, id: str, directory: Path) -> tuple[str, Path]:
         raise OSError(errno.ENOENT, "there is no such file, or it is not yours") from error
     except StorageUnavailable as error:
         raise OSError(errno.EIO, str(error)) from error
-    return file.name, directory / str(file.id)
+    return file.name
 
 
 async def piece(storage_key: str, start: int, end: int) -> bytes:

@@ -3,21 +3,28 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter, ValidationError
 
 from browser import chromium
 from browser.actions import Action, ActionFailed, InputEvent, Result, dispatch, perform, release_all
 from browser.chromium import Browsers, Computer, ComputerClosed, Options, TooManyComputers
 from browser.screencast import Frame, jpeg_size
+from infra.bus import LocalBus
+from runs import computers
+from runs.drive import BROWSER_FAULTS
 from settings import settings
 from tests import pages
 from tests.pages import Site
@@ -239,6 +246,47 @@ async def test_when_the_driver_dies_computers_close_and_the_next_open_works(tmp_
     again = await own.open("dave", uuid4(), Options(downloads=tmp_path), told)
     assert await script(again, "6 * 7") == 42
     await own.close()
+
+
+async def meet_a_dead_driver(downloads: Path) -> None:
+    """What calls on a computer say when its driver has died; for a process of its own."""
+    own, computer_id = Browsers(), uuid4()
+    await own.start()
+    computer = await own.open("gail", computer_id, Options(downloads=downloads), Told())
+    pid = own.processes()[0]["pid"]
+    driver = int(of_process(pid, "stat").rsplit(")", 1)[1].split()[1])
+    os.kill(pid, signal.SIGSTOP)  # so that it does not end with its driver
+    os.kill(driver, signal.SIGKILL)
+    try:
+        with pytest.raises(RuntimeError):
+            while True:  # until its end is known
+                with suppress(PlaywrightError, TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await computer.refresh_tabs()
+                await asyncio.sleep(0.01)
+        for action in ("new_tab", "screenshot", "read_page"):
+            assert await fails("tab_closed", computer, action)
+        for event in ({"type": "tab", "event": "new"}, {"type": "navigate", "event": "back"}):
+            with pytest.raises(ActionFailed, match="The browser has gone"):
+                await dispatch(computer, INPUT.validate_python(event))
+        service = computers._Service(uuid4(), LocalBus(), opens=False)
+        service.held[computer_id] = computers.Held("gail", computer_id, 1, for_run=False, browser=computer)
+        computers._open = service
+        for call in (computers.screenshot, computers.storage_state):
+            with pytest.raises(ActionFailed, match=r"gives no picture|does not tell"):
+                await call("gail", computer_id)
+    finally:
+        os.killpg(pid, signal.SIGKILL)
+        await asyncio.wait_for(computer.closed.wait(), 5)
+        await own.close()
+
+
+async def test_on_uvloop_a_dead_driver_is_told_as_a_failure_of_the_call(tmp_path: Path) -> None:
+    meet = f"uvloop.run(test_browser.meet_a_dead_driver(pathlib.Path({str(tmp_path)!r})))"
+    script = f"import pathlib, uvloop; from tests import test_browser; {meet}"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
+    assert await asyncio.wait_for(process.wait(), 40) == 0
+    assert set(chromium.FAULTS) < set(BROWSER_FAULTS)
 
 
 async def test_all_who_miss_a_dead_driver_share_the_next_one(
@@ -733,8 +781,9 @@ async def test_files_are_uploaded_by_field_button_and_open_chooser(
     (tmp_path / "stored").write_bytes(b"12345")
     (tmp_path / "stored").chmod(0o600)
 
-    async def find_file(file: str) -> tuple[str, Path]:
-        return "../cv.pdf", tmp_path / file
+    @asynccontextmanager
+    async def find_file(file: str) -> AsyncIterator[tuple[str, Path]]:
+        yield "../cv.pdf", tmp_path / file
 
     computer = await browsers.open("alice", uuid4(), Options(downloads=tmp_path, find_file=find_file), told)
     await do(computer, "navigate", url=site.url())
@@ -748,6 +797,61 @@ async def test_files_are_uploaded_by_field_button_and_open_chooser(
     assert told.of("file_chooser")[-1] == {"tab": "t1", "multiple": False}
     await fails("no_such_file", computer, "file_upload", target={"selector": "#file"}, files=["other"])
     await computer.close()
+
+
+async def test_copies_of_uploads_are_bounded_and_the_oldest_make_room(
+    browsers: Browsers, told: Told, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chromium, "MAX_UPLOAD_BYTES", 12)
+    (tmp_path / "stored").write_bytes(b"12345")
+
+    @asynccontextmanager
+    async def find_file(file: str) -> AsyncIterator[tuple[str, Path]]:
+        yield "cv.pdf", tmp_path / file
+
+    computer = await browsers.open("alice", uuid4(), Options(downloads=tmp_path, find_file=find_file), told)
+    await do(computer, "navigate", url=site.url())
+    for _ in range(4):
+        await do(computer, "file_upload", target={"selector": "#file"}, files=["stored"])
+    assert await events(computer) == ["file:cv.pdf5"] * 4
+    uploads = computer._uploads
+    assert sorted(str(path.relative_to(uploads)) for path in uploads.rglob("*.pdf")) == [
+        "3/0/cv.pdf",
+        "4/0/cv.pdf",
+    ]
+    await fails("too_large", computer, "file_upload", target={"selector": "#file"}, files=["stored"] * 3)
+    await fails("no_such_file", computer, "file_upload", target={"selector": "#file"}, files=["stored", "no"])
+    assert len(list(uploads.rglob("*.pdf"))) <= 1
+    assert sum(computer._uploaded.values()) <= 12
+    await computer.close()
+
+
+async def test_a_download_that_is_kept_while_its_computer_closes_is_removed(
+    browsers: Browsers, told: Told, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, closing, moved = threading.Event(), threading.Event(), threading.Event()
+    move = chromium._move
+
+    def slow(*places: Any) -> None:
+        copying.set()
+        closing.wait(10)
+        try:
+            move(*places)
+        finally:
+            moved.set()
+
+    monkeypatch.setattr(chromium, "_move", slow)
+    kept = tmp_path / "kept"
+    computer = await browsers.open("kate", uuid4(), Options(downloads=kept), told)
+    with suppress(ActionFailed):
+        await do(computer, "navigate", url=site.url("/small"))
+    assert await asyncio.to_thread(copying.wait, 10)
+    assert computer.end("closed")
+    closing.set()
+    assert await asyncio.to_thread(moved.wait, 10)
+    await asyncio.gather(*computer._tasks, return_exceptions=True)
+    assert list(kept.iterdir()) == []
+    await computer._process.leave(computer)
 
 
 async def test_without_an_owner_s_files_nothing_can_be_uploaded(form: Computer) -> None:

@@ -1,6 +1,7 @@
 """Computers of people: opened, acted on, watched, steered, closed; and the files that come of it."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -363,6 +364,44 @@ async def test_a_computer_whose_news_cannot_be_written_is_closed(
         await held.gone.wait()
     assert computer_id not in computers.leased()
     await computers.close(user, computer_id)
+
+
+async def test_a_download_that_too_many_reports_wait_before_leaves_no_file(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computers, "MAX_REPORTS", 0)
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def report(kind: str, data: dict[str, Any]) -> None:
+        told.append((kind, data))
+        held.report(kind, data)
+
+    held.computer._report = report
+    await act(user, computer_id, action="navigate", url=site.url("/small"))
+    async for _ in look(10):
+        paths = [data["path"] for kind, data in told if kind == "download"]
+        if paths:
+            break
+    assert paths[0] is not None
+    assert not list((computers._service().browsers.files / "downloads").iterdir())
+    await computers.close(user, computer_id)
+
+
+async def test_one_file_chosen_twice_at_once_is_whole_both_times(user: str, worker: UUID) -> None:
+    data = os.urandom(3_000_000)
+    file = await files.save(user, kind="upload", name="n.bin", data=data, limit=len(data))
+    place = settings.data_dir / "chosen"
+    async with (
+        files.fetched(user, str(file.id), place) as (name, first),
+        files.fetched(user, str(file.id), place) as (_, second),
+    ):
+        assert (name, first.read_bytes() == data, second.read_bytes() == data) == ("n.bin", True, True)
+        assert first != second
+    assert list(place.iterdir()) == []
 
 
 async def test_a_download_over_the_limit_is_refused(

@@ -591,3 +591,24 @@ async def test_keys_are_seen_by_their_owner_alone(user: str, other_user: str, si
         assert (
             await tx.connection.fetch("select * from api_keys where id = $1", key_id) == []
         )  # and stays bound
+
+
+async def test_what_a_key_does_to_a_computer_is_logged_as_its_doing(
+    server: Backend, alice: httpx.AsyncClient
+) -> None:
+    made = await make.key(alice, scopes=ALL)
+    async with httpx.AsyncClient(base_url=server.url, timeout=30, headers={"X-API-Key": made["key"]}) as bot:
+        computer, profile = await make.computer(bot), await make.profile(alice)
+        path = f"/api/computers/{computer['id']}"
+        assert (await bot.get(f"{path}/tabs")).status_code == 200
+        taken = await bot.post(f"{path}/control")
+        assert (taken.json()["data"]["holder"], taken.json()["data"]["state"]) == ("user", "granted")
+        capture = {"computer_id": computer["id"]}
+        assert (await bot.post(f"/api/profiles/{profile['id']}/capture", json=capture)).status_code == 200
+        assert (await bot.delete(f"{path}/control")).status_code == 200
+        assert (await bot.delete(path)).status_code == 200
+    events = (await alice.get("/api/events", params={"limit": 200})).json()["data"]
+    actors = {event["kind"]: event["actor"] for event in events}
+    kinds = ("computer.created", "control.taken", "profile.updated", "control.released")
+    assert {actors[kind] for kind in kinds} == {f"key:{made['id']}"}
+    assert actors["profile.created"] == "user"
