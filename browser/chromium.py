@@ -569,12 +569,20 @@ class Computer:
     def _on_download_progress(self, event: dict[str, Any]) -> None:
         if (download := self._downloads.get(event["guid"])) is None:
             return
+        # Chromium tells every computer of the process; only the one whose page began it has its bytes.
+        names = (event["guid"], f"{event['guid']}.crdownload")
+        download.ours = download.ours or any((self._download_dir / name).exists() for name in names)
         download.size = int(event["receivedBytes"])
         if event["state"] == "inProgress":
-            if max(download.size, int(event["totalBytes"])) > self.options.max_download_bytes:
+            if (
+                download.ours
+                and max(download.size, int(event["totalBytes"])) > self.options.max_download_bytes
+            ):
                 self._cancel_download(event["guid"], "too_large")
             return
         self._downloads.pop(event["guid"]).deadline.cancel()
+        if not download.ours:
+            return
         if event["state"] == "completed" and download.size <= self.options.max_download_bytes:
             self._spawn(partial(self._keep, event["guid"], download))
         else:
@@ -632,6 +640,7 @@ class _Download:
     deadline: asyncio.TimerHandle
     size: int = 0
     stopped: str = ""
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -677,6 +677,21 @@ async def test_a_download_over_the_limit_is_stopped_and_removed(
     assert not (tmp_path / "downloads").exists()
 
 
+@pytest.mark.parametrize("path", ["/small", "/large", "/endless"])
+async def test_a_download_is_the_business_of_its_own_computer_alone(
+    browsers: Browsers, computer: Computer, told: Told, site: Site, tmp_path: Path, path: str
+) -> None:
+    beside = Told()
+    other = await browsers.open("alice", uuid4(), Options(downloads=tmp_path), beside)
+    await do(computer, "navigate", url=site.url(path))
+    await until(lambda: told.of("download"))
+    await do(other, "navigate", url=site.url("/small"))
+    own = await until(lambda: beside.of("download"))
+    assert [(data["url"], data["state"]) for data in own] == [(site.url("/small"), "completed")]
+    assert len(told.of("download")) == 1
+    await other.close()
+
+
 async def test_a_download_that_takes_too_long_is_stopped(
     computer: Computer, told: Told, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
