@@ -95,8 +95,11 @@ async def test_a_late_worker_writes_nothing(user: str, worker: UUID) -> None:
     with pytest.raises(drive.Fenced):
         await late._write(event="succeeded", status="succeeded")
     held = computers.Held(user, computer.id, 1, for_run=True)
-    await computers._write_news(held, [("navigated", {"url": "http://x"}), ("closed", {"reason": "user"})])
-    assert held.lost
+    news: list[tuple[str, dict[str, Any]]] = [
+        ("navigated", {"url": "http://x"}),
+        ("closed", {"reason": "user"}),
+    ]
+    assert not await computers._write_news(held, news)
     step = {"number": 1, "pointer": "/steps/0", "type": "x", "title": "x", "attempt": 1, "safe": True}
     adds: list[tuple[Any, dict[str, Any]]] = [
         (Step, {"run_id": run.id, **step}),

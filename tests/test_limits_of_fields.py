@@ -57,6 +57,8 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("create_secret", "totp"): {"kind": "totp", "text": None},
     ("create_run", "workflow_id"): {"definition": None},
     ("create_run", "save_profile"): {"profile_id": "/api/profiles"},
+    ("create_schedule", "run.save_profile"): {"run": {"profile_id": "/api/profiles"}},
+    ("update_schedule", "run.save_profile"): {"run": {"profile_id": "/api/profiles"}},
 }
 # Which other answers mean that the field itself was right; the rest answer as they do with any good body.
 ANSWERS: dict[tuple[str, str], tuple[int, str]] = {
@@ -337,13 +339,18 @@ def with_value(place: Place, value: Any, targets: Mapping[str, str]) -> dict[str
     """The least body, with this value in its place."""
     top = ".".join(place.named)
     body = deepcopy(BODIES.get(place.route.name, {})) | BESIDE.get((place.route.name, top), {})
-    body = {
-        name: targets.get(given, given) if isinstance(given, str) else given for name, given in body.items()
-    }
+    body = {name: _named(given, targets) for name, given in body.items()}
     if place.route.name == "register" and place.path != ("email",):
         body["email"] = _email(50)
     _put(body, place.path, value)
     return {name: given for name, given in body.items() if given is not None or name in place.path}
+
+
+def _named(given: Any, targets: Mapping[str, str]) -> Any:
+    """With the ids of the things that stand by their lists' addresses."""
+    if isinstance(given, dict):
+        return {name: _named(item, targets) for name, item in given.items()}
+    return targets.get(given, given) if isinstance(given, str) else given
 
 
 def _put(holder: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
