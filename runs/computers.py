@@ -137,6 +137,7 @@ class Held:
     state: ControlState = ControlState.released
     holder: str | None = None
     taken_by: str = "user"
+    closed_by: str = "system"
     expires_at: datetime | None = None
     written_until: datetime | None = None
     used: float = 0.0
@@ -603,6 +604,7 @@ async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> boo
             return False
         for kind, data in news:
             if kind == "closed":
+                tx.actor = held.closed_by
                 await _write_closed(tx, held.fence, data["reason"], held.run_id)
             else:
                 tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
@@ -628,11 +630,12 @@ async def close(user_id: str, id: UUID, reason: str = "user", actor: str = "user
     if row.state == ComputerState.closed:
         return
     if (held := _service().held.get(id)) is not None:
+        held.closed_by = actor
         await close_held(held, reason)
     elif row.lease_owner is None or not bus().carries_frames:
         raise NeedsRedis(ELSEWHERE)
     else:
-        await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason)
+        await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason, actor=actor)
 
 
 async def close_all(tx: db.Tx, reason: str) -> None:
@@ -959,6 +962,6 @@ async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -
         case "release_keys":
             return release_keys(user_id, id)
         case "close":
-            return await close_held(held, arguments["reason"])
+            return await close(user_id, id, **arguments)
         case _:
             raise ValueError(call)

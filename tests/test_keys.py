@@ -609,6 +609,6 @@ async def test_what_a_key_does_to_a_computer_is_logged_as_its_doing(
         assert (await bot.delete(path)).status_code == 200
     events = (await alice.get("/api/events", params={"limit": 200})).json()["data"]
     actors = {event["kind"]: event["actor"] for event in events}
-    kinds = ("computer.created", "control.taken", "profile.updated", "control.released")
+    kinds = ("computer.created", "control.taken", "profile.updated", "control.released", "computer.closed")
     assert {actors[kind] for kind in kinds} == {f"key:{made['id']}"}
     assert actors["profile.created"] == "user"
