@@ -2,6 +2,7 @@
 
 MESSAGE_BYTES = 64 * 1024
 MESSAGES_PER_SECOND = 600  # and twice as many at once
+FREE_CHARS = 4096  # of one message; as many more count as another one
 CONNECTIONS_PER_USER = 20
 UNAUTHENTICATED = 500  # connections of this process
 SUBSCRIPTIONS = 64

@@ -93,6 +93,7 @@ FRAME_LAYOUT = {  # a binary frame's header, big-endian: each field and its `str
 }
 _FRAME_HEADER = struct.Struct(">" + "".join(FRAME_LAYOUT.values()))
 _JPEG = 1
+MAX_FAULTS = 100  # of one message, each of which costs time to tell
 _COMPUTER_KINDS = frozenset({"computer.closed", "control.taken", "control.released"})
 _NO_SUCH_TYPE = (
     "union_tag_invalid",
@@ -119,17 +120,17 @@ async def serve(socket: WebSocket) -> None:
 
 
 class _Allowance:
-    """A token bucket: `MESSAGES_PER_SECOND`, and twice as many at once."""
+    """A token bucket: `MESSAGES_PER_SECOND`, and twice as many at once; a long message counts as several."""
 
     def __init__(self) -> None:
         self._left = 2.0 * limits.MESSAGES_PER_SECOND
         self._at = time.monotonic()
 
-    def take(self) -> bool:
+    def take(self, messages: int) -> bool:
         now = time.monotonic()
         self._left = (
             min(2.0 * limits.MESSAGES_PER_SECOND, self._left + (now - self._at) * limits.MESSAGES_PER_SECOND)
-            - 1
+            - messages
         )
         self._at = now
         return self._left >= 0
@@ -413,7 +414,7 @@ class Session:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
-            if not allowance.take():
+            if not allowance.take(1 + len(message.get("text") or "") // limits.FREE_CHARS):
                 raise Ended(endings.FLOOD)
             request = self._parse(message)
             if isinstance(request, AuthRequest):
@@ -435,6 +436,8 @@ class Session:
         try:
             return _REQUEST.validate_json(text, strict=True)
         except ValidationError as problem:
+            if problem.error_count() > MAX_FAULTS:
+                raise Ended(endings.bad_message("Too much is wrong with this message.")) from None
             if self.caller is None or problem.errors()[0]["type"] in _NO_SUCH_TYPE:
                 raise Ended(endings.bad_message(_first_error(problem))) from None
             self._refuse(_request_id(text), Refused("invalid", _first_error(problem)))
@@ -720,4 +723,8 @@ def _own_origin(headers: Headers) -> bool:
     origin = headers.get("origin", "").lower()
     allowed = {*settings.cors_origins, settings.public_url.rstrip("/")}
     own = {headers.get("host", ""), headers.get("x-forwarded-host", "")}
-    return not origin or origin in allowed or (urlsplit(origin).netloc in own - {""})
+    try:
+        place = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return not origin or origin in allowed or place in own - {""}

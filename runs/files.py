@@ -66,7 +66,7 @@ class UploadStalled(Exception):
 
 
 class LinkInvalid(Exception):
-    """The link was altered, belongs to another file, or has expired."""
+    """The link was altered, is for another file, has expired, or its user is refused by now."""
 
     def __init__(self) -> None:
         super().__init__("The link is not valid or has expired.")
@@ -370,7 +370,7 @@ async def get_reader(
     except (ValueError, Unsealable) as error:
         raise LinkInvalid from error
     user_id, expires_at = orjson.loads(told)
-    if time.time() >= expires_at:
+    if time.time() >= expires_at or not (await db.ensure_user(user_id)).may_act:
         raise LinkInvalid
     return str(user_id)
 

@@ -124,9 +124,6 @@ def _with_plain_references(part: Any) -> Any:
     return [_with_plain_references(inner) for inner in part] if isinstance(part, list) else part
 
 
-_META = Draft202012Validator(_flat_meta_schema(), registry=Registry())
-
-
 def schema_problems(schema: Any, at: str) -> list[Problem]:
     """What makes `schema` unusable; `at` is the pointer to it.
 
@@ -135,9 +132,12 @@ def schema_problems(schema: Any, at: str) -> list[Problem]:
     """
     if count_values(schema) > MAX_VALUES:
         return [Problem(at, f"The schema is too large; at most {MAX_VALUES:,} values")]
-    errors = islice(_META.iter_errors(schema), MAX_PROBLEMS)
-    if problems := [_problem(error, at) for error in errors]:
-        return problems
+    _left.set(MAX_WORK)
+    try:
+        if problems := [_problem(error, at) for error in islice(_META.iter_errors(schema), MAX_PROBLEMS)]:
+            return problems
+    except _TooMuchWork:
+        return [Problem(at, "There is too much in lists here to check that no items are equal")]
     parts = list(_parts(schema, at))
     known = {id(part) for _, part in parts}
     problems = [
@@ -291,4 +291,8 @@ def _short(message: str) -> str:
 _CHECKS: dict[str, Check] = {**Draft202012Validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique}
 _Checked = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator, {keyword: _bounded(keyword, check) for keyword, check in _CHECKS.items()}
+)
+# The library compares each item with each. Beside that the size of a schema bounds the work.
+_META = extend(Draft202012Validator, {"uniqueItems": _unique})(  # type: ignore[no-untyped-call]
+    _flat_meta_schema(), registry=Registry()
 )

@@ -77,6 +77,7 @@ __all__ = [
 
 MAX_SCREEN = 2**26  # pixels of the device
 MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
+MAX_PARTS = 1_000  # of one step: fields, attributes, asserted events, and things that are wrong with it
 MAX_SCHEMAS = 10_000  # values in the schemas of all steps together
 OWN_PREFIX = "cua."
 DAY = 86_400_000  # milliseconds
@@ -153,7 +154,7 @@ class Step(BaseModel):
     repeatable: ClassVar[bool] = False
     type: str
     timeout: Milliseconds | None = None
-    asserted_events: list[AssertedEvent] = []
+    asserted_events: list[AssertedEvent] = Field([], max_length=MAX_PARTS)
 
 
 class TargetStep(Step):
@@ -270,7 +271,7 @@ class WaitForElement(ElementStep):
     count: int = Field(1, ge=0, le=1_000_000)
     visible: bool | None = None
     properties: dict[str, Any] = {}
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str] = Field({}, max_length=MAX_PARTS)
 
 
 class WaitForExpression(FrameStep):
@@ -311,7 +312,7 @@ class Extract(FrameStep):
     selectors: Selectors | None = None
     many: bool = False
     optional: bool = False
-    fields: dict[str, Value] = Field(min_length=1)
+    fields: dict[str, Value] = Field(min_length=1, max_length=MAX_PARTS)
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
 
 
@@ -511,7 +512,7 @@ def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> It
     for error in _errors(STEPS[kind], native):
         if isinstance(error["input"], str) and is_whole(error["input"]):
             continue  # only the run can tell what the placeholder brings
-        yield _problem(at if error["loc"][0] in BASE_FIELDS else inside, native, error)
+        yield _problem(at if {*error["loc"][:1]} & {*BASE_FIELDS} else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)
     if isinstance(schema := native.get("schema"), dict) and kind == "extract":
         yield from schema_problems(schema, f"{inside}/schema")
@@ -524,7 +525,11 @@ def _errors(model: type[BaseModel], value: dict[str, Any]) -> list[ErrorDetails]
     try:
         model.model_validate(value, strict=True)
     except ValidationError as error:
-        return error.errors()
+        if error.error_count() <= MAX_PARTS:
+            return error.errors()
+        # To build them all is one call that holds the whole process.
+        told = f"More than {MAX_PARTS:,} things are wrong here"
+        return [ErrorDetails(type="too_many", loc=(), msg=told, input=None)]
     return []
 
 

@@ -165,6 +165,14 @@ async def test_pages_walk_the_whole_list_once(user: str, count: int) -> None:
         assert seen == [str(row.id) for row in expected]
 
 
+def test_entity_tags_are_found_in_linear_time() -> None:
+    """Another regular expression than a linear one would be at it for hours."""
+    gap = " " * 500_000
+    for hostile in (f"x{gap}x", f'"a"{gap}x', f"*{gap}*", '"' * 500_001, '"a" ' * 100_000, f"{gap},{gap}"):
+        assert db.tags([hostile]) <= {"*", '""', '"a"'}
+    assert db.tags([' W/"a" ,\t"b"', "*", 'x "c d"']) == {'W/"a"', '"b"', "*"}
+
+
 async def test_a_strange_cursor_is_refused(user: str) -> None:
     for cursor in ("x", "!!!!", "AAAA", "é"):
         with pytest.raises(db.InvalidCursor):

@@ -8,6 +8,7 @@ import os
 import time
 import zipfile
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +22,7 @@ from infra import sniff
 from infra.bus import LocalBus
 from infra.storage import TooLarge, open_directory
 from infra.vault import Vault
-from models import File, Quota
+from models import File, Quota, User
 from runs import files
 from schemas import clean_file_name
 from tests import make
@@ -702,6 +703,19 @@ async def test_a_link_serves_for_five_minutes(
     expired = (await files.link(user, file.id)).url.partition("link=")[2]
     with pytest.raises(files.LinkInvalid):
         await files.get_reader(request, file.id, expired)
+
+
+async def test_a_link_of_a_disabled_user_opens_nothing(user: str, store: None) -> None:
+    file = await files.save(user, kind="upload", name="n", data=b"1", limit=4)
+    request = Request({"type": "http", "headers": []})
+    token = (await files.link(user, file.id)).url.partition("link=")[2]
+    for disabled in (datetime.now(UTC), None):
+        async with db.as_user(user) as tx:
+            await tx.change(User, {}, disabled_at=disabled)
+        if disabled:
+            with pytest.raises(files.LinkInvalid):
+                await files.get_reader(request, file.id, token)
+    assert await files.get_reader(request, file.id, token) == user
 
 
 async def test_a_link_outlives_its_key_only_as_long_as_the_ring_has_it(user: str, store: None) -> None:

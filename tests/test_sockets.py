@@ -584,6 +584,21 @@ async def test_a_message_over_64_kib_is_closed_with_1009(port: int, user: str) -
         assert (await one.receive())["code"] == "invalid"
 
 
+async def test_a_message_that_costs_much_counts_as_several(
+    port: int, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MESSAGES_PER_SECOND", 10)
+    long = '{"type":"ack","stream":1,"frame":1' + " " * 60_000 + "}"
+    async with client(port, user) as one:
+        await one.connection.send(long)
+        await one.connection.send(long)
+        assert (await one.closed())[0] == 4013
+    async with client(port, user) as one:
+        many = ",".join(f'"{number}":1' for number in range(200))
+        await one.connection.send('{"type":"subscribe","id":1,' + many + "}")
+        assert (await one.closed())[0] == 4400
+
+
 async def test_a_flood_is_closed_with_4013(port: int, user: str) -> None:
     async with client(port, user) as one:
         for _ in range(3 * limits.MESSAGES_PER_SECOND):
@@ -683,6 +698,7 @@ async def test_origins_are_checked(port: int, user: str) -> None:
         "null",
         f"http://127.0.0.1:{port}.evil.example",
         "http://127.0.0.1",
+        "http://[",
     ):
         async with client(port, origin=origin) as one:
             code, messages = await one.closed()
@@ -1131,7 +1147,8 @@ def test_the_page_tells_the_header_and_the_limits() -> None:
     assert sum(sizes) == session._FRAME_HEADER.size == 32
     for told in (
         f"{limits.MESSAGES_PER_SECOND} messages a second",
-        f"{limits.SUBSCRIPTIONS}\nsubscriptions",
+        f"{limits.SUBSCRIPTIONS} subscriptions",
+        f"{limits.FREE_CHARS // 1024} KiB of one count again",
         f"{limits.STREAMS} streams",
         f"{limits.REQUESTS} requests",
         f"at most {limits.CONNECTIONS_PER_USER} sockets",

@@ -226,6 +226,17 @@ def test_schemas_that_are_wrong_or_dangerous_are_refused(
     assert pointers(flow({"type": "close"}), parameters) == expected
 
 
+def test_what_would_take_long_to_check_or_to_tell_is_one_problem() -> None:
+    """The library would compare each item with each, and build each problem, for half a minute."""
+    alike = [{"a": number} for number in range(4_900)]
+    assert [problem.pointer for problem in schema_problems({"type": alike}, "")] == ["/type"]
+    assert [problem.pointer for problem in schema_problems({"required": ["a", "a"]}, "")] == ["/required"]
+    step = {"type": "click", "selectors": ["a"], "assertedEvents": [1] * 150_000}
+    assert pointers(flow(step)) in (["/steps/0"], ["/steps/0/assertedEvents"])
+    wrong = EXTRACT | {f"x{number}": 1 for number in range(1_001)}
+    assert pointers(flow(wrong)) == ["/steps/0"]
+
+
 def test_the_schemas_of_all_steps_have_one_limit() -> None:
     schema = {"properties": {f"p{n}": {"type": "string"} for n in range(1_900)}}
     assert pointers(flow(EXTRACT | {"schema": schema})) == []
@@ -248,7 +259,11 @@ def test_the_schemas_of_all_steps_have_one_limit() -> None:
 )  # fmt: skip
 def test_schemas_are_judged_as_the_dialect_judges_them(schema: dict[str, Any]) -> None:
     official = Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema)
-    expected = {(pointer_to(*error.absolute_path), error.message) for error in official}
+    ours = {"uniqueItems": "The list holds equal items"}  # without the whole list
+    expected = {
+        (pointer_to(*error.absolute_path), ours.get(str(error.validator), error.message))
+        for error in official
+    }
     assert {(found.pointer, found.message) for found in schema_problems(schema, "")} == expected
 
 
