@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-SERVER := --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
+SERVER := --http infra.server:BoundedHttp --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
 
 .PHONY: run demo docs test check chaos bench setup migrate migration backup restore rekey format clean
 

@@ -74,6 +74,7 @@ async def _server() -> AsyncIterator[str]:
     command = ("-m", "uvicorn", "backend_websocket_server:app", "--app-dir", str(ROOT), "--port", str(port))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command, "--no-access-log", "--ws-per-message-deflate", "false"),
+        *("--http", "infra.server:BoundedHttp"),
         *("--log-level", "warning"),
         cwd=data,  # where no `.env` names somebody's database
         env=environment | ours | {"LOG_LEVEL": "error"},

@@ -219,6 +219,8 @@ class Backend:
             await _copy_database(self.data)
         environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.extra}
         flags = [
+            "--http",
+            "infra.server:BoundedHttp",
             "--ws-per-message-deflate",
             "false",
             "--ws-max-size",

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ import asyncpg
 import httpx
 import pytest
 import structlog
+import uvicorn
 import websockets
 from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 import api
 import backend_websocket_server as module
+from infra.server import BoundedHttp
 from settings import Settings, settings
 from tests import make
 from tests.clerk import USER, key_server
@@ -515,3 +518,57 @@ async def test_a_failed_start_is_a_sentence_in_both_forms(data_dir: Path) -> Non
         (line,) = (line for line in server.log.splitlines() if "CLERK_PUBLISHABLE_KEY" in line)
         assert says in line
         assert "Traceback" not in server.log
+
+
+# Heads of requests
+
+
+async def received(reader: asyncio.StreamReader) -> bytes:
+    with suppress(ConnectionError):
+        return await reader.read()
+    return b""
+
+
+async def test_headers_without_end_are_refused(server: Backend) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Junk: ")
+    with pytest.raises(ConnectionError):
+        for _ in range(1000):
+            writer.write(b"a" * 10_000)
+            await writer.drain()
+            await asyncio.sleep(0)
+    assert (await received(reader))[:12] in (b"HTTP/1.1 431", b"")
+    writer.close()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/api/health", headers={"X-Junk": "a" * 60_000})).status_code == 200
+
+
+async def test_a_head_that_does_not_come_to_its_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.server.HEAD_SECONDS", 0.3)
+
+    async def slow(_scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await asyncio.sleep(1)  # longer than a head may take
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = uvicorn.Config(slow, port=0, http=BoundedHttp, lifespan="off", log_level="error")
+    running = uvicorn.Server(config)
+    serving = asyncio.create_task(running.serve())
+    async with asyncio.timeout(10):
+        while True:
+            if running.started:
+                break
+            await asyncio.sleep(0.01)
+        port = running.servers[0].sockets[0].getsockname()[1]
+        for opening in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(opening)
+            assert await received(reader) == b""
+            writer.close()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for _ in range(2):  # on one connection
+                assert (await client.post("/", content=b"x" * 300_000)).status_code == 204
+    running.should_exit = True
+    await serving
