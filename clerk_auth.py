@@ -843,6 +843,7 @@ _ROUTE_SCOPES: tuple[tuple[str, str, Scope | None], ...] = (
     ("DELETE", r"/api/me", None),
     ("[A-Z]+", r"/api/(auth|keys|admin)(/.*)?", None),
     ("GET|HEAD", r".*", "read"),
+    ("POST", r"/api/files/\{id\}/link", "read"),
     ("[A-Z]+", r"/api/(runs|computers|approvals)(/.*)?", "run"),
     ("POST", r"/api/threads/\{id\}/messages|/api/schedules/\{id\}/run|/api/files", "run"),
     ("[A-Z]+", r".*", "write"),
