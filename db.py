@@ -627,10 +627,13 @@ def _cursor_value(model: type[Base], after: object, cursor: str | None) -> objec
     raise InvalidCursor("the cursor is not one of this list's")
 
 
+def _show_statement(model: type[Base], shape: type[BaseModel]) -> Statement:
+    return _read_statement(model, shape, ("id",), extra=("updated_at",) if model.__tagged__ else ())
+
+
 async def read(user_id: str, model: type[Base], shape: type[BaseModel], id: UUID | str) -> Response:
     """One of the user's rows in one round trip. Raises NoResultFound, Unavailable."""
-    extra = ("updated_at",) if model.__tagged__ else ()
-    statement = _read_statement(model, shape, ("id",), extra=extra)
+    statement = _show_statement(model, shape)
     rows = await _fetch(user_id, statement, {"where_id": id, "limit": 1})
     if not rows:
         raise NoResultFound
@@ -899,8 +902,7 @@ class Tx:
         return self.reply("null")
 
     async def _show(self, model: type[Base], shape: type[BaseModel], id: UUID | str) -> Response:
-        extra = ("updated_at",) if model.__tagged__ else ()
-        statement = _read_statement(model, shape, ("id",), extra=extra)
+        statement = _show_statement(model, shape)
         asked = {"me": self.user_id, "where_id": id, "limit": 1}
         rows = await self.connection.fetch(statement.sql, *statement.values(asked))
         if not rows:
@@ -1112,10 +1114,6 @@ class Standing:
     role: str
     verified_email: str | None
     requests_per_minute: int | None
-
-    @property
-    def may_act(self) -> bool:
-        return not (self.erased or self.disabled)
 
 
 async def ensure_user(user_id: str, session_id: UUID | None = None, **profile: str | None) -> Standing:

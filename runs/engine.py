@@ -185,8 +185,9 @@ async def cancel_all(user_id: str, actor: str) -> None:
                 await approvals.withdraw(tx, run.id)
                 tx.announce("run.cancelled", run, RunRead)
             tx.hint("wishes")
-            lasted, steps = sum(run.active_ms for run in ended), sum(run.step_count for run in ended)
-            await usage.add(tx, runs=len(ended), active_ms=lasted, steps=steps)
+            if ended:
+                lasted, steps = sum(run.active_ms for run in ended), sum(run.step_count for run in ended)
+                await usage.add(tx, runs=len(ended), active_ms=lasted, steps=steps)
         count = len(rows)
 
 

@@ -370,7 +370,8 @@ async def get_reader(
     except (ValueError, Unsealable) as error:
         raise LinkInvalid from error
     user_id, expires_at = orjson.loads(told)
-    if time.time() >= expires_at or not (await db.ensure_user(user_id)).may_act:
+    standing = await db.ensure_user(user_id)
+    if time.time() >= expires_at or standing.disabled or standing.erased:
         raise LinkInvalid
     return str(user_id)
 

@@ -325,6 +325,10 @@ async def test_many_runs_are_cancelled_in_parts_and_each_is_told_once(
         assert (await tx.one(Approval, id=question.id)).status == "cancelled"
     [day] = (await users.usage(user, 1)).days
     assert (day.runs, day.active_ms, day.steps) == (8, 1200, 2)
+    nobody = f"user_{uuid4().hex}"
+    await db.ensure_user(nobody)
+    await engine.cancel_all(nobody, "admin:x")
+    assert (await users.usage(nobody, 1)).days == []
 
 
 async def test_disabling_again_ends_what_the_first_time_did_not_come_to(user: str) -> None:

@@ -173,6 +173,15 @@ def test_entity_tags_are_found_in_linear_time() -> None:
     assert db.tags([' W/"a" ,\t"b"', "*", 'x "c d"']) == {'W/"a"', '"b"', "*"}
 
 
+async def test_the_data_of_an_event_is_bounded_in_bytes(user: str) -> None:
+    fits = "字" * (db.DATA_BYTES // 3 - 10)
+    async with db.as_user(user) as tx:
+        tx.emit("thread.created", ("thread", uuid7()), {"title": fits})
+        tx.emit("thread.created", ("thread", uuid7()), {"title": fits + "字" * 10})
+    first, second = [orjson.loads(event.text)["data"] for event in await db.events(user, 0)]
+    assert (first, second) == ({"title": fits}, {"truncated": True})
+
+
 async def test_a_strange_cursor_is_refused(user: str) -> None:
     for cursor in ("x", "!!!!", "AAAA", "é"):
         with pytest.raises(db.InvalidCursor):
