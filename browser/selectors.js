@@ -341,6 +341,7 @@
 
   // Sets the control, or says what is left to the keyboard: "type" or "insert" over the selection, or a refusal.
   const change = (element, value) => {
+    if (!element.isConnected) return { detached: "" };
     const tag = element.localName;
     element.focus();
     if (tag === "select") {

@@ -169,7 +169,7 @@ async def count(
 
 
 async def change(element: ElementHandle, value: str) -> dict[str, str]:
-    """Sets a control, `{}`; or or `{"refused": why}`, or `{"keyboard": "type"|"insert"|"delete"}`."""
+    """Sets a control; `{}`, or what hinders: `refused`, `detached`, `keyboard` for what is left to type."""
     return cast(
         dict[str, str], await element.evaluate(f"(element, value) => {_SCRIPT}.change(element, value)", value)
     )

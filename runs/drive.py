@@ -429,6 +429,10 @@ class Drive:
                 return await self._race(attempt.settle())
             except Interrupted:
                 continue
+            except StepFailed as failure:
+                if not attempt.may_find_again(failure):
+                    raise
+                self._acted = False
 
     async def _land(self, attempt: Attempt) -> None:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""

@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS, CRASH_SECONDS = 5.0, 30.0, 0.1, 0.5
 MAX_OUTPUT_BYTES = 1_000_000
+LEFT = "The element left the page before it could be used"
 BUTTONS = {
     "primary": "left",
     "auxiliary": "middle",
@@ -102,6 +103,7 @@ class Attempt:
         self._frame: Frame
         self._found: selectors.Found | None = None
         self._late = StepFailed("timeout", "The page does not answer")
+        self._left_until: float | None = None
         self._navigated = asyncio.Event()
         self._landed_at: Frame | None = None
         self._landed_on = ""
@@ -139,6 +141,14 @@ class Attempt:
             output = await self._output(self._step)
         self._listening.close()
         return output
+
+    def may_find_again(self, failure: StepFailed) -> bool:
+        """Whether the element left before anything landed, and there is time to find the one drawn anew."""
+        if failure.code != "element_detached" or self.acted:
+            return False
+        now = asyncio.get_running_loop().time()
+        self._left_until = self._left_until or now + self._seconds
+        return now < self._left_until
 
     # Time, pages and frames ---------------------------------------------------------------------
 
@@ -392,7 +402,7 @@ class Attempt:
     async def _point(self) -> tuple[float, float]:
         """Where the pointer goes, in CSS pixels of the page's viewport."""
         if (place := await selectors.place(self._frame, self._element)) is None:
-            raise StepFailed("element_detached", "The element left the page before it could be used")
+            raise StepFailed("element_detached", LEFT)
         return place
 
     @property
@@ -412,6 +422,9 @@ class Attempt:
         element = self._element.element
         self.acted = True
         left = await selectors.change(element, step.value)
+        if "detached" in left:
+            self.acted = False
+            raise StepFailed("element_detached", LEFT)
         if refusal := left.get("refused"):
             raise StepFailed("value_refused", refusal[:500])
         keyboard = self._page.keyboard
