@@ -157,7 +157,7 @@
   const byXPath = (root, text) => {
     const evaluate = (expression, context) => {
       const result = document.evaluate(expression, context, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE, null);
-      const nodes = Array.from({ length: result.snapshotLength }, (_, index) => result.snapshotItem(index));
+      const nodes = [...Array(result.snapshotLength).keys()].map((index) => result.snapshotItem(index));
       return nodes.filter((node) => node.nodeType === Node.ELEMENT_NODE);
     };
     if (!(root instanceof ShadowRoot)) return evaluate(text, root);
@@ -201,12 +201,23 @@
     return width > 0 && height > 0 && element.checkVisibility({ visibilityProperty: true });
   };
 
-  // A hidden page draws no frames, a busy one draws them late.
+  const drawn = async () => {
+    try {
+      await document.documentElement.animate([], 50).finished;
+    } catch {
+      await new Promise(() => {});
+    }
+  };
+
+  // A hidden page draws no frames, a busy one draws them late; one that forbids scripts calls nothing back.
   const nextFrame = () =>
-    new Promise((resolve) => {
-      setTimeout(resolve, document.hidden ? 60 : 1000);
-      requestAnimationFrame(() => requestAnimationFrame(resolve));
-    });
+    Promise.race([
+      new Promise((resolve) => {
+        setTimeout(resolve, document.hidden ? 60 : 1000);
+        requestAnimationFrame(() => requestAnimationFrame(resolve));
+      }),
+      drawn(),
+    ]);
 
   const hitAt = (x, y) => {
     let hit = document.elementFromPoint(x, y);

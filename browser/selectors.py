@@ -15,6 +15,7 @@ from playwright.async_api import ElementHandle, Frame
 _SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
 Selectors = list[list[str]]
 
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 CLOSERS = {"[": "]", "(": ")"}
 _ARIA_ATTRIBUTE = re.compile(r"\[\s*(\w+)\s*=\s*(?:\"[^\"]*\"|'[^']*')\s*\]")
 
@@ -65,11 +66,13 @@ def _unquoted(text: str) -> Iterator[str]:
 
 
 def narrowed(value: Any) -> Any:
-    """JSON of a page as others can hold it: numbers beyond 64 bits are floats, and infinity is null."""
+    """JSON of a page as others can hold it: no integer beyond 64 bits, no infinity, NUL or lone surrogate."""
+    if isinstance(value, str):
+        return NOT_TEXT.sub("\ufffd", value)
     if isinstance(value, list):
         return [narrowed(item) for item in value]
     if isinstance(value, dict):
-        return {key: narrowed(item) for key, item in value.items()}
+        return {narrowed(key): narrowed(item) for key, item in value.items()}
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         value = float(str(value))
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,7 @@
 """Replays one step of a workflow on a computer, in phases between which a run can pause or stop."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import singledispatchmethod
@@ -43,6 +44,7 @@ log = structlog.get_logger()
 
 STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS, CRASH_SECONDS = 5.0, 30.0, 0.1, 0.5
 MAX_OUTPUT_BYTES = 1_000_000
+CALLED = re.compile(r"^\w+\.\w+: (Error: )?")  # what the driver puts before a page's complaint
 LEFT = "The element left the page before it could be used"
 BUTTONS = {
     "primary": "left",
@@ -176,11 +178,13 @@ class Attempt:
             raise
 
     def _failure(self, error: PlaywrightError) -> StepFailed:
-        line = error.message.split("\n", 1)[0][:300]
+        line = CALLED.sub("", error.message.split("\n", 1)[0])[:300]
         if self._crash.is_set() or "crash" in line.lower():
             return StepFailed("page_crashed", "The page crashed")
         if self._page.is_closed():
             return StepFailed("page_closed", "The tab was closed")
+        if "context was destroyed" in line:
+            return StepFailed("page_error", "The page goes on to another one again and again")
         return StepFailed("page_error", f"The page refused: {line}")
 
     async def _crashes(self, error: PlaywrightError) -> bool:
@@ -360,6 +364,8 @@ class Attempt:
             if "has been closed" in error.message or await self._crashes(error):
                 raise self._failure(error) from None
             first_line = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
+            if "Download is starting" in first_line:
+                first_line = "it is a file to download, not a page"
             reason = why_unreachable(self._computer, step.url, error.message) or first_line
         if reason:
             raise StepFailed("unreachable", f"{step.url[:300]} could not be opened: {reason}")
