@@ -3,13 +3,18 @@
 import logging
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from settings import settings
 
+PLAIN = (str, int, float, bool, list, dict, type(None))
 QUIET = ("httpcore", "httpx", "asyncio", "websockets")  # they tell each step of their own work
+_redactors: WeakSet[Callable[[Any], Any]] = WeakSet()
 _QUERY = re.compile(r"\?[^\s\"']+")
 
 
@@ -24,12 +29,14 @@ def configure() -> None:
     if settings.environment == "production":
         rendering: list[Processor] = [
             structlog.processors.format_exc_info,
+            _without_secrets,
             structlog.processors.JSONRenderer(),
         ]
     else:
         # The other formatter shows local variables, and one of them may be a secret.
         plain = structlog.dev.plain_traceback
-        rendering = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)
+        rendering = [console, _line_without_secrets]
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -57,6 +64,27 @@ def _take_over(level: int) -> None:
     access.handlers, access.propagate = [], False
     for name in QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def redact_with(redactor: Callable[[Any], Any]) -> None:
+    """Let every line go through `redactor`, for as long as somebody else holds it."""
+    _redactors.add(redactor)
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """The values of a line as they may be shown."""
+    for redactor in list(_redactors):
+        line = {
+            key: redactor(value if isinstance(value, PLAIN) else repr(value)) for key, value in line.items()
+        }
+    return line
+
+
+def _line_without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> Any:
+    """The same of a line that is rendered already, with the traceback in it."""
+    for redactor in list(_redactors):
+        line = redactor(line)
+    return line
 
 
 def _without_queries(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -23,7 +23,7 @@ from browser.chromium import (
     is_page_url,
 )
 from browser.input import Button, is_key
-from browser.selectors import narrowed
+from browser.selectors import is_file_input, narrowed
 from infra import egress
 from schemas import MAX_NESTING, nests_too_deep
 
@@ -120,7 +120,6 @@ ELEMENT_AT = """([x, y]) => {
   return element;
 }"""
 PAGE_TEXT = "(document.body ?? document.documentElement)?.innerText ?? ''"
-IS_FILE_INPUT = "e => e instanceof HTMLInputElement && e.type === 'file'"
 
 
 class _Action(_Strict):
@@ -624,7 +623,7 @@ class FileUpload(_Action):
                 raise ActionFailed("no_file_chooser", "No file chooser is open; name the field as target")
         else:
             element = await self.target.element(tab)
-            if await element.evaluate(IS_FILE_INPUT):
+            if await is_file_input(element):
                 await element.set_input_files(copies, timeout=self.timeout_ms)
                 return Result()
             async with tab.page.expect_file_chooser(timeout=self.timeout_ms) as opened:

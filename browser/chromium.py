@@ -138,6 +138,7 @@ class Options:
     )
     check_url: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL is refused
     why: Callable[[str], str | None] = field(default=lambda _url: None)  # why a URL could not be reached
+    redact: Callable[[Any], Any] = field(default=lambda told: told)  # what is told, without secrets
 
 
 def find_chromium() -> Path:
@@ -236,10 +237,11 @@ class Computer:
 
     def tabs(self) -> list[dict[str, Any]]:
         """Every tab: `{"id", "url", "title", "active"}`, oldest first."""
-        return [
+        told = [
             {"id": tab.id, "url": tab.url, "title": tab.title, "active": tab is self._active}
             for tab in self._tabs.values()
         ]
+        return cast(list[dict[str, Any]], self.options.redact(told))
 
     def tab(self, tab_id: str) -> Tab:
         """The tab with this id; raises NoSuchTab."""
@@ -277,6 +279,11 @@ class Computer:
             await self.new_tab()
         await self._close_target(tab)
         await self._call(tab.gone.wait())
+
+    @property
+    def downloading(self) -> bool:
+        """Whether a file is on its way."""
+        return any(download.ours for download in self._downloads.values())
 
     async def screenshot(self, *, full_page: bool = False, quality: int | None = 80) -> bytes:
         """A picture of the active tab: JPEG, or PNG when quality is None; raises TimeoutError if it hangs."""
@@ -346,7 +353,7 @@ class Computer:
     def report(self, kind: str, data: dict[str, Any]) -> None:
         """Tell the owner; nothing is told after `closed`."""
         if not self.closed.is_set():
-            self._report(kind, data)
+            self._report(kind, self.options.redact(data))
 
     async def close(self, reason: str = "closed") -> None:
         """Close the context; the user's process ends with its last computer. May be called twice."""
@@ -537,7 +544,8 @@ class Computer:
 
     def _show_view(self) -> None:
         if (tab := self._active) is not None:
-            self.screencast.view({"tab": tab.id, "url": tab.url, "title": tab.title})
+            shown = {"tab": tab.id, "url": tab.url, "title": tab.title}
+            self.screencast.view(self.options.redact(shown))
 
     # Dialogs, files -----------------------------------------------------------------------------
 
@@ -564,7 +572,7 @@ class Computer:
         loop, guid = asyncio.get_running_loop(), event["guid"]
         deadline = loop.call_later(DOWNLOAD_SECONDS, self._cancel_download, guid, "timeout")
         name = safe_name(event["suggestedFilename"])
-        self._downloads[guid] = _Download(name, event["url"][:2048], deadline)
+        self._downloads[guid] = _Download(name, event["url"][:2048], deadline, loop.time())
 
     def _on_download_progress(self, event: dict[str, Any]) -> None:
         if (download := self._downloads.get(event["guid"])) is None:
@@ -612,7 +620,8 @@ class Computer:
 
     def _report_download(self, download: "_Download", state: str, path: Path | None) -> None:
         told = {"name": download.name, "size": download.size, "url": download.url, "state": state}
-        self.report("download", {**told, "path": str(path) if path else None})
+        here = {"path": str(path) if path else None, "began": download.began}
+        self.report("download", {**told, **here})
 
     # Calls --------------------------------------------------------------------------------------
 
@@ -638,6 +647,7 @@ class _Download:
     name: str
     url: str
     deadline: asyncio.TimerHandle
+    began: float
     size: int = 0
     stopped: str = ""
     ours: bool = False

@@ -388,6 +388,18 @@
     return {};
   };
 
+  // A secret: masked before it is there, and never left to a keyboard whose focus others may take.
+  const conceal = (element, value) => {
+    if (!element.isConnected) return { detached: "" };
+    if (!isTextField(element) && !element.isContentEditable) return { refused: "A secret goes into a text field only" };
+    element.style.setProperty("-webkit-text-security", "disc", "important");
+    element.focus();
+    if (isTextField(element)) setNatively(element, "value", value);
+    else element.textContent = value;
+    notify(element);
+    return {};
+  };
+
   // What has been typed counts as changed now, and leaving the field later does not report it again.
   const typed = (element) => {
     element.dispatchEvent(new Event("change", { bubbles: true }));
@@ -446,5 +458,5 @@
     return size(found) > most ? { size: size(found) } : { found };
   };
 
-  return { find, count, change, typed, read: readAtMost };
+  return { find, count, change, conceal, typed, read: readAtMost };
 })()

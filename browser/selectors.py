@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from playwright.async_api import ElementHandle, Frame
+from playwright.async_api import ElementHandle, Frame, Locator
 
 _SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
 Selectors = list[list[str]]
@@ -175,6 +175,24 @@ async def change(element: ElementHandle, value: str) -> dict[str, str]:
     """Sets a control; `{}`, or what hinders: `refused`, `detached`, `keyboard` for what is left to type."""
     return cast(
         dict[str, str], await element.evaluate(f"(element, value) => {_SCRIPT}.change(element, value)", value)
+    )
+
+
+async def is_file_input(element: ElementHandle | Locator) -> bool:
+    """Whether it is a field that takes files."""
+    return bool(await element.evaluate("(e) => e instanceof HTMLInputElement && e.type === 'file'"))
+
+
+async def origin_within(element: ElementHandle) -> str:
+    """The origin of the element's document, which the document itself cannot change or replace."""
+    return str(await element.evaluate("() => location.origin"))
+
+
+async def conceal(element: ElementHandle, value: str) -> dict[str, str]:
+    """Masks a text field and gives it the value at once, without the keyboard; answers as `change`."""
+    return cast(
+        dict[str, str],
+        await element.evaluate(f"(element, value) => {_SCRIPT}.conceal(element, value)", value),
     )
 
 

@@ -3,6 +3,7 @@
 Whoever writes an approval holds its run's row first, as the run's worker does with every write.
 """
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 import db
 from models import Approval, ApprovalStatus, Run, RunStatus, Step
-from runs.parameters import Invalid, Problem
+from runs.parameters import Invalid, Problem, pointer_to, violations
 from runs.queue import look_at_queue
 from schemas import ApprovalDecision, ApprovalRead, RunRead
 
@@ -33,7 +34,7 @@ class WrongDigest(Exception):
 
 
 class NotEditable(Invalid):
-    """The action has no arguments that its user could change."""
+    """The action has no such arguments that its user could change, or must not have such values."""
 
 
 def digest(action: dict[str, Any], url: str | None, run_id: UUID, number: int) -> str:
@@ -115,8 +116,8 @@ async def decide(tx: db.Tx, id: UUID, body: ApprovalDecision) -> Response:
         raise AlreadyDecided(f"It is {approval.status} already")
     if body.digest not in (None, approval.digest):
         raise WrongDigest("The digest is of another question; read this one again before you answer it")
-    if body.arguments is not None and "arguments" not in approval.action:
-        raise NotEditable([Problem("/arguments", "This action has no arguments to change")])
+    if body.arguments is not None:
+        await asyncio.to_thread(_check_arguments, approval.action, body.arguments)
     approved = body.decision == "approve"
     rows = await tx.change(
         Approval,
@@ -130,6 +131,21 @@ async def decide(tx: db.Tx, id: UUID, body: ApprovalDecision) -> Response:
     tx.announce("approval.decided", rows[0], ApprovalRead, run_id=run.id)
     await _go_on(tx, run)
     return tx.reply(ApprovalRead.model_validate(rows[0]))
+
+
+def _check_arguments(action: dict[str, Any], changed: dict[str, Any]) -> None:
+    """Raise NotEditable unless the action has these arguments and may have such ones."""
+    if "arguments" not in action:
+        raise NotEditable([Problem("/arguments", "This action has no arguments to change")])
+    asked = action["arguments"]
+    if problems := [
+        Problem(pointer_to("arguments", name), "This action has no such argument")
+        for name in changed.keys() - asked
+    ]:
+        raise NotEditable(problems)
+    found = violations(action.get("schema", {}), asked | changed)
+    if found:
+        raise NotEditable([Problem(f"/arguments{problem.pointer}", problem.message) for problem in found])
 
 
 async def expire_due() -> None:

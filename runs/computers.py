@@ -27,6 +27,7 @@ from browser.screencast import Frame, Watch
 from browser.selectors import NOT_TEXT
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
+from infra.redaction import Redactor
 from infra.storage import Storage
 from infra.vault import Unsealable
 from models import Computer, ComputerState, ControlState, Profile, Quota, Run
@@ -51,6 +52,7 @@ CLAIM_SECONDS = 1.0
 TICK_SECONDS = 0.5
 WATCHED_KINDS = ("navigated", "dialog", "file_chooser", "download", "crashed", "closed")
 MAX_REPORTS = 256
+MAX_DOWNLOADS = 100  # that wait for a step to take them
 ELSEWHERE = "The computer is open in another process; set REDIS_URL to reach it from here"
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
@@ -147,6 +149,8 @@ class Held:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     vacant: asyncio.Event = field(default_factory=asyncio.Event)
+    redactor: Redactor = field(default_factory=Redactor)
+    downloads: list[dict[str, Any]] = field(default_factory=list)  # that have ended, and no step has taken
     reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -191,6 +195,18 @@ class Held:
             await self.vacant.wait()
         self.driver = driver
         self.vacant.clear()
+
+    def keep_downloads(self, told: list[tuple[str, dict[str, Any]]]) -> None:
+        """Remember what has become of downloads for the steps that wait for them."""
+        self.downloads += [data for kind, data in told if kind == "download"]
+        del self.downloads[:-MAX_DOWNLOADS]
+
+    def take_download(self, since: float) -> dict[str, Any] | None:
+        """The first download, not taken before, that began at `since` or later and has ended."""
+        for place, download in enumerate(self.downloads):
+            if download["began"] >= since:
+                return self.downloads.pop(place)
+        return None
 
     def touch(self) -> None:
         self.used = asyncio.get_running_loop().time()
@@ -420,7 +436,9 @@ async def _profile_state(row: Computer | Run) -> dict[str, Any] | None:
         raise OpenFailed(f"The profile cannot be decrypted. {error}") from error
 
 
-async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | None) -> Held:
+async def open_for_run(
+    driver: Driver, run: Run, checkpoint: dict[str, Any] | None, redactor: Redactor
+) -> Held:
     """A computer of the run's own, with the tabs, cookies and storage of its checkpoint.
 
     Raises TooManyComputers, ChromiumMissing, OpenFailed.
@@ -439,7 +457,7 @@ async def open_for_run(driver: Driver, run: Run, checkpoint: dict[str, Any] | No
             lease_expires_at=run.lease_expires_at,
         )
         tx.announce("computer.created", row, ComputerRead, run_id=run.id)
-    held = Held(run.user_id, row.id, row.lease_epoch, for_run=True, driver=driver)
+    held = Held(run.user_id, row.id, row.lease_epoch, for_run=True, driver=driver, redactor=redactor)
     service.held[held.id] = held
     try:
         await _open_browser(held, wanted, run.allowed_domains, checkpoint or await _profile_state(run))
@@ -468,6 +486,7 @@ async def _open_browser(
         find_file=lambda file_id: files.fetched(held.user_id, file_id, held.uploads),
         check_url=partial(check_url, policy=policy),
         why=held.gate.why,
+        redact=held.redactor,
     )
     browser = await _service().browsers.open(held.user_id, held.id, options, held.report)
     try:
@@ -559,6 +578,7 @@ async def _write_until_closed(held: Held) -> None:
         held.reported.clear()
         news, held.reports = held.reports, []
         told = [(kind, await _told(held, kind, data)) for kind, data in news]
+        held.keep_downloads(told)
         while not held.lost:
             try:
                 if not await _write_news(held, told):
@@ -606,7 +626,8 @@ async def _write_news(held: Held, news: list[tuple[str, dict[str, Any]]]) -> boo
                 tx.actor = held.closed_by
                 await _write_closed(tx, held.fence, data["reason"], held.run_id)
             else:
-                tx.emit(f"computer.{kind}", ("computer", held.id), data, run_id=held.run_id)
+                shown = {name: value for name, value in data.items() if name != "began"}
+                tx.emit(f"computer.{kind}", ("computer", held.id), shown, run_id=held.run_id)
     return True
 
 
@@ -725,9 +746,12 @@ async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
         return ActionRead.model_validate(await there.ask("act", action=action.model_dump(mode="json")))
     if held.driver is not None and not held.driver.halted:
         raise ComputerBusy("A run is using this computer; pause the run or take control first")
-    result = await actions.perform(held.computer, action)
+    try:
+        result = await actions.perform(held.computer, action)
+    except ActionFailed as failure:
+        raise ActionFailed(failure.code, held.redactor(failure.detail)) from failure
     image = base64.b64encode(result.image).decode() if result.image else None
-    return ActionRead(output=clean(result.output), image=image)
+    return ActionRead(output=clean(held.redactor(result.output)), image=image)
 
 
 async def screenshot(user_id: str, id: UUID) -> bytes:

@@ -7,7 +7,7 @@ its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
@@ -20,15 +20,17 @@ from sqlalchemy.exc import NoResultFound
 import db
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
+from infra.redaction import Redactor
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
-from runs import approvals, computers, files, profiles, usage, workflows
+from runs import approvals, computers, files, profiles, secrets, usage, workflows
 from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, StepFailed, filled
-from runs.workflows import DAY, Flow, WaitingStep
+from runs.walk import Place, TooManySteps, Walk
+from runs.workflows import DAY, Flow, ForEach, WaitingStep
 from schemas import RunRead, StepRead
 from settings import settings
 
@@ -96,13 +98,17 @@ class Drive:
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
-        self._scope: dict[str, Any] = {"params": run.params, "outputs": dict(run.outputs)}
+        self._walk: Walk
+        self._trodden: list[Place] = []  # the steps that are done, and those that a retry begins after
+        self._output_bytes = 0
+        self._purse = secrets.Purse(run.user_id, Redactor())
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
         self._left_out = range(0)
-        self._done = self._landed_at = self._navigations = self._crashes = 0
+        self._used_at = _now()
+        self._done = self._landed_at = self._landed_step = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -176,7 +182,7 @@ class Drive:
         except Cancelled:
             await self._end(RunStatus.cancelled)
         except Failed as failure:
-            await self._end(RunStatus.failed, failure.error, await self._keep_page())
+            await self._end(RunStatus.failed, self._clean(failure.error), await self._keep_page())
         except Exception:
             log.exception("run_broke")
             error = {"code": "internal", "detail": "Something went wrong in the server; its log says what"}
@@ -192,14 +198,18 @@ class Drive:
             flow = await workflows.parse_aside(self.run.definition, named)
         except workflows.InvalidWorkflow as error:
             raise Failed("invalid_workflow", str(error)) from error
+        # A page that is reopened may show a secret at once.
+        self._purse.names = tuple(workflows.named_secrets(flow.steps))
+        await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
+        self._retrace(flow, steps)
         checkpoint = self._open_checkpoint()
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
         self._arrived = True
-        for number in range(self._done + 1, len(flow.steps) + 1):
-            await self._do_step(flow, number)
+        while (place := self._walk.place) is not None:
+            await self._do_step(flow, place)
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
             await self._save_profile(self.run.profile_id)
@@ -222,9 +232,13 @@ class Drive:
         """A line in the run's log."""
 
         async def say(tx: db.Tx) -> None:
-            tx.emit("run.log", ("run", self.run_id), {"message": message})
+            tx.emit("run.log", ("run", self.run_id), {"message": self._clean(message)})
 
         await self._write(say)
+
+    def _clean(self, value: Any) -> Any:
+        """What comes from a page, as it can be kept: without secrets, and text that the database takes."""
+        return clean(self._purse.redactor(value))
 
     async def _resume_steps(self) -> list[Step]:
         """The steps so far; one that its worker left unfinished is marked for what is known of it."""
@@ -259,12 +273,42 @@ class Drive:
         return steps
 
     async def _reached_before(self, tx: db.Tx) -> int:
-        """How many steps the run had done that this one retries; all before its own if that run is gone."""
+        """How many outermost steps the run had done that this one retries; all if that run is gone."""
         for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
             steps = await tx.find(Step, run_id=before.id)
-            done = [step.number for step in steps if step.status in DONE]
+            done = [outermost(step.pointer) for step in steps if step.status in DONE]
             return max(done, default=before.first_step - 1)
         return self.run.first_step - 1
+
+    def _retrace(self, flow: Flow, steps: list[Step]) -> None:
+        """Go the way of the steps that are done once more, with what they have brought."""
+        first = self.run.first_step
+        outputs = self.run.outputs if first > 1 else {}
+        self._walk = Walk(flow.steps, self.run.params, outputs, first)
+        self._trodden = [
+            Place(top, f"/steps/{top - 1}", top, workflows.alone(step), self._scope)
+            for top, step in enumerate(flow.steps[: first - 1], 1)
+        ]
+        for step in steps:
+            if step.number <= self._done and (place := self._walk.place) is not None:
+                self._weigh(place.step, step.output)
+                self._go_on(step.output, brought=step.status == StepStatus.succeeded)
+
+    def _go_on(self, output: Any, *, brought: bool = True) -> None:
+        """Take the next place of the walk. Raises Failed."""
+        if (place := self._walk.place) is None:
+            raise RuntimeError("there are more steps than the flow has")
+        self._trodden.append(place)
+        try:
+            self._walk.go_on(output, brought=brought)
+        except TooManySteps as error:
+            raise Failed("too_many_steps", str(error), step=place.number, pointer=place.pointer) from error
+
+    @property
+    def _scope(self) -> Mapping[str, Any]:
+        """What placeholders know now, but for secrets."""
+        place = self._walk.place
+        return place.scope if place else {"params": self.run.params, "outputs": self._walk.outputs}
 
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
         if self._held is None:
@@ -272,13 +316,16 @@ class Drive:
             held = await computers.find_held(self.run.user_id, named) if named else None
             if held is not None and not held.for_run:
                 await held.attach(self)
-                self._held = held
+                self._held, self._used_at = held, _now()
+                self._purse.redactor = held.redactor
+                await self._purse.know()
             else:
                 if named and fresh:
                     await self._refuse_closed(named)
                 self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._done > 0
             self._landed_at = checkpoint.get("landed_at", 0)
+            self._landed_step = checkpoint.get("landed_step", 0)
             self._record(self._held)
         if not self._held.for_run and self._main is None:
             await self._see_page(self._held)
@@ -304,7 +351,7 @@ class Drive:
 
     async def _open_own(self, checkpoint: dict[str, Any]) -> Held:
         try:
-            return await computers.open_for_run(self, self.run, checkpoint or None)
+            return await computers.open_for_run(self, self.run, checkpoint or None, self._purse.redactor)
         except TooManyComputers as error:
             raise Leaving("handed_over") from error
         except ChromiumMissing as error:
@@ -314,16 +361,19 @@ class Drive:
 
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
-        numbered = enumerate(flow.steps[: self._done])
-        since = [step for n, step in numbered if n >= self._landed_at and n not in self._left_out]
-        if fresh and flow.steps[self._done]["type"] == "navigate":
-            since = [step for step in since if step["type"] in ENVIRONMENT]
-        settings_before = [step for step in flow.steps[: self._landed_at] if step["type"] in ENVIRONMENT]
-        blind = all(workflows.safe(step) for step in since)
-        again = [step for step in since if blind and step["type"] not in workflows.OWN_STEPS]
-        for step in (*settings_before, *again):
+        trodden, next_place = self._trodden, self._walk.place
+        since = [p for p in trodden if p.number > self._landed_at and p.top - 1 not in self._left_out]
+        if fresh and next_place is not None and next_place.step["type"] == "navigate":
+            since = [place for place in since if place.step["type"] in ENVIRONMENT]
+        settings_before = [
+            p for p in trodden if p.number <= self._landed_at and p.step["type"] in ENVIRONMENT
+        ]
+        # What the steps inside of one were, only the run that did them knows.
+        blind = all(workflows.safe(p.step) and not (fresh and p.holds_steps) for p in since)
+        again = [place for place in since if blind and place.step["type"] not in workflows.OWN_STEPS]
+        for place in (*settings_before, *again):
             try:
-                await self._perform(self._attempt(flow, step), safe=True)
+                await self._perform(self._attempt(flow, place), safe=True)
             except (StepFailed, *BROWSER_FAULTS) as error:
                 log.info("page_not_restored", error=str(error))
                 blind = False
@@ -334,30 +384,33 @@ class Drive:
 
     # Steps --------------------------------------------------------------------------------------
 
-    async def _do_step(self, flow: Flow, number: int) -> None:
+    async def _do_step(self, flow: Flow, place: Place) -> None:
         await self._boundary()
-        raw = flow.steps[number - 1]
+        raw, number = place.step, place.number
         safe = workflows.safe(raw)
-        self._step = await self._intend(raw, number, safe=safe)
+        self._step = await self._intend(place, safe=safe)
         if raw["type"] == "navigate":
             self._crashes = self._computer.crashes
         began = self._active()
+        output: Any = None
         halt: dict[str, Any] = {}
         try:
             if raw["type"] == "pause":
                 halt = self._pause(raw)
-                output = None
             elif raw["type"] == "approve":
                 output = await self._ask(raw, self._step)
+            elif raw["type"] == "forEach":
+                output = self._items(raw)
             else:
-                output = clean(await self._perform(self._attempt(flow, raw), safe=safe))
-            self._keep_output(raw, output)
+                output = self._clean(await self._perform(self._attempt(flow, place), safe=safe))
+            self._weigh(raw, output)
         except StepFailed as error:
             raise await self._explain(error.code, error.detail, error.tried) from error
         except BROWSER_FAULTS as error:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         self._done = number
-        picture_id = await self._picture()
+        self._go_on(output)
+        picture_id = None if raw["type"] == "forEach" else await self._picture()
         checkpoint = await self._snapshot() if self._has_navigated() else {}
         values = {
             "status": StepStatus.succeeded,
@@ -365,11 +418,17 @@ class Drive:
             "screenshot_id": picture_id,
             "duration_ms": round((self._active() - began) * 1000),
         }
-        counts = {"step_count": self.run.step_count + 1, "outputs": self._scope["outputs"]}
+        counts: dict[str, Any] = {"step_count": self.run.step_count + 1}
+        if self._walk.kept != self.run.outputs:
+            counts["outputs"] = self._walk.kept
 
         async def finish(tx: db.Tx) -> None:
             if self._question is not None:
-                await self._use_answer(tx, self._question, raw, number)
+                await self._use_answer(tx, self._question, place)
+            if filled_in := sorted({*workflows.secret_fields(raw)}):
+                named = ", ".join(f"secrets.{name}.{field}" for name, field in filled_in)
+                tx.emit("run.log", ("run", self.run_id), {"message": f"Filled in {named}"})
+                await secrets.used(tx, {name for name, _ in filled_in})
             await self._finish_step(tx, values)
 
         await self._write(finish, **counts, **checkpoint, **halt)
@@ -378,8 +437,9 @@ class Drive:
         if halt:
             self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
 
-    async def _intend(self, raw: dict[str, Any], number: int, *, safe: bool) -> Step:
+    async def _intend(self, place: Place, *, safe: bool) -> Step:
         """Say in the log what is about to be done."""
+        raw, number = place.step, place.number
         written: list[Step] = []
 
         async def write(tx: db.Tx) -> None:
@@ -395,7 +455,7 @@ class Drive:
                     Step,
                     run_id=self.run_id,
                     number=number,
-                    pointer=f"/steps/{number - 1}",
+                    pointer=place.pointer,
                     type=raw["type"],
                     title=_title(raw),
                     attempt=1,
@@ -413,8 +473,24 @@ class Drive:
         if self._recording is not None:
             self._recording.at_step(number)
 
-    def _attempt(self, flow: Flow, raw: dict[str, Any]) -> Attempt:
-        return Attempt(self._computer.computer, flow, raw, self._scope, self._save, self._main)
+    def _attempt(self, flow: Flow, place: Place) -> Attempt:
+        return Attempt(
+            self._computer.computer,
+            flow,
+            place.step,
+            place.scope,
+            self._save,
+            self._main,
+            self._purse.reveal,
+            self._take_download,
+        )
+
+    def _take_download(self, since: float) -> dict[str, Any] | None:
+        return self._computer.take_download(max(since, self._used_at))
+
+    def _items(self, raw: dict[str, Any]) -> list[Any]:
+        """What a loop goes through. Raises StepFailed."""
+        return cast("ForEach", filled(raw, self._scope)).items
 
     async def _perform(self, attempt: Attempt, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
@@ -459,13 +535,12 @@ class Drive:
                 self._leave_behind(task)
         task.result()
 
-    def _keep_output(self, raw: dict[str, Any], output: Any) -> None:
-        if not workflows.brings_output(raw):
-            return
-        outputs = self._scope["outputs"] | {raw["name"]: output}
-        if len(orjson.dumps(outputs)) > MAX_OUTPUTS_BYTES:
+    def _weigh(self, raw: dict[str, Any], output: Any) -> None:
+        """Bound what all steps of the run bring together. Raises StepFailed."""
+        if workflows.brings_output(raw):
+            self._output_bytes += len(orjson.dumps(output))
+        if self._output_bytes > MAX_OUTPUTS_BYTES:
             raise StepFailed("output_too_large", "The run's outputs are larger than 4 MiB together")
-        self._scope["outputs"] = outputs
 
     async def _finish_step(self, tx: db.Tx, values: dict[str, Any]) -> None:
         """Write the outcome of the step that was begun, once."""
@@ -519,7 +594,13 @@ class Drive:
         await self._boundary()
         if (answer := self._question) is None or self._refused:
             raise self._refusal()
-        return {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
+        if not self._reopened and self._url() != answer.url:
+            self._waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
+            await self._boundary()
+        output = {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
+        if "arguments" in answer.action:
+            output["arguments"] = answer.action["arguments"] | (answer.arguments or {})
+        return output
 
     async def _request(self, raw: dict[str, Any], step: Step) -> None:
         """Ask, beside a picture of what the page looks like now, and say that the run waits."""
@@ -545,9 +626,10 @@ class Drive:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
         return cast("WaitingStep", filled(raw, self._scope))
 
-    async def _use_answer(self, tx: db.Tx, question: Approval, raw: dict[str, Any], number: int) -> None:
+    async def _use_answer(self, tx: db.Tx, question: Approval, place: Place) -> None:
         """Spend the yes in the transaction that goes on with it. Raises Failed."""
-        if not await approvals.use(tx, question, _action(self._wanted(raw)), number):
+        action = _action(cast("WaitingStep", filled(place.step, place.scope)))
+        if not await approvals.use(tx, question, action, place.number):
             raise self._step_failure(
                 "approval_denied", "The approval is not for this any more", approval_id=str(question.id)
             )
@@ -741,7 +823,7 @@ class Drive:
     def _url(self) -> str | None:
         browser = self._held.browser if self._held else None
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
-        return clean(active["url"]) if active else None
+        return cast("str", self._clean(active["url"])) if active else None
 
     async def _count_navigations(self) -> None:
         """Leave out of account the pages that were opened so far."""
@@ -756,6 +838,7 @@ class Drive:
         if self._computer.navigations == self._navigations:
             return False
         self._navigations, self._landed_at = self._computer.navigations, self._done
+        self._landed_step = self._trodden[-1].top if self._trodden else 0
         return True
 
     async def _picture(self) -> UUID | None:
@@ -808,9 +891,10 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        data = orjson.dumps(state | {"landed_at": self._landed_at})
+        state |= {"landed_at": self._landed_at, "landed_step": self._landed_step}
+        data = orjson.dumps(state)
         if len(data) > MAX_CHECKPOINT_BYTES:
-            data = orjson.dumps(state | {"landed_at": self._landed_at, "origins": []})
+            data = orjson.dumps(state | {"origins": []})
         return {"checkpoint": self._vault.seal(data, **checkpoint_place(self.run))}
 
     async def _keep_page(self) -> dict[str, Any]:
@@ -899,7 +983,7 @@ class Drive:
             status=status,
             reason=None,
             error=error,
-            result={"outputs": self._scope["outputs"]} if status is RunStatus.succeeded else None,
+            result={"outputs": self._walk.kept} if status is RunStatus.succeeded else None,
             finished_at=datetime.now(UTC),
             lease_owner=None,
             lease_expires_at=None,
@@ -943,13 +1027,20 @@ def checkpoint_place(run: Run) -> dict[str, str]:
     return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
+def outermost(pointer: str) -> int:
+    """The number of the outermost step, counted from 1, of a step with this pointer."""
+    return int(pointer.split("/")[2]) + 1
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
 def _action(step: WaitingStep) -> dict[str, Any]:
     """What an approval of the step is about."""
-    return {"type": step.type, "title": step.title}
+    return step.model_dump(
+        include={"type", "title", "arguments", "json_schema"}, by_alias=True, exclude_none=True
+    )
 
 
 def _title(raw: dict[str, Any]) -> str:

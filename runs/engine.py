@@ -30,7 +30,7 @@ from models import (
     Workflow,
     uuid7,
 )
-from runs import approvals, computers, recording, usage, workflows
+from runs import approvals, computers, recording, secrets, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
 from runs.parameters import Invalid, Problem
@@ -84,6 +84,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
     flow = await workflows.parse_aside(definition or {}, parameters)
+    await _require_secrets(tx, flow)
     check_domains(body.allowed_domains, "/allowed_domains")
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
@@ -100,6 +101,15 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made = {"title": flow.title, "definition": definition, "params": params, "timeout_seconds": limit}
     return await _queue(tx, **made, **given, **more)
+
+
+async def _require_secrets(tx: db.Tx, flow: Flow) -> None:
+    """Refuse a run that would come to a step whose secret does not exist. Raises InvalidWorkflow."""
+    named = workflows.named_secrets(flow.steps)
+    if missing := await secrets.missing(tx, named):
+        raise workflows.InvalidWorkflow(
+            [Problem(named[name], f"There is no secret {name}; store it first") for name in missing]
+        )
 
 
 async def _queue(tx: db.Tx, **values: Any) -> Response:
@@ -214,12 +224,13 @@ async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:
 
 async def _outputs_until(tx: db.Tx, run: Run, flow: Flow, done: int) -> dict[str, Any]:
     """What the first `done` steps brought, in this run or in those that it had retried."""
-    names = {step["name"] for step in flow.steps[:done] if workflows.brings_output(step)}
+    names = {*workflows.named_outputs(flow.steps[:done])}
     outputs = {name: value for name, value in run.outputs.items() if name in names}
-    for step in await tx.find(Step, run_id=run.id, status=StepStatus.succeeded):
-        wanted = flow.steps[step.number - 1]
-        if step.number <= done and workflows.brings_output(wanted):
-            outputs[wanted["name"]] = step.output
+    wanted = {f"/steps/{index}": step for index, step in enumerate(flow.steps[:done])}
+    for done_step in await tx.find(Step, run_id=run.id, status=StepStatus.succeeded):
+        step = wanted.get(done_step.pointer)
+        if step is not None and workflows.brings_output(step) and step["type"] != "forEach":
+            outputs[step["name"]] = done_step.output
     return outputs
 
 
@@ -237,11 +248,13 @@ def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | 
         log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
         return None
     steps = flow.steps[:done]
-    if state["landed_at"] > done:
-        if all(map(workflows.safe, steps)):
+    landed = state["landed_step"]
+    if landed > done:
+        if all(workflows.safe(step) and not workflows.holds_steps(step) for step in steps):
             return None
         opened = [number for number, step in enumerate(steps) if step["type"] == "navigate"]
-        state |= {"tabs": [], "landed_at": opened[-1] if opened else 0}
+        state["tabs"], landed = [], opened[-1] if opened else 0
+    state |= {"landed_at": landed, "landed_step": landed}
     return db.vault().seal(orjson.dumps(state), **place | {"row": str(new_id)})
 
 

@@ -2,14 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-ROOTS = ("params", "outputs")
+ROOTS = ("params", "outputs", "secrets")
+PARTS = {"params": 2, "outputs": 2, "secrets": 3}  # the fewest of a path; a loop's variable may stand alone
 Part = str | int
 
 _PART = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]{0,99})|\[(\d{1,6})\]")
-_IN_EXPRESSION = re.compile(r"\{\{ {0,9}((?:params|outputs)\.[A-Za-z0-9_.\[\]-]{1,300}) {0,9}\}\}")
+_IN_EXPRESSION = re.compile(
+    r"\{\{ {0,9}(([A-Za-z_][A-Za-z0-9_]{0,63})[.\[]?[A-Za-z0-9_.\[\]-]{0,300}) {0,9}\}\}"
+)
 
 
 class BadPlaceholder(ValueError):
@@ -33,10 +36,8 @@ def parse_path(text: str) -> tuple[Part, ...]:
             raise BadPlaceholder(f"{{{{ {text[:100]} }}}} is not of the form name.name[0].name")
         parts.append(match[1] if match[1] is not None else int(match[2]))
         at = match.end()
-    if parts[0] not in ROOTS or len(parts) < 2:
-        raise BadPlaceholder(
-            f"{{{{ {text[:100]} }}}} has to start with {' or '.join(f'{r}.' for r in ROOTS)}"
-        )
+    if len(parts) < PARTS.get(str(parts[0]), 1):
+        raise BadPlaceholder(f"{{{{ {text[:100]} }}}} ends too early; name what of {parts[0]} is meant")
     return tuple(parts)
 
 
@@ -63,10 +64,13 @@ def _quoted(inner: str) -> str:
         raise BadPlaceholder(f"{inner[:100]} is not a text in quotation marks") from None
 
 
-def paths(key: str, text: str) -> Iterator[tuple[Part, ...]]:
-    """The placeholders of one string found under `key`; raises BadPlaceholder."""
+def paths(key: str, text: str, roots: Collection[str] = ROOTS) -> Iterator[tuple[Part, ...]]:
+    """The placeholders of one string found under `key`; raises BadPlaceholder.
+
+    An expression is somebody's JavaScript, where only what starts with one of the `roots` is a placeholder.
+    """
     if key == "expression":
-        yield from (parse_path(match[1]) for match in _IN_EXPRESSION.finditer(text))
+        yield from (parse_path(match[1]) for match in _IN_EXPRESSION.finditer(text) if match[2] in roots)
     else:
         yield from (piece for piece in split(text) if isinstance(piece, tuple))
 
@@ -124,7 +128,12 @@ def _fill(text: str, scope: Mapping[str, Any], pointer: str) -> Any:
 
 
 def _fill_expression(text: str, scope: Mapping[str, Any], pointer: str) -> str:
-    return _IN_EXPRESSION.sub(lambda match: json.dumps(_look_up(parse_path(match[1]), scope, pointer)), text)
+    def literal(match: re.Match[str]) -> str:
+        if match[2] not in scope:
+            return match[0]
+        return json.dumps(_look_up(parse_path(match[1]), scope, pointer))
+
+    return _IN_EXPRESSION.sub(literal, text)
 
 
 def _look_up(path: tuple[Part, ...], scope: Mapping[str, Any], pointer: str) -> Any:

@@ -1,41 +1,53 @@
 """Replays one step of a workflow on a computer, in phases between which a run can pause or stop."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import singledispatchmethod
+from operator import ge, gt, le, lt
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import orjson
 import structlog
+from playwright.async_api import ElementHandle, Frame, Page
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import Frame, Page
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from browser import selectors
 from browser.actions import refusal, why_unreachable
 from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
+from infra.vault import Unsealable
 from runs.placeholders import PlaceholderMissing, fill
+from runs.secrets import Revealed
 from runs.workflows import (
     Change,
     Click,
     Close,
     CustomStep,
     DoubleClick,
+    Download,
+    Drag,
     EmulateNetworkConditions,
     Extract,
     Flow,
     Hover,
+    If,
     InvalidWorkflow,
     KeyDown,
     KeyUp,
     Navigate,
+    Place,
     Screenshot,
     Scroll,
     SetViewport,
     Step,
+    Upload,
     WaitForElement,
     WaitForExpression,
+    secret_fields,
     typed,
     violations,
 )
@@ -43,15 +55,26 @@ from runs.workflows import (
 log = structlog.get_logger()
 
 STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS, CRASH_SECONDS = 5.0, 30.0, 0.1, 0.5
+CONDITION_SECONDS, FILE_SECONDS = 1.0, 60.0
 MAX_OUTPUT_BYTES = 1_000_000
 CALLED = re.compile(r"^\w+\.\w+: (Error: )?")  # what the driver puts before a page's complaint
+CRASHED = re.compile(r"\b([Tt]arget|[Pp]age) crashed\b")
 LEFT = "The element left the page before it could be used"
+DRAG_MOVES = 10
+DOWNLOADS = "Download is starting"
+NOT_THERE = ("target_not_found", "frame_not_found", "condition_false")
+ORDERS: dict[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 BUTTONS = {
     "primary": "left",
     "auxiliary": "middle",
     "secondary": "right",
     "back": "back",
     "forward": "forward",
+}
+LEAST_SECONDS: dict[type[Step], float] = {
+    Navigate: NAVIGATION_SECONDS,
+    Download: FILE_SECONDS,
+    Upload: FILE_SECONDS,
 }
 COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     ">=": lambda found, wanted: found >= wanted,
@@ -61,6 +84,17 @@ COMPARISONS: dict[str, Callable[[int, int], bool]] = {
 
 T = TypeVar("T")
 Save = Callable[[str, bytes, str], Awaitable[str]]
+Fields = tuple[tuple[str, str], ...]
+Reveal = Callable[[Fields], Awaitable[Revealed]]
+TakeDownload = Callable[[float], dict[str, Any] | None]
+
+
+async def _nothing_revealed(_: Fields) -> Revealed:
+    return Revealed({}, {})
+
+
+def _no_download(_: float) -> None:
+    """Where nobody keeps downloads, none ever comes."""
 
 
 class StepFailed(Exception):
@@ -85,7 +119,9 @@ class Attempt:
     """One try of one step: `find`, then `act`, then `settle`; each raises StepFailed within its time.
 
     `find` and `settle` may be cancelled at any moment and awaited again. `act` is short; once `acted` is
-    set, what it does may have landed. `save(name, content, content_type)` stores a file and returns its id.
+    set, what it does may have landed. `save(name, content, content_type)` stores a file and returns its id;
+    `reveal(fields)` opens secrets, each by its name and field; `take_download(since)` returns, once, what has
+    become of the next download that began at `since` (the loop's clock) or later and has ended.
     """
 
     def __init__(
@@ -96,8 +132,17 @@ class Attempt:
         scope: Mapping[str, Any],
         save: Save,
         main: Page | None = None,
+        reveal: Reveal = _nothing_revealed,
+        take_download: TakeDownload = _no_download,
     ) -> None:
         self.acted = False
+        self._reveal, self._take_download = reveal, take_download
+        self._secrets = Revealed({}, {})
+        self._uploads: list[Path] = []
+        self._chooses = False
+        self._since = 0.0
+        self._end: selectors.Found | None = None
+        self._met = False
         self._computer, self._flow, self._raw, self._scope, self._save = computer, flow, step, scope, save
         self._main = main
         self._step: Step
@@ -117,7 +162,13 @@ class Attempt:
     async def find(self) -> None:
         """Wait for the page, the frame and what the step needs in it."""
         self._listening.close()
-        self._step = filled(self._raw, self._scope)
+        await self._fill()
+        if isinstance(self._step, If):
+            self._met = await self._holds(self._step)
+        else:
+            await self._look()
+
+    async def _look(self) -> None:
         async with self._bounded(self._seconds):
             await self._open_target()
             await self._find(self._step)
@@ -152,6 +203,16 @@ class Attempt:
         self._left_until = self._left_until or now + self._seconds
         return now < self._left_until
 
+    async def _fill(self) -> None:
+        scope = self._scope
+        if fields := tuple(secret_fields(self._raw)):
+            try:
+                self._secrets = await self._reveal(fields)
+            except Unsealable as error:
+                raise StepFailed("secret_unreadable", f"A secret cannot be decrypted. {error}") from error
+            scope = {**scope, "secrets": self._secrets.values}
+        self._step = filled(self._raw, scope)
+
     # Time, pages and frames ---------------------------------------------------------------------
 
     @property
@@ -159,7 +220,8 @@ class Attempt:
         if self._step.timeout:
             return self._step.timeout / 1000
         seconds = (self._flow.timeout or STEP_SECONDS * 1000) / 1000
-        return max(seconds, NAVIGATION_SECONDS) if isinstance(self._step, Navigate) else seconds
+        least = next((most for kind, most in LEAST_SECONDS.items() if isinstance(self._step, kind)), 0)
+        return CONDITION_SECONDS if isinstance(self._step, If) else max(seconds, least)
 
     @asynccontextmanager
     async def _bounded(self, seconds: float) -> AsyncIterator[None]:
@@ -179,7 +241,7 @@ class Attempt:
 
     def _failure(self, error: PlaywrightError) -> StepFailed:
         line = CALLED.sub("", error.message.split("\n", 1)[0])[:300]
-        if self._crash.is_set() or "crash" in line.lower():
+        if self._crash.is_set() or CRASHED.search(line):
             return StepFailed("page_crashed", "The page crashed")
         if self._page.is_closed():
             return StepFailed("page_closed", "The tab was closed")
@@ -275,8 +337,7 @@ class Attempt:
 
     @_find.register
     async def _(self, step: Click) -> None:
-        offset = None if step.offset_x is None or step.offset_y is None else (step.offset_x, step.offset_y)
-        await self._await_element(step.selectors, enabled=True, hit=True, offset=offset)
+        await self._await_element(step.selectors, enabled=True, hit=True, offset=_offset(step))
 
     @_find.register
     async def _(self, step: Hover) -> None:
@@ -291,6 +352,29 @@ class Attempt:
     async def _(self, step: Scroll | Screenshot) -> None:
         if step.selectors:
             await self._await_element(step.selectors)
+
+    @_find.register
+    async def _(self, step: Drag) -> None:
+        if step.to is not None:
+            await self._await_element(step.to.selectors, offset=_offset(step.to))
+            self._end = self._found
+        await self._await_element(step.selectors, hit=True, offset=_offset(step))
+
+    @_find.register
+    async def _(self, step: Upload) -> None:
+        await self._await_element(step.selectors, attached=True)
+        self._chooses = not await selectors.is_file_input(self._element.element)
+        if self._chooses:
+            await self._await_element(step.selectors, enabled=True, hit=True)
+        try:
+            self._uploads = await self._computer.upload(tuple(step.files))
+        except OSError as error:
+            raise StepFailed("file_missing", f"A file cannot be had: {error.strerror}") from error
+
+    @_find.register
+    async def _(self, step: Download) -> None:
+        if step.selectors:
+            await self._await_element(step.selectors, enabled=True, hit=True)
 
     @_find.register
     async def _(self, step: Extract) -> None:
@@ -317,13 +401,45 @@ class Attempt:
 
         await self._until(look)
 
+    async def _holds(self, step: If) -> bool:
+        """Whether the condition is or becomes true in its time; what is not there does not hold."""
+        if "value" in step.model_fields_set:
+            return _compares(step.value, step.operator, step.than)
+        try:
+            await self._look()
+        except StepFailed as failure:
+            if failure.code not in NOT_THERE:
+                raise
+            return False
+        return True
+
+    @_find.register
+    async def _(self, step: If) -> None:
+        async def look() -> bool | None:
+            self._late = StepFailed("condition_false", "The condition never held")
+            if step.selectors is not None:
+                wish: dict[str, Any] = {"visible": True, "properties": {}, "attributes": {}}
+                return (await selectors.count(self._frame, step.selectors, **wish))["count"] > 0 or None
+            try:
+                return await self._evaluate(step.expression or "") or None
+            except PlaywrightError as error:
+                if (failure := self._failure(error)).code != "page_error":
+                    raise
+                self._late = StepFailed("expression_failed", failure.detail)
+                return None
+
+        self._late = StepFailed("expression_failed", "The condition does not end; the page may be hanging")
+        await self._until(look)
+
+    async def _evaluate(self, expression: str) -> bool:
+        inner = expression.strip().rstrip(";")
+        return bool(await self._frame.evaluate(f"(async () => !!(await (\n{inner}\n)))()"))
+
     @_find.register
     async def _(self, step: WaitForExpression) -> None:
-        expression = step.expression.strip().rstrip(";")
-
         async def look() -> bool | None:
             try:
-                if await self._frame.evaluate(f"(async () => !!(await (\n{expression}\n)))()"):
+                if await self._evaluate(step.expression):
                     return True
                 self._late = StepFailed("expression_failed", "The expression never became true")
             except PlaywrightError as error:
@@ -355,20 +471,21 @@ class Attempt:
     @_act.register
     async def _(self, step: Navigate) -> None:
         self.acted = True
+        await self._open(step.url)
+
+    async def _open(self, url: str) -> None:
         try:
-            reply = await self._frame.goto(step.url, wait_until="commit", timeout=(self._seconds + 5) * 1000)
+            reply = await self._frame.goto(url, wait_until="commit", timeout=(self._seconds + 5) * 1000)
             reason = refusal(reply)
         except PlaywrightError as error:
-            if "interrupted by another navigation" in error.message:
+            if "interrupted by another navigation" in error.message or DOWNLOADS in error.message:
                 return
             if "has been closed" in error.message or await self._crashes(error):
                 raise self._failure(error) from None
             first_line = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
-            if "Download is starting" in first_line:
-                first_line = "it is a file to download, not a page"
-            reason = why_unreachable(self._computer, step.url, error.message) or first_line
+            reason = why_unreachable(self._computer, url, error.message) or first_line
         if reason:
-            raise StepFailed("unreachable", f"{step.url[:300]} could not be opened: {reason}")
+            raise StepFailed("unreachable", f"{url[:300]} could not be opened: {reason}")
 
     @_act.register
     async def _(self, step: Click) -> None:
@@ -405,9 +522,9 @@ class Attempt:
         await asyncio.sleep(duration / 1000)
         await cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
-    async def _point(self) -> tuple[float, float]:
+    async def _point(self, found: selectors.Found | None = None) -> tuple[float, float]:
         """Where the pointer goes, in CSS pixels of the page's viewport."""
-        if (place := await selectors.place(self._frame, self._element)) is None:
+        if (place := await selectors.place(self._frame, found or self._element)) is None:
             raise StepFailed("element_detached", LEFT)
         return place
 
@@ -426,8 +543,11 @@ class Attempt:
     @_act.register
     async def _(self, step: Change) -> None:
         element = self._element.element
+        if self._secrets.values:
+            await self._require_origin(element)
         self.acted = True
-        left = await selectors.change(element, step.value)
+        fill_in = selectors.conceal if self._secrets.values else selectors.change
+        left = await fill_in(element, step.value)
         if "detached" in left:
             self.acted = False
             raise StepFailed("element_detached", LEFT)
@@ -444,6 +564,62 @@ class Attempt:
             case _:
                 return
         await selectors.typed(element)
+
+    async def _require_origin(self, element: ElementHandle) -> None:
+        """Both the browser and the document say that the field is where its secrets may go."""
+        inside = await selectors.origin_within(element)
+        if (name := self._secrets.keep_from(inside, self._frame.url)) is not None:
+            meant = ", ".join(self._secrets.origins[name][:5]) or "no origin"
+            raise StepFailed(
+                "secret_refused", f"secrets.{name} is for {meant}, and the field is in {inside[:300]}"
+            )
+
+    @_act.register
+    async def _(self, step: Drag) -> None:
+        begin = await self._point()
+        if self._end is not None:
+            end = await self._point(self._end)
+        else:
+            by = step.by or {}
+            end = begin[0] + by.get("x", 0), begin[1] + by.get("y", 0)
+        size = self._computer.viewport
+        if not all(0 <= at[axis] < size[axis] for at in (begin, end) for axis in (0, 1)):
+            raise StepFailed("element_not_ready", "The two ends of the drag are not in view at once")
+        mouse = self._page.mouse
+        await mouse.move(*begin)
+        self.acted = True
+        await mouse.down()
+        try:
+            await mouse.move(*end, steps=DRAG_MOVES)
+        finally:
+            await mouse.up()
+
+    @_act.register
+    async def _(self, _: Upload) -> None:
+        limit = self._seconds * 1000
+        if not self._chooses:
+            self.acted = True
+            await self._element.element.set_input_files(self._uploads, timeout=limit)
+            return
+        x, y = await self._point()
+        try:
+            async with self._page.expect_file_chooser(timeout=limit) as opened:
+                self.acted = True
+                await self._page.mouse.click(x, y)
+        except PlaywrightTimeout:
+            raise StepFailed("chooser_missing", "The click opened no file chooser") from None
+        self._computer.file_chooser = None
+        await (await opened.value).set_files(self._uploads, timeout=limit)
+
+    @_act.register
+    async def _(self, step: Download) -> None:
+        if step.selectors:
+            x, y = await self._point()
+            self._since, self.acted = asyncio.get_running_loop().time(), True
+            await self._page.mouse.click(x, y)
+        elif step.url:
+            self._since, self.acted = asyncio.get_running_loop().time(), True
+            await self._open(step.url)
 
     @_act.register
     async def _(self, step: KeyDown) -> None:
@@ -542,6 +718,23 @@ class Attempt:
         await self._load()
 
     @_output.register
+    async def _(self, _: If) -> dict[str, bool]:
+        return {"met": self._met}
+
+    @_output.register
+    async def _(self, _: Download) -> dict[str, Any]:
+        async def look() -> dict[str, Any] | None:
+            said = "The download did not end" if self._computer.downloading else "Nothing was downloaded"
+            self._late = StepFailed("download_missing", said)
+            return self._take_download(self._since)
+
+        file = await self._until(look)
+        if file["state"] != "completed":
+            why = file.get("detail") or file["state"].replace("_", " ")
+            raise StepFailed("download_failed", f"{file['name']} was not kept: {why}")
+        return {name: file[name] for name in ("file_id", "name", "size")}
+
+    @_output.register
     async def _(self, step: Extract) -> Any:
         value = step.model_dump(include={"selectors", "many", "fields"}, by_alias=True)
 
@@ -573,6 +766,37 @@ class Attempt:
         else:
             picture = await self._computer.screenshot(full_page=step.full_page, quality=None)
         return await self._save(f"{step.name}.png", picture, "image/png")
+
+
+def _offset(step: Click | Drag | Place) -> tuple[float, float] | None:
+    return None if step.offset_x is None or step.offset_y is None else (step.offset_x, step.offset_y)
+
+
+def _compares(value: Any, operator: str | None, than: Any) -> bool:
+    """Whether a value is truthy, or compares: 1 is 1.0, and neither true nor "1". Raises StepFailed."""
+    if operator is None:
+        return bool(value)
+    if operator in ("==", "!="):
+        return _equal(value, than) is (operator == "==")
+    if operator == "contains":
+        if isinstance(value, list):
+            return any(_equal(item, than) for item in value)
+        if isinstance(value, str | dict) and isinstance(than, str):
+            return than in value
+    elif _ordered(value, than):
+        return ORDERS[operator](value, than)
+    raise StepFailed(
+        "invalid_step", f"{json.dumps(value)[:100]} {operator} {json.dumps(than)[:100]} cannot be decided"
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(isinstance(one, bool) is isinstance(other, bool) and one == other)
+
+
+def _ordered(one: Any, other: Any) -> bool:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    return numbers or (isinstance(one, str) and isinstance(other, str))
 
 
 def _missed(tried: list[dict[str, Any]]) -> StepFailed:

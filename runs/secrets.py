@@ -1,19 +1,28 @@
-"""Secrets: sealed values, each pinned to the origins of the pages that may be told it."""
+"""Secrets: sealed values, each pinned to the origins of the pages that are told it."""
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pyotp
+import structlog
 from starlette.responses import Response
 
 import db
+from infra.redaction import Redactor
+from infra.vault import Unsealable
 from models import Secret, SecretKind, uuid7
 from runs.parameters import Invalid, Problem
 from schemas import SecretCreate, SecretRead, SecretUpdate
+
+log = structlog.get_logger()
 
 FIELDS = {  # of each kind; the first one is needed
     SecretKind.password: ("password", "username", "totp"),
@@ -21,6 +30,8 @@ FIELDS = {  # of each kind; the first one is needed
     SecretKind.text: ("text",),
 }
 ALL_FIELDS = ("username", "password", "totp", "text")
+HIDDEN = ("password", "totp", "text")  # a username is shown, as sites show it
+LEAST_SECONDS = 3.0  # that a code has to be good for
 
 
 class InvalidSecret(Invalid):
@@ -79,6 +90,101 @@ def _checked(kind: SecretKind, values: Mapping[str, str]) -> dict[str, str]:
     if problems:
         raise InvalidSecret(problems)
     return {name: values[name] for name in fields if name in values}
+
+
+# In a run -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """What one step fills in: `values` by secret and field, and the origins that each secret is for."""
+
+    values: Mapping[str, Mapping[str, str]]
+    origins: Mapping[str, tuple[str, ...]]
+
+    def keep_from(self, *addresses: str) -> str | None:
+        """The name of a secret that a page at one of these addresses must not be told."""
+        for name in self.values:
+            for address in addresses:
+                if not any(_same_origin(address, origin) for origin in self.origins[name]):
+                    return name
+        return None
+
+
+async def missing(tx: db.Tx, named: Iterable[str]) -> list[str]:
+    """Which of these names are those of no secret of the user."""
+    return [name for name in named if not await tx.find(Secret, name=name)]
+
+
+class Purse:
+    """The secrets that one run fills in: opened when a step asks for them, and hidden everywhere else."""
+
+    def __init__(self, user_id: str, redactor: Redactor) -> None:
+        self.names: tuple[str, ...] = ()
+        self.redactor = redactor
+        self._user_id = user_id
+
+    async def know(self) -> None:
+        """Hide what the secrets of `names` hold before any of it is filled in."""
+        for name in self.names:
+            try:
+                await self._open(name)
+            except Unsealable as error:
+                log.warning("secret_unreadable", secret=name, error=str(error))
+
+    async def reveal(self, fields: Iterable[tuple[str, str]]) -> Revealed:
+        """What a step fills in, as far as there is such a secret. Raises infra.vault.Unsealable."""
+        values: dict[str, dict[str, str]] = {}
+        origins: dict[str, tuple[str, ...]] = {}
+        for name, field in fields:
+            secret, kept = await self._open(name)
+            if secret is not None and field in kept:
+                value = await _code(kept[field]) if field == "totp" else kept[field]
+                self._hide(name, field, value)
+                values.setdefault(name, {})[field] = value
+                origins[name] = tuple(secret.origins)
+        return Revealed(values, origins)
+
+    async def _open(self, name: str) -> tuple[Secret | None, dict[str, str]]:
+        async with db.as_user(self._user_id) as tx:
+            for secret in await tx.find(Secret, name=name):
+                kept: dict[str, str] = orjson.loads(tx.unseal(Secret, "sealed", secret.id, secret.sealed))
+                for field, value in kept.items():
+                    self._hide(name, field, value)
+                return secret, kept
+        return None, {}
+
+    def _hide(self, name: str, field: str, value: str) -> None:
+        if field in HIDDEN:
+            self.redactor.add(value, f"{{{{ secrets.{name}.{field} }}}}")
+
+
+async def _code(seed: str) -> str:
+    """A one-time code that is not about to end."""
+    code = OneTimeCode.of(seed)
+    left = code.interval - time.time() % code.interval
+    if left < min(LEAST_SECONDS, code.interval / 2):
+        await asyncio.sleep(left)
+    return code.now()
+
+
+async def used(tx: db.Tx, named: Iterable[str]) -> None:
+    """Keep when they were last filled in."""
+    for name in named:
+        await tx.change(Secret, {"name": name}, used_at=datetime.now(UTC))
+
+
+def _same_origin(one: str, other: str) -> bool:
+    """Whether two origins, or addresses, are of the same scheme, host and port (RFC 6454)."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+# Codes --------------------------------------------------------------------------------------------
 
 
 class OneTimeCode(pyotp.TOTP):

@@ -2,15 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 from uuid import UUID
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +20,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -36,7 +39,17 @@ from runs.parameters import (
     schema_problems,
     violations,
 )
-from runs.placeholders import BadPlaceholder, PlaceholderMissing, fill, is_whole, masked, paths, written
+from runs.placeholders import (
+    ROOTS,
+    BadPlaceholder,
+    PlaceholderMissing,
+    fill,
+    is_whole,
+    masked,
+    paths,
+    written,
+)
+from runs.secrets import ALL_FIELDS
 from schemas import (
     RunToWorkflow,
     WorkflowCheck,
@@ -78,6 +91,7 @@ __all__ = [
 MAX_SCREEN = 2**26  # pixels of the device
 MAX_STEPS, MAX_DEPTH, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 32, 100_000, 200_000, 100
 MAX_PARTS = 1_000  # of one step: fields, attributes, asserted events, and things that are wrong with it
+MAX_ROUNDS = 10_000  # of one loop
 MAX_SCHEMAS = 10_000  # values in the schemas of all steps together
 OWN_PREFIX = "cua."
 DAY = 86_400_000  # milliseconds
@@ -125,10 +139,33 @@ def _truth(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+def _web(url: str) -> str:
+    if not url.startswith(("http://", "https://", "{{")) and url != "about:blank":
+        raise PydanticCustomError("url", "Only http:// and https:// addresses can be opened")
+    return url
+
+
 def _endless(value: object) -> object:
     if value is not None:
         raise PydanticCustomError("endless", "A pause has no timeout: it ends when its user resumes the run")
     return value
+
+
+def _timeless(value: object) -> object:
+    if value is not None:
+        raise PydanticCustomError("timeless", "A loop has no timeout: its steps have their own")
+    return value
+
+
+def _exactly_one(step: BaseModel, *names: str) -> None:
+    if len(step.model_fields_set & {*names}) != 1:
+        raise PydanticCustomError("either", "Give exactly one of {names}", {"names": ", ".join(names)})
+
+
+def _variable(name: str) -> str:
+    if name in ROOTS:
+        raise PydanticCustomError("variable", "{name} has a meaning already", {"name": name})
+    return name
 
 
 Selector = Annotated[list[str], BeforeValidator(_selector), Field(max_length=20)]
@@ -136,6 +173,7 @@ Selectors = Annotated[list[Selector], Field(min_length=1, max_length=50)]
 Milliseconds = Annotated[float, Field(ge=1, le=600_000)]
 Pixels = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 OutputName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"), AfterValidator(_variable)]
 
 
 class AssertedEvent(BaseModel):
@@ -152,6 +190,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="allow", coerce_numbers_to_str=True)
     repeatable: ClassVar[bool] = False
+    inner: ClassVar[tuple[str, ...]] = ()  # fields that hold further steps
     type: str
     timeout: Milliseconds | None = None
     asserted_events: list[AssertedEvent] = Field([], max_length=MAX_PARTS)
@@ -253,14 +292,7 @@ class Navigate(TargetStep):
     """Opens a web address."""
 
     repeatable = True
-    url: str
-
-    @field_validator("url")
-    @classmethod
-    def _web(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://", "{{")) and url != "about:blank":
-            raise PydanticCustomError("url", "Only http:// and https:// addresses can be opened")
-        return url
+    url: Annotated[str, AfterValidator(_web)]
 
 
 class WaitForElement(ElementStep):
@@ -326,6 +358,98 @@ class Screenshot(FrameStep):
     full_page: bool = False
 
 
+class Place(BaseModel):
+    """Where a drag ends: an element, and a point in it from its top left, default its centre."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+    selectors: Selectors
+    offset_x: Pixels | None = None
+    offset_y: Pixels | None = None
+
+
+class Drag(ElementStep):
+    """Presses on one element and releases on another, `to`, or as far away as `by` says in CSS pixels."""
+
+    model_config = ConfigDict(extra="forbid")
+    offset_x: Pixels | None = None
+    offset_y: Pixels | None = None
+    to: Place | None = None
+    by: dict[Literal["x", "y"], Pixels] | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "Drag":
+        _exactly_one(self, "to", "by")
+        return self
+
+
+class Upload(ElementStep):
+    """Chooses files, by their ids, in a file field or in the chooser that the element opens."""
+
+    model_config = ConfigDict(extra="forbid")
+    files: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=1, max_length=20)
+
+
+class Download(FrameStep):
+    """Waits for the file that a click on the element, an address or an earlier step brings."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: OutputName
+    selectors: Selectors | None = None
+    url: Annotated[str, AfterValidator(_web)] | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Download":
+        if self.selectors is not None and self.url is not None:
+            raise PydanticCustomError("either", "Give selectors or url, not both")
+        return self
+
+
+class If(FrameStep):
+    """Does the steps of `then` where a condition holds, else those of `else`.
+
+    The condition: an element is visible, an expression is truthy, or `value` compares with `than`; it may
+    take `timeout` milliseconds to come true.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = True
+    inner = ("then", "else")
+    asserted_events: list[AssertedEvent] = Field([], max_length=0)
+    selectors: Selectors | None = None
+    expression: str | None = Field(None, min_length=1)
+    value: Any = None
+    operator: Literal["==", "!=", ">", ">=", "<", "<=", "contains"] | None = None
+    than: Any = None
+    then: list[Any] = []
+    otherwise: list[Any] = Field([], alias="else")
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "If":
+        _exactly_one(self, "selectors", "expression", "value")
+        if ("operator" in self.model_fields_set) != ("than" in self.model_fields_set):
+            raise PydanticCustomError("operator", "`operator` and `than` belong together")
+        if self.operator is not None and "value" not in self.model_fields_set:
+            raise PydanticCustomError("operator", "Only a `value` is compared")
+        return self
+
+
+class ForEach(Step):
+    """Does its steps for each of the `items`, which they know as `{{ item }}` or by the name in `as`.
+
+    What they bring is seen until the round ends; with a `name` it is collected, an object for each round.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = True
+    inner = ("steps",)
+    asserted_events: list[AssertedEvent] = Field([], max_length=0)
+    timeout: Annotated[None, BeforeValidator(_timeless)] = None
+    items: list[Any] = Field(max_length=MAX_ROUNDS)
+    variable: VariableName = Field("item", alias="as")
+    name: OutputName | None = None
+    steps: list[Any] = Field(min_length=1)
+
+
 class WaitingStep(Step):
     """A step that waits for a person, who is told its title."""
 
@@ -336,9 +460,22 @@ class WaitingStep(Step):
 
 
 class Approve(WaitingStep):
-    """Goes on when a person says yes; a no, or `timeout` milliseconds without a word, fails the run."""
+    """Goes on when a person says yes; a no, or `timeout` milliseconds without a word, fails the run.
+
+    `outputs.<name>` is the answer: its `note`, and the `arguments` as the person left or changed them, which
+    have to fit `schema`.
+    """
 
     timeout: Annotated[float, Field(ge=1_000, le=30 * DAY)] | None = DAY
+    name: OutputName | None = None
+    arguments: dict[str, Any] | None = Field(None, max_length=MAX_PARTS)
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+    @model_validator(mode="after")
+    def _together(self) -> "Approve":
+        if self.arguments is None and self.json_schema is not None:
+            raise PydanticCustomError("arguments", "Without `arguments` there is nothing to check")
+        return self
 
 
 class Pause(WaitingStep):
@@ -366,10 +503,16 @@ RECORDER_STEPS: dict[str, type[Step]] = {
 OWN_STEPS: dict[str, type[Step]] = {
     "extract": Extract,
     "screenshot": Screenshot,
+    "drag": Drag,
+    "upload": Upload,
+    "download": Download,
+    "if": If,
+    "forEach": ForEach,
     "approve": Approve,
     "pause": Pause,
 }
 STEPS = RECORDER_STEPS | OWN_STEPS
+WITH_SCHEMA = ("extract", "approve")
 
 
 class Header(BaseModel):
@@ -403,6 +546,20 @@ def parse(definition: dict[str, Any], parameters: dict[str, Any] | None) -> Flow
     return Flow(header.title, header.timeout, steps, parameters or {})
 
 
+def each(steps: Iterable[dict[str, Any]], at: str = "/steps") -> Iterator[tuple[str, dict[str, Any]]]:
+    """All steps of a checked workflow with their pointers, those inside of others after these."""
+    for index, step in enumerate(steps):
+        yield f"{at}/{index}", step
+        for name in STEPS[step["type"]].inner:
+            yield from each(step.get(name, ()), f"{at}/{index}/{name}")
+
+
+def alone(step: dict[str, Any]) -> dict[str, Any]:
+    """The step without the steps that it holds."""
+    inner = STEPS[step["type"]].inner
+    return {name: [] if name in inner else value for name, value in step.items()} if inner else step
+
+
 def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> list[Problem]:
     """Everything that is wrong, at most a hundred things, each with its JSON pointer (RFC 6901).
 
@@ -416,19 +573,16 @@ def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> l
     steps = definition.get("steps")
     if not isinstance(steps, list) or not steps:
         return [*found, Problem("/steps", "A workflow needs a list of steps, at least one")]
-    if len(steps) > MAX_STEPS:
-        return [*found, Problem("/steps", f"{len(steps):,} steps are too many; at most {MAX_STEPS:,}")]
-    if sum(map(_schema_size, steps)) > MAX_SCHEMAS:
+    count, schemas = _measure(steps)
+    if count > MAX_STEPS:
+        return [*found, Problem("/steps", f"{count:,} steps are too many; at most {MAX_STEPS:,}")]
+    if schemas > MAX_SCHEMAS:
         return [
             *found,
             Problem("/steps", f"The schemas are too large; at most {MAX_SCHEMAS:,} values together"),
         ]
-    known = set((parameters or {}).get("properties", {}))
-    outputs: set[str] = set()
-    for index, step in enumerate(steps):
-        found += _step_problems(step, f"/steps/{index}", known, outputs)
-        if len(found) >= MAX_PROBLEMS:
-            break
+    names = _Names(set((parameters or {}).get("properties", {})), set(), frozenset())
+    found += islice(_list_problems(steps, "/steps", names), MAX_PROBLEMS)
     return found[:MAX_PROBLEMS]
 
 
@@ -438,9 +592,38 @@ def safe(step: dict[str, Any] | Step) -> bool:
     return STEPS[kind].repeatable
 
 
+def holds_steps(step: dict[str, Any]) -> bool:
+    """Whether a step of a checked workflow only decides which of its own steps are done."""
+    return bool(STEPS[step["type"]].inner)
+
+
 def brings_output(step: dict[str, Any]) -> bool:
     """Whether a step of a checked workflow has a name that later steps know its output by."""
-    return step["type"] in OWN_STEPS and "name" in step
+    return step["type"] in OWN_STEPS and step.get("name") is not None
+
+
+def named_outputs(steps: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The names that the steps of a checked workflow may leave outputs under, when its loops are over."""
+    for step in steps:
+        if brings_output(step):
+            yield step["name"]
+        if step["type"] == "if":
+            yield from named_outputs([*step.get("then", ()), *step.get("else", ())])
+
+
+def named_secrets(steps: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The secrets that a checked workflow fills in, each with the pointer of its first step."""
+    named: dict[str, str] = {}
+    for at, step in each(steps):
+        for name, _ in secret_fields(step):
+            named.setdefault(name, at)
+    return named
+
+
+def secret_fields(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The secrets that a step fills in, each as its name and field."""
+    for key, _, text in _texts(alone(step), "", ""):
+        yield from ((str(path[1]), str(path[2])) for path in paths(key, text) if path[0] == "secrets")
 
 
 def typed(step: dict[str, Any]) -> Step:
@@ -490,18 +673,57 @@ def _text_problems(text: str, pointer: str) -> Iterator[Problem]:
         yield Problem(pointer, "The text holds a NUL or half a character")
 
 
-def _schema_size(step: Any) -> int:
-    schema = _native(step).get("schema") if isinstance(step, dict) else None
-    return 0 if schema is None else count_values(schema)
+def _measure(steps: Any) -> tuple[int, int]:
+    """How many steps there are, those inside of others too, and how many values in all their schemas."""
+    count = schemas = 0
+    waiting = [steps]
+    while waiting:
+        for step in waiting.pop():
+            count += 1
+            native = _native(step) if isinstance(step, dict) else {}
+            schemas += count_values(native["schema"]) if "schema" in native else 0
+            waiting += [native[name] for name in _inner(native) if isinstance(native.get(name), list)]
+    return count, schemas
 
 
-def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> Iterator[Problem]:
+def _inner(step: dict[str, Any]) -> tuple[str, ...]:
+    kind = step.get("type")
+    return STEPS[kind].inner if isinstance(kind, str) and kind in STEPS else ()
+
+
+@dataclass(slots=True)
+class _Names:
+    """What placeholders may name at one place of a workflow."""
+
+    params: set[str]
+    outputs: set[str]
+    variables: frozenset[str]
+
+
+def _list_problems(steps: list[Any], at: str, names: _Names) -> Iterator[Problem]:
+    for index, step in enumerate(steps):
+        yield from _step_problems(step, f"{at}/{index}", names)
+
+
+def _inner_problems(step: dict[str, Any], at: str, names: _Names) -> Iterator[Problem]:
+    """What is wrong with the steps that a step holds."""
+    within = names
+    if step["type"] == "forEach":
+        given = step.get("as", "item")
+        variables = {given, f"{given}_index"} if isinstance(given, str) else set()
+        within = _Names(names.params, set(names.outputs), names.variables | variables)
+    for name in _inner(step):
+        if isinstance(steps := step.get(name), list):
+            yield from _list_problems(steps, f"{at}/{name}", within)
+
+
+def _step_problems(step: Any, at: str, names: _Names) -> Iterator[Problem]:
     if not isinstance(step, dict) or not isinstance(step.get("type"), str):
         yield Problem(f"{at}/type" if isinstance(step, dict) else at, "A step is an object with a type")
         return
     native = _native(step)
     kind = native["type"]
-    inside = at if native is step else f"{at}/parameters"
+    inside = at if kind == step["type"] else f"{at}/parameters"
     if kind not in STEPS:
         close = get_close_matches(kind, STEPS, 1)
         yield Problem(
@@ -514,11 +736,12 @@ def _step_problems(step: Any, at: str, known: set[str], outputs: set[str]) -> It
             continue  # only the run can tell what the placeholder brings
         yield _problem(at if {*error["loc"][:1]} & {*BASE_FIELDS} else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)
-    if isinstance(schema := native.get("schema"), dict) and kind == "extract":
+    if isinstance(schema := native.get("schema"), dict) and kind in WITH_SCHEMA:
         yield from schema_problems(schema, f"{inside}/schema")
-    yield from _placeholder_problems(native, inside, known, outputs)
+    yield from _placeholder_problems(alone(native), inside, names)
+    yield from _inner_problems(native, inside, names)
     if kind in OWN_STEPS and isinstance(native.get("name"), str):
-        outputs.add(native["name"])
+        names.outputs.add(native["name"])
 
 
 def _errors(model: type[BaseModel], value: dict[str, Any]) -> list[ErrorDetails]:
@@ -557,21 +780,35 @@ def _misspelt(model: type[Step], step: dict[str, Any], at: str) -> Iterator[Prob
             yield Problem(at + pointer_to(key), f"Unknown field; did you mean {close[0]!r}?")
 
 
-def _placeholder_problems(
-    step: dict[str, Any], at: str, known: set[str], outputs: set[str]
-) -> Iterator[Problem]:
-    available = {"params": known, "outputs": outputs}
+def _placeholder_problems(step: dict[str, Any], at: str, names: _Names) -> Iterator[Problem]:
     for key, pointer, text in _texts(step, "", at):
         try:
-            for path in paths(key, text):
-                names = available[str(path[0])]
-                if path[1] not in names:
-                    there = f"there are {', '.join(sorted(names)[:20])[:200]}" if names else "there are none"
-                    yield Problem(
-                        pointer, f"{{{{ {written(path)} }}}} is not known before this step; {there}"
-                    )
+            for path in paths(key, text, {*ROOTS, *names.variables}):
+                if problem := _path_problem(
+                    path, names, fillable=key == "value" and step["type"] == "change"
+                ):
+                    yield Problem(pointer, problem)
         except BadPlaceholder as error:
             yield Problem(pointer, str(error))
+
+
+def _path_problem(path: tuple[str | int, ...], names: _Names, *, fillable: bool) -> str | None:
+    """Why a placeholder cannot stand there, as far as can be known before the run."""
+    placeholder = f"{{{{ {written(path)} }}}}"
+    root = str(path[0])
+    if root == "secrets":
+        if not fillable:
+            return f"{placeholder}: a secret can only be filled into a field, by the value of a change step"
+        known = ", ".join(ALL_FIELDS)
+        return None if path[2] in ALL_FIELDS else f"{placeholder}: a secret has only {known}"
+    if root not in ROOTS:
+        roots = ", ".join(sorted({*ROOTS, *names.variables}))
+        return None if root in names.variables else f"{placeholder} has to start with one of {roots}"
+    there = names.params if root == "params" else names.outputs
+    if path[1] in there:
+        return None
+    listed = f"there are {', '.join(sorted(there)[:20])[:200]}" if there else "there are none"
+    return f"{placeholder} is not known before this step; {listed}"
 
 
 def _texts(value: Any, key: str, at: str) -> Iterator[tuple[str, str, str]]:
@@ -616,7 +853,10 @@ def _native(step: Any) -> Any:
             OWN_PREFIX
         ):
             base = {key: step[key] for key in BASE_FIELDS[1:] if key in step}
-            return {"type": name.removeprefix(OWN_PREFIX), **base, **parameters}
+            step = {"type": name.removeprefix(OWN_PREFIX), **base, **parameters}
+    if isinstance(step, dict) and (inner := _inner(step)):
+        held = {name: step[name] for name in inner if isinstance(step.get(name), list)}
+        return step | {name: [_native(one) for one in steps] for name, steps in held.items()}
     return step
 
 
@@ -712,8 +952,8 @@ def _parameters_of(run: Run) -> dict[str, Any]:
     }
     named = {
         str(path[1])
-        for step in run.definition["steps"]
-        for key, _, text in _texts(_native(step), "", "")
+        for _, step in each([_native(step) for step in run.definition["steps"]])
+        for key, _, text in _texts(alone(step), "", "")
         for path in paths(key, text)
         if path[0] == "params"
     }

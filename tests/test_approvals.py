@@ -305,6 +305,8 @@ async def test_a_person_may_steer_while_the_run_waits_for_an_answer(
     await asyncio.sleep(1.2)
     assert (await read(user, run_id)).reason == "control"
     await computers.release_control(user, computer_id)
+    await until(user, run_id, status="waiting_user", reason="page_changed")
+    await ask(user, run_id, Control.run)
     run = await ended(user, run_id)
     assert run.result == {"outputs": {"page": {"title": "Static"}}}
     assert len(await questions(user, run_id)) == 1

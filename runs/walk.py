@@ -1,0 +1,114 @@
+"""The way of one run through its flow: which step comes next, told what the steps before it brought."""
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runs.workflows import alone, brings_output, holds_steps
+
+MAX_STEPS = 10_000  # of one run, all rounds of its loops counted
+
+
+class TooManySteps(Exception):
+    """The loops of the flow go on for longer than a run may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A step at its turn; `number` counts up in the order of the run and `top` names its outermost step.
+
+    `step` is without the steps that it holds; `scope` is what its placeholders know, but for secrets.
+    """
+
+    number: int
+    pointer: str
+    top: int
+    step: dict[str, Any]
+    scope: Mapping[str, Any]
+
+    @property
+    def holds_steps(self) -> bool:
+        """Whether it only decides which steps come next."""
+        return holds_steps(self.step)
+
+
+class Walk:
+    """Goes from step to step; the same outcomes lead the same way, so that another worker finds its place.
+
+    `outputs` is what a step after this place may name; `kept` is that without what ends with a loop's round.
+    """
+
+    def __init__(
+        self,
+        steps: Iterable[dict[str, Any]],
+        params: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        first: int,
+    ) -> None:
+        """Begin at the outermost step `first`, counted from 1, with what those before it have brought."""
+        self.outputs = dict(outputs)
+        self.kept = dict(outputs)
+        self._params = params
+        self._number = first - 1
+        self._rounds: list[dict[str, Any]] = []  # what each round under way has brought, outermost first
+        self._steps = list(steps)
+        self._way = self._outermost(first)
+        self.place: Place | None = next(self._way, None)
+
+    def go_on(self, output: Any, *, brought: bool = True) -> None:
+        """Go to the next step; `output` is what the step at this place has brought, if it has.
+
+        An `if` brings `{"met": bool}` and a `forEach` the list of its items. Raises TooManySteps.
+        """
+        if (place := self.place) is None:
+            raise RuntimeError("the walk is over")
+        if brought and brings_output(place.step) and not place.holds_steps:
+            self._bring(place.step["name"], output)
+        try:
+            self.place = self._way.send(output)
+        except StopIteration:
+            self.place = None
+
+    def _bring(self, name: str, output: Any) -> None:
+        self.outputs = self.outputs | {name: output}
+        if self._rounds:
+            self._rounds[-1][name] = output
+        else:
+            self.kept = self.outputs
+
+    def _outermost(self, first: int) -> Generator[Place, Any, None]:
+        for index in range(first - 1, len(self._steps)):
+            yield from self._do(self._steps[index], f"/steps/{index}", index + 1, {})
+
+    def _all(
+        self, steps: Iterable[dict[str, Any]], at: str, top: int, variables: Mapping[str, Any]
+    ) -> Generator[Place, Any, None]:
+        for index, step in enumerate(steps):
+            yield from self._do(step, f"{at}/{index}", top, variables)
+
+    def _do(
+        self, step: dict[str, Any], pointer: str, top: int, variables: Mapping[str, Any]
+    ) -> Generator[Place, Any, None]:
+        self._number += 1
+        if self._number - top > MAX_STEPS:
+            raise TooManySteps(f"A run takes at most {MAX_STEPS:,} steps")
+        scope = {"params": self._params, "outputs": self.outputs, **variables}
+        outcome = yield Place(self._number, pointer, top, alone(step), scope)
+        if step["type"] == "if":
+            way = "then" if outcome and outcome["met"] else "else"
+            yield from self._all(step.get(way, ()), f"{pointer}/{way}", top, variables)
+        elif step["type"] == "forEach":
+            yield from self._loop(step, outcome or [], pointer, top, variables)
+
+    def _loop(
+        self, step: dict[str, Any], items: list[Any], pointer: str, top: int, variables: Mapping[str, Any]
+    ) -> Generator[Place, Any, None]:
+        name, before, collected = step.get("as", "item"), self.outputs, []
+        for index, item in enumerate(items):
+            self._rounds.append({})
+            known = {**variables, name: item, f"{name}_index": index}
+            yield from self._all(step["steps"], f"{pointer}/steps", top, known)
+            collected.append(self._rounds.pop())
+            self.outputs = before
+        if brings_output(step):
+            self._bring(step["name"], collected)
