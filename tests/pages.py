@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 Page = str | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -108,7 +109,8 @@ class Site:
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[Site]:
+async def serve(more: Mapping[str, Page] = MappingProxyType({})) -> AsyncIterator[Site]:
+    """The site, with more pages."""
     connections: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +122,7 @@ async def serve() -> AsyncIterator[Site]:
             while (await reader.readline()).strip():
                 pass
             site.asked.append(path)
-            page = PAGES.get(path.split("?")[0])
+            page = (PAGES | {**more}).get(path.split("?")[0])
             if callable(page):
                 await page(writer)
             else:
