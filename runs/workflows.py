@@ -447,7 +447,7 @@ class ForEach(Step):
     items: list[Any] = Field(max_length=MAX_ROUNDS)
     variable: VariableName = Field("item", alias="as")
     name: OutputName | None = None
-    steps: list[Any] = Field(min_length=1)
+    steps: list[Any]
 
 
 class WaitingStep(Step):
@@ -512,6 +512,7 @@ OWN_STEPS: dict[str, type[Step]] = {
     "pause": Pause,
 }
 STEPS = RECORDER_STEPS | OWN_STEPS
+NAMES = (("name",), ("as",))
 WITH_SCHEMA = ("extract", "approve")
 
 
@@ -590,11 +591,6 @@ def safe(step: dict[str, Any] | Step) -> bool:
     """Whether the step may be repeated blindly: it reads, waits, or leads to the same state again."""
     kind = step.type if isinstance(step, Step) else _native(step)["type"]
     return STEPS[kind].repeatable
-
-
-def holds_steps(step: dict[str, Any]) -> bool:
-    """Whether a step of a checked workflow only decides which of its own steps are done."""
-    return bool(STEPS[step["type"]].inner)
 
 
 def brings_output(step: dict[str, Any]) -> bool:
@@ -712,6 +708,8 @@ def _inner_problems(step: dict[str, Any], at: str, names: _Names) -> Iterator[Pr
         given = step.get("as", "item")
         variables = {given, f"{given}_index"} if isinstance(given, str) else set()
         within = _Names(names.params, set(names.outputs), names.variables | variables)
+        if step.get("steps") == []:
+            yield Problem(f"{at}/steps", "A loop needs steps, at least one")
     for name in _inner(step):
         if isinstance(steps := step.get(name), list):
             yield from _list_problems(steps, f"{at}/{name}", within)
@@ -732,7 +730,8 @@ def _step_problems(step: Any, at: str, names: _Names) -> Iterator[Problem]:
         )
         return
     for error in _errors(STEPS[kind], native):
-        if isinstance(error["input"], str) and is_whole(error["input"]):
+        filled_in = isinstance(error["input"], str) and is_whole(error["input"])
+        if filled_in and error["loc"] not in NAMES:
             continue  # only the run can tell what the placeholder brings
         yield _problem(at if {*error["loc"][:1]} & {*BASE_FIELDS} else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)
