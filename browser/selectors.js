@@ -120,31 +120,29 @@
 
   // What a style sheet writes before or after an element, as far as it is plain text.
   const generatedBy = (element, place) => {
-    const { content, display } = getComputedStyle(element, place);
-    const text = /^"((?:[^"\\]|\\.)*)"$/.exec(content)?.[1].replace(/\\(.)/g, "$1") ?? "";
-    return display === "inline" ? text : ` ${text} `;
+    const style = getComputedStyle(element, place);
+    const text = /^"((?:[^"\\]|\\.)*)"$/.exec(style.content)?.[1].replace(/\\(.)/g, "$1");
+    return !text || style.display === "inline" ? text ?? "" : ` ${text} `;
   };
 
-  const contentOf = (node, skipped) => {
-    if (node.nodeType === Node.TEXT_NODE) {
-      const styled = node.parentElement ?? node.parentNode?.host;
-      const transform = styled && TRANSFORMS[getComputedStyle(styled).textTransform];
-      return transform ? transform(node.data) : node.data;
-    }
+  const contentOf = (node, skipped, transform) => {
+    if (node.nodeType === Node.TEXT_NODE) return transform ? transform(node.data) : node.data;
     if (node.nodeType !== Node.ELEMENT_NODE || node === skipped) return "";
     if (node.localName === "br") return " ";
     if (node.getAttribute("aria-hidden") === "true" || /^(script|style|template)$/.test(node.localName)) return "";
     const style = getComputedStyle(node);
-    if (style.display === "none" || style.visibility === "hidden") return "";
+    const { display } = style;
+    if (display === "none" || style.visibility === "hidden") return "";
     const label = collapse(node.getAttribute("aria-label"));
-    const text = label || (isTextField(node) ? node.value : nativeName(node)) || textWithin(node, skipped);
-    return /^(inline|contents)$/.test(style.display) ? text : ` ${text} `;
+    const text = label || (isTextField(node) ? node.value : nativeName(node)) || textWithin(node, skipped, style);
+    return display === "inline" || display === "contents" ? text : ` ${text} `;
   };
 
-  const textWithin = (element, skipped) =>
-    generatedBy(element, "::before") +
-    flatChildren(element).map((child) => contentOf(child, skipped)).join("") +
-    generatedBy(element, "::after");
+  const textWithin = (element, skipped, style = getComputedStyle(element)) => {
+    const transform = TRANSFORMS[style.textTransform];
+    const inner = flatChildren(element).map((child) => contentOf(child, skipped, transform)).join("");
+    return generatedBy(element, "::before") + inner + generatedBy(element, "::after");
+  };
 
   // The name that the page's author gave explicitly.
   const nameGiven = (element) => {
@@ -197,6 +195,7 @@
   };
 
   const byText = (root, wanted) => {
+    const collapsed = collapse(wanted);
     const found = [];
     const isSuitable = (node) =>
       node.nodeType === Node.ELEMENT_NODE && !/^(script|style|head|noscript|template)$/.test(node.localName);
@@ -207,7 +206,7 @@
       const inner = node.nodeType === Node.ELEMENT_NODE && !isSuitable(node) ? [] : flatChildren(node).map(visit);
       const text = hasValue(node) ? node.value : inner.map((part) => part.text).join("");
       let within = inner.some((part) => part.within);
-      if (!within && isSuitable(node) && (text.includes(wanted) || collapse(text).includes(wanted))) {
+      if (!within && isSuitable(node) && (text.includes(wanted) || collapse(text).includes(collapsed))) {
         found.push(node);
         within = true;
       }
@@ -292,8 +291,12 @@
 
   const pointsOf = (element, offset) => {
     const box = element.getBoundingClientRect();
-    if (offset && offset.x >= 0 && offset.y >= 0 && offset.x <= box.width && offset.y <= box.height) return [offset];
-    const middles = [box, ...element.getClientRects()].map((rect) => ({
+    const holds = ({ left, right, top, bottom }) =>
+      box.left + offset.x >= left && box.left + offset.x <= right && box.top + offset.y >= top && box.top + offset.y <= bottom;
+    const lines = [...element.getClientRects()];
+    // A text that wraps otherwise than when it was recorded has other gaps in its box.
+    if (offset && holds(box) && (lines.length < 2 || lines.some(holds))) return [offset];
+    const middles = [box, ...lines].map((rect) => ({
       x: rect.left + rect.width / 2 - box.left,
       y: rect.top + rect.height / 2 - box.top,
     }));

@@ -368,7 +368,9 @@ async def test_aria_selectors_find_what_chromium_finds(stage: Stage) -> None:
 
 # Fields, and what is peculiar to them -------------------------------------------------------------
 
-FORM = """<input id=mixed type=checkbox><div id=switch role=switch aria-checked=false tabindex=0>Dark</div>
+FORM = """<p style="width:150px;font:16px/20px monospace">Some words <a id=wrapped onclick="window.pressed = 'wrapped'">and a link that wraps</a></p>
+<button id=spaced>Several
+  words</button><input id=mixed type=checkbox><div id=switch role=switch aria-checked=false tabindex=0>Dark</div>
 <input id=fixed readonly value=old><input id=shy readonly onfocus="readOnly = false" value=old>
 <select id=list><option value=a>Apple<option value=b>Bear</select><button id=next>Next</button>
 <script>mixed.indeterminate = mixed.checked = true
@@ -442,3 +444,12 @@ async def test_a_path_in_a_shadow_root_counts_and_a_list_is_known_by_its_value(s
         hits.append(await stage.run.computer.page.evaluate("window.hit"))
     await stage.run.play({"type": "close", "target": url})
     assert hits == ["2", "list"]
+
+
+async def test_a_text_may_wrap_and_be_spaced_otherwise_than_when_it_was_recorded(
+    form: Callable[..., Awaitable[Any]],
+) -> None:
+    corner = {"type": "click", "selectors": ["#wrapped"], "offsetX": 2, "offsetY": 2}
+    assert await form("window.pressed", corner) == "wrapped"
+    spaced = {"type": "click", "selectors": ["text/Several\n     words"]}
+    assert await form("document.activeElement.id", spaced) == "spaced"
