@@ -223,9 +223,9 @@
       return nodes.filter((node) => node.nodeType === Node.ELEMENT_NODE);
     };
     if (!(root instanceof ShadowRoot)) return evaluate(text, root);
-    // A shadow root cannot be asked itself, but it is the parent of its children.
+    // A shadow root cannot be asked itself, but paths from its children begin at it.
     const child = root.firstElementChild;
-    return child ? evaluate(text.startsWith("/") ? `..${text}` : `../${text}`, child) : [];
+    return child ? evaluate(text.startsWith("/") ? text : `../${text}`, child) : [];
   };
 
   const byPierce = (root, text) => {
