@@ -4,15 +4,16 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from playwright.async_api import Frame
 
 from browser import selectors
-from browser.chromium import Computer
+from browser.chromium import Browsers, Options
 from runs.replay import StepFailed
 from runs.workflows import import_recorder, parse, problems
-from tests.test_replay import Runner, Step, origin, shared_computer  # noqa: F401 - fixtures
+from tests.test_replay import Runner, Step, origin  # noqa: F401 - a fixture
 
 # Each document has the same things twice: in the light, and below two shadow roots.
 STAGE = """<style>body { margin: 4px; font: 13px sans-serif } .box { width: 90px; height: 40px; overflow: auto }
@@ -70,8 +71,11 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage(shared_computer: Computer, origin: str) -> AsyncIterator[Stage]:  # noqa: F811
-    run = Runner(shared_computer, origin)
+async def stage(origin: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:  # noqa: F811
+    browsers = Browsers()
+    await browsers.start()
+    options = Options(downloads=tmp_path_factory.mktemp("downloads"))
+    run = Runner(await browsers.open("matrix", uuid4(), options, lambda _kind, _data: None), origin)
     leaf, other, popup = (run.serve(STAGE) for _ in range(3))
     foreign = other.replace("127.0.0.1", "localhost")
     middle = run.serve(f"<p>middle<iframe width=420 height=200 src='{leaf}'></iframe>")
@@ -88,6 +92,8 @@ async def stage(shared_computer: Computer, origin: str) -> AsyncIterator[Stage]:
             if frame.url.partition("#")[0] == url
         )
 
+    # Only a frame in a process of its own has a session of its own.
+    await (await run.computer.page.context.new_cdp_session(framed(foreign)())).detach()
     places = {
         "main": Place({"target": "main"}, framed(main)),
         "frame": Place({"target": "main", "frame": [0, 0]}, framed(leaf)),
@@ -96,7 +102,7 @@ async def stage(shared_computer: Computer, origin: str) -> AsyncIterator[Stage]:
         "popup": Place({"target": popup}, framed(popup)),
     }
     yield Stage(run, places, main, popup)
-    await run.play({"type": "close", "target": popup})
+    await browsers.close()
 
 
 def by_kind(name: str, label: str, text: str) -> dict[str, Any]:
