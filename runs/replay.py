@@ -651,7 +651,7 @@ class Attempt:
     async def _(self, step: EmulateNetworkConditions) -> None:
         self.acted = True
         conditions = {
-            "offline": False,
+            "offline": not step.download and not step.upload,
             "latency": step.latency,
             "downloadThroughput": step.download,
             "uploadThroughput": step.upload,

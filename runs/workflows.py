@@ -104,9 +104,17 @@ NAMED_KEY = re.compile(
     |Meta(Left|Right)?|Minus|ModeChange|NonConvert|NumLock
     |Numpad([0-9]|Add|Decimal|Divide|Enter|Equal|Multiply|Subtract)|Open|Page(Down|Up)|Pause|Period|Play|Power
     |Print|PrintScreen|Props|Quote|ScrollLock|Select|Semicolon|Shift(Left|Right)?|Slash|Soft(Left|Right)|Space
-    |Tab|Volume(Down|Up)|ZoomOut""",
+    |Tab|Volume(Down|Up)|ZoomOut
+    # names of https://www.w3.org/TR/uievents-key/ that no reference keyboard has, and a recording may hold
+    |Again|AllCandidates|Alphanumeric|Brightness(Down|Up)
+    |Browser(Back|Favorites|Forward|Home|Refresh|Search|Stop)|Close|CodeInput|Compose|Copy|Cut|Dead|Eisu
+    |FinalMode|Find|Fn(Lock)?|Group(First|Last|Next|Previous)|Ha(njaMode|ngulMode|nkaku)|Hibernate
+    |Hiragana(Katakana)?|Hyper|JunjaMode|Ka(naMode|njiMode|takana)|Launch[A-Z][A-Za-z]*[0-9]?
+    |Media(Close|FastForward|Pause|Play|Record|Rewind)|(Next|Previous|Single)Candidate|New|Paste|PowerOff
+    |Process|Redo|Romaji|Save|Standby|Super|Symbol(Lock)?|Undo|Unidentified|WakeUp|Zenkaku(Hankaku)?""",
     re.VERBOSE,
 )
+NEW_TAB = re.compile(r"(?:chrome|edge|brave)://(?:newtab|new-tab-page)/?|chrome-search://local-ntp/.*")
 
 
 class InvalidWorkflow(Invalid):
@@ -140,6 +148,8 @@ def _truth(value: object) -> object:
 
 
 def _web(url: str) -> str:
+    if NEW_TAB.fullmatch(url):  # where a recording begins that was started on an empty tab
+        return "about:blank"
     if not url.startswith(("http://", "https://", "{{")) and url != "about:blank":
         raise PydanticCustomError("url", "Only http:// and https:// addresses can be opened")
     return url
@@ -221,7 +231,7 @@ class Click(ElementStep):
     offset_y: Pixels | None = None
     button: Literal["primary", "auxiliary", "secondary", "back", "forward"] = "primary"
     device_type: Literal["mouse", "pen", "touch"] = "mouse"
-    duration: float = Field(0, ge=0, le=10_000, description="Milliseconds between press and release.")
+    duration: float = Field(0, ge=0, le=600_000, description="Milliseconds between press and release.")
 
 
 class DoubleClick(Click):
