@@ -7,7 +7,7 @@ its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
@@ -99,16 +99,17 @@ class Drive:
         self._changed = asyncio.Event()
         self._told_at = 0.0
         self._walk: Walk
-        self._trodden: list[Place] = []  # the steps that are done, and those that a retry begins after
+        self._trodden: list[Place] = []  # the steps that are done, after those that a retry begins behind
+        self._before: tuple[Run, list[Step]] | None = None  # what this run retries
+        self._ahead = 0  # how many of the trodden ones this run has not done itself
         self._output_bytes = 0
         self._purse = secrets.Purse(run.user_id, Redactor())
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
-        self._left_out = range(0)
         self._used_at = _now()
-        self._done = self._landed_at = self._landed_step = self._navigations = self._crashes = 0
+        self._done = self._landed = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -245,7 +246,8 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
-            self._left_out = range(await self._reached_before(tx), self.run.first_step - 1)
+            for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
+                self._before = before, await tx.find(Step, run_id=before.id)
         self._question = next(iter(asked), None)
         self._informed = True
         if not steps:
@@ -272,27 +274,41 @@ class Drive:
         self._done = last.number if finished or landed else last.number - 1
         return steps
 
-    async def _reached_before(self, tx: db.Tx) -> int:
-        """How many outermost steps the run had done that this one retries; all if that run is gone."""
-        for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
-            steps = await tx.find(Step, run_id=before.id)
-            done = [outermost(step.pointer) for step in steps if step.status in DONE]
-            return max(done, default=before.first_step - 1)
-        return self.run.first_step - 1
-
     def _retrace(self, flow: Flow, steps: list[Step]) -> None:
         """Go the way of the steps that are done once more, with what they have brought."""
         first = self.run.first_step
-        outputs = self.run.outputs if first > 1 else {}
-        self._walk = Walk(flow.steps, self.run.params, outputs, first)
-        self._trodden = [
-            Place(top, f"/steps/{top - 1}", top, workflows.alone(step), self._scope)
-            for top, step in enumerate(flow.steps[: first - 1], 1)
-        ]
-        for step in steps:
-            if step.number <= self._done and (place := self._walk.place) is not None:
-                self._weigh(place.step, step.output)
-                self._go_on(step.output, brought=step.status == StepStatus.succeeded)
+        self._walk = Walk(flow.steps, self.run.params, self.run.outputs if first > 1 else {}, first)
+        self._trodden = [*self._way_before(flow)]
+        self._ahead = len(self._trodden)
+        self._trodden += self._walk.retrace(_outcomes(steps, self._done))
+        self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
+
+    def _way_before(self, flow: Flow) -> Iterator[Place]:
+        """What was done before the step that a retry begins with, as far as another run has done it."""
+        first = self.run.first_step
+        begun = min(self._before[0].first_step, first) if self._before else first
+        for top, step in enumerate(flow.steps[: begun - 1], 1):
+            yield Place(top, f"/steps/{top - 1}", top, step, self._scope)
+        if self._before is not None and begun < first:
+            before, steps = self._before
+            walk = Walk(flow.steps, before.params, before.outputs if begun > 1 else {}, begun)
+            done = max((step.number for step in steps if step.status in DONE), default=0)
+            yield from (place for place in walk.retrace(_outcomes(steps, done)) if place.top < first)
+
+    def _landing(self, checkpoint: dict[str, Any]) -> int:
+        """How many of the trodden steps were done when the checkpoint's page was opened."""
+        if (number := checkpoint.get("landed_at")) is not None:
+            return self._ahead + int(number) - self.run.first_step + 1
+        if (ahead := checkpoint.get("landed_ahead")) is not None:
+            return int(ahead)
+        return sum(place.top <= checkpoint.get("landed_step", 0) for place in self._trodden[: self._ahead])
+
+    def _landed_at(self) -> dict[str, Any]:
+        """The same for a checkpoint: a number of this run, or how far another one had come."""
+        own = self._landed - self._ahead
+        step = self._trodden[self._landed - 1].top if self._landed else 0
+        where = {"landed_at": own + self.run.first_step - 1} if own > 0 else {"landed_ahead": self._landed}
+        return where | {"landed_step": step}
 
     def _go_on(self, output: Any, *, brought: bool = True) -> None:
         """Take the next place of the walk. Raises Failed."""
@@ -324,8 +340,7 @@ class Drive:
                     await self._refuse_closed(named)
                 self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._done > 0
-            self._landed_at = checkpoint.get("landed_at", 0)
-            self._landed_step = checkpoint.get("landed_step", 0)
+            self._landed = self._landing(checkpoint)
             self._record(self._held)
         if not self._held.for_run and self._main is None:
             await self._see_page(self._held)
@@ -362,14 +377,11 @@ class Drive:
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
         trodden, next_place = self._trodden, self._walk.place
-        since = [p for p in trodden if p.number > self._landed_at and p.top - 1 not in self._left_out]
+        since = trodden[self._landed :]
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
-        settings_before = [
-            p for p in trodden if p.number <= self._landed_at and p.step["type"] in ENVIRONMENT
-        ]
-        # What the steps inside of one were, only the run that did them knows.
-        blind = all(workflows.safe(p.step) and not (fresh and p.holds_steps) for p in since)
+        settings_before = [place for place in trodden[: self._landed] if place.step["type"] in ENVIRONMENT]
+        blind = all(workflows.safe(place.step) and not place.holds_steps for place in since)
         again = [place for place in since if blind and place.step["type"] not in workflows.OWN_STEPS]
         for place in (*settings_before, *again):
             try:
@@ -837,8 +849,7 @@ class Drive:
         """Whether a page was opened since the last look; what was done by now need not be repeated then."""
         if self._computer.navigations == self._navigations:
             return False
-        self._navigations, self._landed_at = self._computer.navigations, self._done
-        self._landed_step = self._trodden[-1].top if self._trodden else 0
+        self._navigations, self._landed = self._computer.navigations, len(self._trodden)
         return True
 
     async def _picture(self) -> UUID | None:
@@ -891,7 +902,7 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        state |= {"landed_at": self._landed_at, "landed_step": self._landed_step}
+        state |= self._landed_at()
         data = orjson.dumps(state)
         if len(data) > MAX_CHECKPOINT_BYTES:
             data = orjson.dumps(state | {"origins": []})
@@ -1027,9 +1038,9 @@ def checkpoint_place(run: Run) -> dict[str, str]:
     return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
-def outermost(pointer: str) -> int:
-    """The number of the outermost step, counted from 1, of a step with this pointer."""
-    return int(pointer.split("/")[2]) + 1
+def _outcomes(steps: list[Step], done: int) -> Iterator[tuple[Any, bool]]:
+    """What each step has brought, and whether it has."""
+    return ((step.output, step.status == StepStatus.succeeded) for step in steps if step.number <= done)
 
 
 def _now() -> float:

@@ -248,13 +248,15 @@ def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | 
         log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
         return None
     steps = flow.steps[:done]
-    landed = state["landed_step"]
-    if landed > done:
-        if all(workflows.safe(step) and not workflows.holds_steps(step) for step in steps):
+    landed = state.pop("landed_at", None)
+    state.pop("landed_ahead", None)
+    if state["landed_step"] > done:
+        if all(workflows.safe(step) for _, step in workflows.each(steps)):
             return None
         opened = [number for number, step in enumerate(steps) if step["type"] == "navigate"]
-        state["tabs"], landed = [], opened[-1] if opened else 0
-    state |= {"landed_at": landed, "landed_step": landed}
+        state |= {"tabs": [], "landed_step": opened[-1] if opened else 0}
+    elif landed is not None:
+        state["landed_ahead"] = landed
     return db.vault().seal(orjson.dumps(state), **place | {"row": str(new_id)})
 
 

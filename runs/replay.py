@@ -14,7 +14,6 @@ import orjson
 import structlog
 from playwright.async_api import ElementHandle, Frame, Page
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from browser import selectors
 from browser.actions import refusal, why_unreachable
@@ -62,7 +61,7 @@ CRASHED = re.compile(r"\b([Tt]arget|[Pp]age) crashed\b")
 LEFT = "The element left the page before it could be used"
 DRAG_MOVES = 10
 DOWNLOADS = "Download is starting"
-NOT_THERE = ("target_not_found", "frame_not_found", "condition_false")
+NOT_THERE = ("target_not_found", "frame_not_found")
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 BUTTONS = {
     "primary": "left",
@@ -405,31 +404,36 @@ class Attempt:
         """Whether the condition is or becomes true in its time; what is not there does not hold."""
         if "value" in step.model_fields_set:
             return _compares(step.value, step.operator, step.than)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._seconds
         try:
-            await self._look()
+            async with self._bounded(self._seconds):
+                await self._open_target()
         except StepFailed as failure:
             if failure.code not in NOT_THERE:
                 raise
             return False
+        self._late = StepFailed("expression_failed", "The condition does not end; the page may be hanging")
+        async with self._bounded(self._seconds + STEP_SECONDS):  # for one look at least, however slow
+            while not await self._true_now(step, last=loop.time() >= end):
+                if loop.time() >= end:
+                    return False
+                await asyncio.sleep(POLL_SECONDS)
         return True
 
-    @_find.register
-    async def _(self, step: If) -> None:
-        async def look() -> bool | None:
-            self._late = StepFailed("condition_false", "The condition never held")
-            if step.selectors is not None:
-                wish: dict[str, Any] = {"visible": True, "properties": {}, "attributes": {}}
-                return (await selectors.count(self._frame, step.selectors, **wish))["count"] > 0 or None
-            try:
-                return await self._evaluate(step.expression or "") or None
-            except PlaywrightError as error:
-                if (failure := self._failure(error)).code != "page_error":
-                    raise
-                self._late = StepFailed("expression_failed", failure.detail)
-                return None
-
-        self._late = StepFailed("expression_failed", "The condition does not end; the page may be hanging")
-        await self._until(look)
+    async def _true_now(self, step: If, *, last: bool) -> bool:
+        if step.selectors is not None:
+            wish: dict[str, Any] = {"visible": True, "properties": {}, "attributes": {}}
+            return bool((await selectors.count(self._frame, step.selectors, **wish))["count"])
+        try:
+            return await self._evaluate(step.expression or "")
+        except PlaywrightError as error:
+            failure = self._failure(error)
+            if last and failure.code == "page_error":
+                raise StepFailed("expression_failed", failure.detail) from None
+            if failure.code != "page_error":
+                raise
+            return False
 
     async def _evaluate(self, expression: str) -> bool:
         inner = expression.strip().rstrip(";")
@@ -596,18 +600,16 @@ class Attempt:
 
     @_act.register
     async def _(self, _: Upload) -> None:
-        limit = self._seconds * 1000
+        limit = (self._seconds + 5) * 1000  # ours comes first
         if not self._chooses:
             self.acted = True
             await self._element.element.set_input_files(self._uploads, timeout=limit)
             return
         x, y = await self._point()
-        try:
-            async with self._page.expect_file_chooser(timeout=limit) as opened:
-                self.acted = True
-                await self._page.mouse.click(x, y)
-        except PlaywrightTimeout:
-            raise StepFailed("chooser_missing", "The click opened no file chooser") from None
+        self._late = StepFailed("chooser_missing", "The click opened no file chooser")
+        async with self._page.expect_file_chooser(timeout=limit) as opened:
+            self.acted = True
+            await self._page.mouse.click(x, y)
         self._computer.file_chooser = None
         await (await opened.value).set_files(self._uploads, timeout=limit)
 
@@ -667,7 +669,7 @@ class Attempt:
     async def _(self, step: EmulateNetworkConditions) -> None:
         self.acted = True
         conditions = {
-            "offline": False,
+            "offline": not step.download and not step.upload,
             "latency": step.latency,
             "downloadThroughput": step.download,
             "uploadThroughput": step.upload,

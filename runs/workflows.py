@@ -104,9 +104,17 @@ NAMED_KEY = re.compile(
     |Meta(Left|Right)?|Minus|ModeChange|NonConvert|NumLock
     |Numpad([0-9]|Add|Decimal|Divide|Enter|Equal|Multiply|Subtract)|Open|Page(Down|Up)|Pause|Period|Play|Power
     |Print|PrintScreen|Props|Quote|ScrollLock|Select|Semicolon|Shift(Left|Right)?|Slash|Soft(Left|Right)|Space
-    |Tab|Volume(Down|Up)|ZoomOut""",
+    |Tab|Volume(Down|Up)|ZoomOut
+    # names of https://www.w3.org/TR/uievents-key/ that no reference keyboard has, and a recording may hold
+    |Again|AllCandidates|Alphanumeric|Brightness(Down|Up)
+    |Browser(Back|Favorites|Forward|Home|Refresh|Search|Stop)|Close|CodeInput|Compose|Copy|Cut|Dead|Eisu
+    |FinalMode|Find|Fn(Lock)?|Group(First|Last|Next|Previous)|Ha(njaMode|ngulMode|nkaku)|Hibernate
+    |Hiragana(Katakana)?|Hyper|JunjaMode|Ka(naMode|njiMode|takana)|Launch[A-Z][A-Za-z]*[0-9]?
+    |Media(Close|FastForward|Pause|Play|Record|Rewind)|(Next|Previous|Single)Candidate|New|Paste|PowerOff
+    |Process|Redo|Romaji|Save|Standby|Super|Symbol(Lock)?|Undo|Unidentified|WakeUp|Zenkaku(Hankaku)?""",
     re.VERBOSE,
 )
+NEW_TAB = re.compile(r"(?:chrome|edge|brave)://(?:newtab|new-tab-page)/?|chrome-search://local-ntp/.*")
 
 
 class InvalidWorkflow(Invalid):
@@ -140,6 +148,8 @@ def _truth(value: object) -> object:
 
 
 def _web(url: str) -> str:
+    if NEW_TAB.fullmatch(url):  # where a recording begins that was started on an empty tab
+        return "about:blank"
     if not url.startswith(("http://", "https://", "{{")) and url != "about:blank":
         raise PydanticCustomError("url", "Only http:// and https:// addresses can be opened")
     return url
@@ -221,7 +231,7 @@ class Click(ElementStep):
     offset_y: Pixels | None = None
     button: Literal["primary", "auxiliary", "secondary", "back", "forward"] = "primary"
     device_type: Literal["mouse", "pen", "touch"] = "mouse"
-    duration: float = Field(0, ge=0, le=10_000, description="Milliseconds between press and release.")
+    duration: float = Field(0, ge=0, le=600_000, description="Milliseconds between press and release.")
 
 
 class DoubleClick(Click):
@@ -447,7 +457,7 @@ class ForEach(Step):
     items: list[Any] = Field(max_length=MAX_ROUNDS)
     variable: VariableName = Field("item", alias="as")
     name: OutputName | None = None
-    steps: list[Any] = Field(min_length=1)
+    steps: list[Any]
 
 
 class WaitingStep(Step):
@@ -512,6 +522,7 @@ OWN_STEPS: dict[str, type[Step]] = {
     "pause": Pause,
 }
 STEPS = RECORDER_STEPS | OWN_STEPS
+NAMES = (("name",), ("as",))
 WITH_SCHEMA = ("extract", "approve")
 
 
@@ -590,11 +601,6 @@ def safe(step: dict[str, Any] | Step) -> bool:
     """Whether the step may be repeated blindly: it reads, waits, or leads to the same state again."""
     kind = step.type if isinstance(step, Step) else _native(step)["type"]
     return STEPS[kind].repeatable
-
-
-def holds_steps(step: dict[str, Any]) -> bool:
-    """Whether a step of a checked workflow only decides which of its own steps are done."""
-    return bool(STEPS[step["type"]].inner)
 
 
 def brings_output(step: dict[str, Any]) -> bool:
@@ -712,6 +718,8 @@ def _inner_problems(step: dict[str, Any], at: str, names: _Names) -> Iterator[Pr
         given = step.get("as", "item")
         variables = {given, f"{given}_index"} if isinstance(given, str) else set()
         within = _Names(names.params, set(names.outputs), names.variables | variables)
+        if step.get("steps") == []:
+            yield Problem(f"{at}/steps", "A loop needs steps, at least one")
     for name in _inner(step):
         if isinstance(steps := step.get(name), list):
             yield from _list_problems(steps, f"{at}/{name}", within)
@@ -732,7 +740,8 @@ def _step_problems(step: Any, at: str, names: _Names) -> Iterator[Problem]:
         )
         return
     for error in _errors(STEPS[kind], native):
-        if isinstance(error["input"], str) and is_whole(error["input"]):
+        filled_in = isinstance(error["input"], str) and is_whole(error["input"])
+        if filled_in and error["loc"] not in NAMES:
             continue  # only the run can tell what the placeholder brings
         yield _problem(at if {*error["loc"][:1]} & {*BASE_FIELDS} else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)

@@ -85,6 +85,19 @@ PAGES: dict[str, Page] = {
     "/floods": "<title>Floods</title><script>for (let i = 0; i < 60; i++) open('/second')</script>",
     "/login": "<title>Login</title><form action=/second><input name=user autocomplete=username>"
     "<input name=password type=password><input name=card autocomplete=cc-number><button>In</button></form>",
+    "/mirror": """<title>Mirror</title><form action=/second><input id=pass name=pass type=password><input id=code name=code>
+<input id=note name=note><input id=shown><button>Send</button></form><a id=file download>File</a><script>
+  pass.onchange = () => alert('Is it ' + pass.value + '?');
+  note.oninput = () => {
+    document.title = 'About ' + note.value; history.replaceState(null, '', '#' + encodeURIComponent(note.value));
+    shown.setAttribute('data-note', note.value); file.download = note.value + '.txt';
+    file.href = 'data:text/plain,hello'; console.log(note.value);
+  };
+</script>""",
+    "/framed": """<title>Framed</title><input id=own><script>
+  const frame = document.createElement('iframe'); frame.src = location.origin.replace('127.0.0.1', 'localhost') + '/login';
+  document.body.append(frame);
+</script>""",
     "/csp": "<title>Csp</title><p>csp",
     "/never": never,
     "/stalled": stalled,
