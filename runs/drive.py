@@ -49,6 +49,7 @@ MAX_OUTPUTS_BYTES = 4 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
 DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
+LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
 
 class Fenced(Exception):
@@ -414,6 +415,7 @@ class Drive:
             elif raw["type"] == "forEach":
                 output = self._items(raw)
             else:
+                self._require_page(raw)
                 output = self._clean(await self._perform(self._attempt(flow, place), safe=safe))
             self._weigh(raw, output)
         except StepFailed as error:
@@ -448,6 +450,13 @@ class Drive:
         self._tag_frames(None)
         if halt:
             self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
+
+    def _require_page(self, raw: dict[str, Any]) -> None:
+        """Refuse to look at the blank tab that took the place of a page that crashed. Raises StepFailed."""
+        if raw["type"] not in LOOKING or self._computer.crashes <= self._crashes:
+            return
+        if all(tab["url"] == "about:blank" for tab in self._computer.computer.tabs()):
+            raise StepFailed("page_crashed", "There is nothing to look at")
 
     async def _intend(self, place: Place, *, safe: bool) -> Step:
         """Say in the log what is about to be done."""
