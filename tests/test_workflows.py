@@ -535,10 +535,12 @@ def test_an_answer_may_take_a_second_to_thirty_days(milliseconds: int | None) ->
 
 def test_the_reference_names_every_step_and_its_examples_are_valid() -> None:
     text = (Path(__file__).parent.parent / "docs/workflows.md").read_text()
-    example, asking, parameters, custom = (
-        json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    )
-    assert workflows.problems(example, parameters) == []
-    assert workflows.problems(flow(asking), {"properties": {"total": True}}) == []
-    assert workflows.problems(flow(custom), None) == []
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    steps = [block for block in blocks if "type" in block]
+    whole = [block for block in blocks if "steps" in block]
+    [parameters] = (block for block in blocks if block not in (*steps, *whole))
+    assert (len(whole), len(steps)) == (2, 3)
+    for definition in (*whole, *map(flow, steps)):
+        properties = parameters["properties"] | {"total": True}
+        assert workflows.problems(definition, {"properties": properties}) == []
     assert all(f"`{kind}`" in text for kind in workflows.STEPS)
