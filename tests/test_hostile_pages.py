@@ -15,7 +15,7 @@ from tests.workers import Steps, ended, start, steps_of
 
 CLICK = {"type": "click", "selectors": [["text/Go on"]], "timeout": 900}
 READ = {"type": "extract", "name": "read", "fields": {"text": {"selectors": ["#end"]}}, "timeout": 900}
-HURT = ("timeout", "page_crashed", "download_missing")  # failures after which a browser may not be the same
+HURT = ("timeout", "page_crashed")  # failures after which a browser may not be the same
 END = "<button>Go on</button><p id=end>the end"
 
 
@@ -132,10 +132,6 @@ async def run(user: str, site: Site, path: str, steps: Steps, **more: Any) -> Ru
         ("/lies", [CLICK], 2, "page_error", "The page refused: TypeError"),
         ("/throws", [{"type": "waitForExpression", "expression": "fail()", "timeout": 500}], 2,
          "expression_failed", "The page refused: no \ufffd \ufffd luck (waited 0.5 s)"),
-        ("/downloads", [{"type": "download", "name": "file", "selectors": ["a"], "timeout": 900}], 2,
-         "download_missing", "The download did not end (waited 0.9 s)"),
-        ("/chooses", [{"type": "upload", "selectors": ["button"], "files": [str(uuid4())], "timeout": 900}], 2,
-         "file_missing", "A file cannot be had"),
     ],
 )  # fmt: skip
 async def test_a_page_that_fails_says_how_and_the_next_run_is_none_the_worse(

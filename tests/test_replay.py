@@ -803,12 +803,20 @@ async def test_an_asserted_navigation_is_not_lost_between_two_waits(run: Runner)
     await attempt.settle()
 
 
-@pytest.mark.parametrize("step", [{"type": "click"}, {"type": "hover"}, {"type": "change", "value": "new"}])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "click"},
+        {"type": "hover"},
+        {"type": "change", "value": "new"},
+        {"type": "drag", "selectors": ["p"], "to": {"selectors": ["input"]}},
+    ],
+)
 async def test_an_element_that_leaves_before_the_action_is_named_and_nothing_has_landed(
     run: Runner, step: Step
 ) -> None:
     await run.open("<input value=old><p>x")
-    attempt = run.attempt(step | {"selectors": ["input"]})
+    attempt = run.attempt({"selectors": ["input"]} | step)
     await attempt.find()
     await run.js("gone = document.querySelector('input'), gone.replaceWith(gone.cloneNode()), 0")
     with pytest.raises(StepFailed) as caught:
