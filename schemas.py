@@ -491,7 +491,7 @@ TotpSeed = Annotated[
 class SecretCreate(Wire):
     """A `password` may come with a username and with the seed of one-time codes.
 
-    Values are kept encrypted and never shown. Steps of workflows fill them in as `{{ secrets.<name>.<field> }}`.
+    Values are kept encrypted and never shown. Steps fill them in as `{{ secrets.<name>.<field> }}`.
     """
 
     model_config = example(
