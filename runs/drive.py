@@ -29,9 +29,10 @@ from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, StepFailed, filled
+from runs.steps import DAY, OWN_STEPS, ForEach, WaitingStep
 from runs.trail import DONE, Trail
 from runs.walk import Place, TooManySteps
-from runs.workflows import DAY, Flow, ForEach, WaitingStep
+from runs.workflows import Flow
 from schemas import RunRead, StepRead
 from settings import settings
 
@@ -328,7 +329,7 @@ class Drive:
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
         settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(place.step) and not place.holds_steps for place in since)
-        again = [place for place in since if blind and place.step["type"] not in workflows.OWN_STEPS]
+        again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
         for place in (*settings_before, *again):
             try:
                 await self._perform(self._attempt(flow, place), safe=True)
