@@ -369,7 +369,7 @@ class Drive:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         self._done = number
         self._pass(output)
-        picture_id = None if raw["type"] == "forEach" else await self._picture()
+        picture_id = await self._picture() if _looks(raw) else None
         checkpoint = await self._snapshot() if self._has_navigated() else {}
         values = {
             "status": StepStatus.succeeded,
@@ -998,6 +998,11 @@ def _action(step: WaitingStep) -> dict[str, Any]:
     return step.model_dump(
         include={"type", "title", "arguments", "json_schema"}, by_alias=True, exclude_none=True
     )
+
+
+def _looks(raw: dict[str, Any]) -> bool:
+    """Whether a step has to do with a page, so that a picture of it says something."""
+    return raw["type"] != "forEach" and not (raw["type"] == "if" and "value" in raw)
 
 
 def _title(raw: dict[str, Any]) -> str:
