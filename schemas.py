@@ -491,7 +491,7 @@ TotpSeed = Annotated[
 class SecretCreate(Wire):
     """A `password` may come with a username and with the seed of one-time codes.
 
-    Values are kept encrypted and never shown. Steps of workflows fill them in as `{{ secrets.<name>.<field> }}`.
+    Values are kept encrypted and never shown. Steps fill them in as `{{ secrets.<name>.<field> }}`.
     """
 
     model_config = example(
@@ -864,7 +864,10 @@ class RunRead(Wire):
     allowed_domains: list[str]
     status: RunStatus
     control: Control = Field(description="What its user wants; `status` follows within a second.")
-    reason: str | None = Field(description="Why it is paused or waits.")
+    reason: str | None = Field(
+        description="Why it is paused or waits: `requested`, `control`, `control_expired`, `may_have_landed`, "
+        "`page_not_restored`, `page_changed`, or the title of its step."
+    )
     priority: int
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
     run_after: Instant

@@ -7,7 +7,7 @@ its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
@@ -29,8 +29,10 @@ from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, StepFailed, filled
-from runs.walk import Place, TooManySteps, Walk
-from runs.workflows import DAY, Flow, ForEach, WaitingStep
+from runs.steps import DAY, OWN_STEPS, ForEach, WaitingStep
+from runs.trail import DONE, Trail
+from runs.walk import Place, TooManySteps
+from runs.workflows import Flow
 from schemas import RunRead, StepRead
 from settings import settings
 
@@ -47,7 +49,6 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
@@ -99,10 +100,8 @@ class Drive:
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
-        self._walk: Walk
-        self._trodden: list[Place] = []  # the steps that are done, after those that a retry begins behind
+        self._trail: Trail
         self._before: tuple[Run, list[Step]] | None = None  # what this run retries
-        self._ahead = 0  # how many of the trodden ones this run has not done itself
         self._output_bytes = 0
         self._purse = secrets.Purse(run.user_id, Redactor())
         self._spent = run.active_ms / 1000
@@ -110,7 +109,7 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._used_at = _now()
-        self._done = self._landed = self._navigations = self._crashes = 0
+        self._done = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -204,13 +203,14 @@ class Drive:
         self._purse.names = tuple(workflows.named_secrets(flow.steps))
         await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
-        self._retrace(flow, steps)
+        self._trail = Trail(flow, self.run, steps, self._done, self._before)
+        self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
         checkpoint = self._open_checkpoint()
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
         self._arrived = True
-        while (place := self._walk.place) is not None:
+        while (place := self._trail.place) is not None:
             await self._do_step(flow, place)
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
@@ -275,58 +275,6 @@ class Drive:
         self._done = last.number if finished or landed else last.number - 1
         return steps
 
-    def _retrace(self, flow: Flow, steps: list[Step]) -> None:
-        """Go the way of the steps that are done once more, with what they have brought."""
-        first = self.run.first_step
-        self._walk = Walk(flow.steps, self.run.params, self.run.outputs if first > 1 else {}, first)
-        self._trodden = [*self._way_before(flow)]
-        self._ahead = len(self._trodden)
-        self._trodden += self._walk.retrace(_outcomes(steps, self._done))
-        self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
-
-    def _way_before(self, flow: Flow) -> Iterator[Place]:
-        """What was done before the step that a retry begins with, as far as another run has done it."""
-        first = self.run.first_step
-        begun = min(self._before[0].first_step, first) if self._before else first
-        for top, step in enumerate(flow.steps[: begun - 1], 1):
-            yield Place(top, f"/steps/{top - 1}", top, step, self._scope)
-        if self._before is not None and begun < first:
-            before, steps = self._before
-            walk = Walk(flow.steps, before.params, before.outputs if begun > 1 else {}, begun)
-            done = max((step.number for step in steps if step.status in DONE), default=0)
-            yield from (place for place in walk.retrace(_outcomes(steps, done)) if place.top < first)
-
-    def _landing(self, checkpoint: dict[str, Any]) -> int:
-        """How many of the trodden steps were done when the checkpoint's page was opened."""
-        if (number := checkpoint.get("landed_at")) is not None:
-            return self._ahead + int(number) - self.run.first_step + 1
-        if (ahead := checkpoint.get("landed_ahead")) is not None:
-            return int(ahead)
-        return sum(place.top <= checkpoint.get("landed_step", 0) for place in self._trodden[: self._ahead])
-
-    def _landed_at(self) -> dict[str, Any]:
-        """The same for a checkpoint: a number of this run, or how far another one had come."""
-        own = self._landed - self._ahead
-        step = self._trodden[self._landed - 1].top if self._landed else 0
-        where = {"landed_at": own + self.run.first_step - 1} if own > 0 else {"landed_ahead": self._landed}
-        return where | {"landed_step": step}
-
-    def _go_on(self, output: Any, *, brought: bool = True) -> None:
-        """Take the next place of the walk. Raises Failed."""
-        if (place := self._walk.place) is None:
-            raise RuntimeError("there are more steps than the flow has")
-        self._trodden.append(place)
-        try:
-            self._walk.go_on(output, brought=brought)
-        except TooManySteps as error:
-            raise Failed("too_many_steps", str(error), step=place.number, pointer=place.pointer) from error
-
-    @property
-    def _scope(self) -> Mapping[str, Any]:
-        """What placeholders know now, but for secrets."""
-        place = self._walk.place
-        return place.scope if place else {"params": self.run.params, "outputs": self._walk.outputs}
-
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
         if self._held is None:
             named = self.run.computer_id
@@ -340,8 +288,8 @@ class Drive:
                 if named and fresh:
                     await self._refuse_closed(named)
                 self._held = await self._open_own(checkpoint)
-                self._reopened = not fresh or self._done > 0
-            self._landed = self._landing(checkpoint)
+                self._reopened = not fresh or self._trail.anything_done
+            self._trail.land_as(checkpoint)
             self._record(self._held)
         if not self._held.for_run and self._main is None:
             await self._see_page(self._held)
@@ -377,13 +325,12 @@ class Drive:
 
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
-        trodden, next_place = self._trodden, self._walk.place
-        since = trodden[self._landed :]
+        since, next_place = self._trail.since_landing, self._trail.place
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
-        settings_before = [place for place in trodden[: self._landed] if place.step["type"] in ENVIRONMENT]
+        settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(place.step) and not place.holds_steps for place in since)
-        again = [place for place in since if blind and place.step["type"] not in workflows.OWN_STEPS]
+        again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
         for place in (*settings_before, *again):
             try:
                 await self._perform(self._attempt(flow, place), safe=True)
@@ -423,8 +370,8 @@ class Drive:
         except BROWSER_FAULTS as error:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         self._done = number
-        self._go_on(output)
-        picture_id = None if raw["type"] == "forEach" else await self._picture()
+        self._pass(output)
+        picture_id = await self._picture() if _looks(raw) else None
         checkpoint = await self._snapshot() if self._has_navigated() else {}
         values = {
             "status": StepStatus.succeeded,
@@ -433,8 +380,8 @@ class Drive:
             "duration_ms": round((self._active() - began) * 1000),
         }
         counts: dict[str, Any] = {"step_count": self.run.step_count + 1}
-        if self._walk.kept != self.run.outputs:
-            counts["outputs"] = self._walk.kept
+        if self._trail.outputs != self.run.outputs:
+            counts["outputs"] = self._trail.outputs
 
         async def finish(tx: db.Tx) -> None:
             if self._question is not None:
@@ -457,6 +404,13 @@ class Drive:
             return
         if all(tab["url"] == "about:blank" for tab in self._computer.computer.tabs()):
             raise StepFailed("page_crashed", "There is nothing to look at")
+
+    def _pass(self, output: Any) -> None:
+        """Leave the step behind. Raises Failed."""
+        try:
+            self._trail.go_on(output)
+        except TooManySteps as error:
+            raise self._step_failure("too_many_steps", str(error)) from error
 
     async def _intend(self, place: Place, *, safe: bool) -> Step:
         """Say in the log what is about to be done."""
@@ -511,7 +465,7 @@ class Drive:
 
     def _items(self, raw: dict[str, Any]) -> list[Any]:
         """What a loop goes through. Raises StepFailed."""
-        return cast("ForEach", filled(raw, self._scope)).items
+        return cast("ForEach", filled(raw, self._trail.scope)).items
 
     async def _perform(self, attempt: Attempt, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
@@ -645,7 +599,7 @@ class Drive:
 
     def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
-        return cast("WaitingStep", filled(raw, self._scope))
+        return cast("WaitingStep", filled(raw, self._trail.scope))
 
     async def _use_answer(self, tx: db.Tx, question: Approval, place: Place) -> None:
         """Spend the yes in the transaction that goes on with it. Raises Failed."""
@@ -858,7 +812,8 @@ class Drive:
         """Whether a page was opened since the last look; what was done by now need not be repeated then."""
         if self._computer.navigations == self._navigations:
             return False
-        self._navigations, self._landed = self._computer.navigations, len(self._trodden)
+        self._navigations = self._computer.navigations
+        self._trail.land()
         return True
 
     async def _picture(self) -> UUID | None:
@@ -911,7 +866,7 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        state |= self._landed_at()
+        state |= self._trail.landing()
         data = orjson.dumps(state)
         if len(data) > MAX_CHECKPOINT_BYTES:
             data = orjson.dumps(state | {"origins": []})
@@ -1003,7 +958,7 @@ class Drive:
             status=status,
             reason=None,
             error=error,
-            result={"outputs": self._walk.kept} if status is RunStatus.succeeded else None,
+            result={"outputs": self._trail.outputs} if status is RunStatus.succeeded else None,
             finished_at=datetime.now(UTC),
             lease_owner=None,
             lease_expires_at=None,
@@ -1047,11 +1002,6 @@ def checkpoint_place(run: Run) -> dict[str, str]:
     return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
-def _outcomes(steps: list[Step], done: int) -> Iterator[tuple[Any, bool]]:
-    """What each step has brought, and whether it has."""
-    return ((step.output, step.status == StepStatus.succeeded) for step in steps if step.number <= done)
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -1061,6 +1011,11 @@ def _action(step: WaitingStep) -> dict[str, Any]:
     return step.model_dump(
         include={"type", "title", "arguments", "json_schema"}, by_alias=True, exclude_none=True
     )
+
+
+def _looks(raw: dict[str, Any]) -> bool:
+    """Whether a step has to do with a page, so that a picture of it says something."""
+    return raw["type"] != "forEach" and not (raw["type"] == "if" and "value" in raw)
 
 
 def _title(raw: dict[str, Any]) -> str:

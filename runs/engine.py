@@ -35,6 +35,7 @@ from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
 from runs.parameters import Invalid, Problem
 from runs.queue import look_at_queue
+from runs.trail import landed_earlier
 from runs.workflows import Flow
 from schemas import MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
 from settings import settings
@@ -235,10 +236,7 @@ async def _outputs_until(tx: db.Tx, run: Run, flow: Flow, done: int) -> dict[str
 
 
 def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | None:
-    """The run's checkpoint, sealed for another run that goes on after the first `done` steps.
-
-    One of a later page keeps only its sign-ins; none is better where the steps can be done from the start.
-    """
+    """The run's checkpoint, sealed for another run that goes on after the first `done` steps."""
     if run.checkpoint is None:
         return None
     place = checkpoint_place(run)
@@ -247,17 +245,9 @@ def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | 
     except Unsealable as error:
         log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
         return None
-    steps = flow.steps[:done]
-    landed = state.pop("landed_at", None)
-    state.pop("landed_ahead", None)
-    if state["landed_step"] > done:
-        if all(workflows.safe(step) for _, step in workflows.each(steps)):
-            return None
-        opened = [number for number, step in enumerate(steps) if step["type"] == "navigate"]
-        state |= {"tabs": [], "landed_step": opened[-1] if opened else 0}
-    elif landed is not None:
-        state["landed_ahead"] = landed
-    return db.vault().seal(orjson.dumps(state), **place | {"row": str(new_id)})
+    if (earlier := landed_earlier(state, flow, done)) is None:
+        return None
+    return db.vault().seal(orjson.dumps(earlier), **place | {"row": str(new_id)})
 
 
 async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:

@@ -21,7 +21,7 @@ from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
 from infra.vault import Unsealable
 from runs.placeholders import PlaceholderMissing, fill
 from runs.secrets import Revealed
-from runs.workflows import (
+from runs.steps import (
     Change,
     Click,
     Close,
@@ -29,16 +29,14 @@ from runs.workflows import (
     DoubleClick,
     Download,
     Drag,
+    DragEnd,
     EmulateNetworkConditions,
     Extract,
-    Flow,
     Hover,
     If,
-    InvalidWorkflow,
     KeyDown,
     KeyUp,
     Navigate,
-    Place,
     Screenshot,
     Scroll,
     SetViewport,
@@ -46,10 +44,8 @@ from runs.workflows import (
     Upload,
     WaitForElement,
     WaitForExpression,
-    secret_fields,
-    typed,
-    violations,
 )
+from runs.workflows import Flow, InvalidWorkflow, secret_fields, typed, violations
 
 log = structlog.get_logger()
 
@@ -770,7 +766,7 @@ class Attempt:
         return await self._save(f"{step.name}.png", picture, "image/png")
 
 
-def _offset(step: Click | Drag | Place) -> tuple[float, float] | None:
+def _offset(step: Click | Drag | DragEnd) -> tuple[float, float] | None:
     return None if step.offset_x is None or step.offset_y is None else (step.offset_x, step.offset_y)
 
 

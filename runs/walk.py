@@ -4,7 +4,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runs.workflows import STEPS, alone, brings_output
+from runs.steps import STEPS
+from runs.workflows import alone, brings_output
 
 MAX_STEPS = 10_000  # of one run, all rounds of its loops counted
 
