@@ -865,8 +865,8 @@ class RunRead(Wire):
     status: RunStatus
     control: Control = Field(description="What its user wants; `status` follows within a second.")
     reason: str | None = Field(
-        description="Why it is paused or waits: `requested`, `control`, `control_expired`, `may_have_landed`, "
-        "`page_not_restored`, `page_changed`, or the title of its step."
+        description="Why it is paused or waits: `requested`, `control`, `control_expired`, "
+        "`may_have_landed`, `page_not_restored`, `page_changed`, or the title of its step."
     )
     priority: int
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
