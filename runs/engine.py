@@ -85,7 +85,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
     flow = await workflows.parse_aside(definition or {}, parameters)
-    await _require_secrets(tx, flow)
+    await require_secrets(tx, flow)
     check_domains(body.allowed_domains, "/allowed_domains")
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
@@ -104,7 +104,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     return await _queue(tx, **made, **given, **more)
 
 
-async def _require_secrets(tx: db.Tx, flow: Flow) -> None:
+async def require_secrets(tx: db.Tx, flow: Flow) -> None:
     """Refuse a run that would come to a step whose secret does not exist. Raises InvalidWorkflow."""
     named = workflows.named_secrets(flow.steps)
     if missing := await secrets.missing(tx, named):
