@@ -4,8 +4,8 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
-from weakref import WeakSet
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -14,7 +14,9 @@ from settings import settings
 
 PLAIN = (str, int, float, bool, list, dict, type(None))
 QUIET = ("httpcore", "httpx", "asyncio", "websockets")  # they tell each step of their own work
-_redactors: WeakSet[Callable[[Any], Any]] = WeakSet()
+OURS = ("level", "timestamp", "run_id", "user_id", "request_id")
+redactor: ContextVar[Callable[[Any], Any] | None] = ContextVar("redactor", default=None)
+"""What must not be in the lines of the task at hand is taken out of them by this."""
 _QUERY = re.compile(r"\?[^\s\"']+")
 
 
@@ -26,17 +28,13 @@ def configure() -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    rendering: list[Processor] = [structlog.processors.format_exc_info, _without_secrets]
     if settings.environment == "production":
-        rendering: list[Processor] = [
-            structlog.processors.format_exc_info,
-            _without_secrets,
-            structlog.processors.JSONRenderer(),
-        ]
+        rendering.append(structlog.processors.JSONRenderer())
     else:
         # The other formatter shows local variables, and one of them may be a secret.
         plain = structlog.dev.plain_traceback
-        console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)
-        rendering = [console, _line_without_secrets]
+        rendering.append(structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain))
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -66,25 +64,14 @@ def _take_over(level: int) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
-def redact_with(redactor: Callable[[Any], Any]) -> None:
-    """Let every line go through `redactor`, for as long as somebody else holds it."""
-    _redactors.add(redactor)
-
-
 def _without_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """The values of a line as they may be shown."""
-    for redactor in list(_redactors):
-        line = {
-            key: redactor(value if isinstance(value, PLAIN) else repr(value)) for key, value in line.items()
-        }
-    return line
-
-
-def _line_without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> Any:
-    """The same of a line that is rendered already, with the traceback in it."""
-    for redactor in list(_redactors):
-        line = redactor(line)
-    return line
+    """The values of a line as they may be shown; whom it is about stays, whatever somebody calls a secret."""
+    if (redact := redactor.get()) is None:
+        return line
+    return {
+        key: value if key in OURS else redact(value if isinstance(value, PLAIN) else repr(value))
+        for key, value in line.items()
+    }
 
 
 def _without_queries(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

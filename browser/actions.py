@@ -25,6 +25,7 @@ from browser.chromium import (
 from browser.input import Button, is_key
 from browser.selectors import is_file_input, narrowed
 from infra import egress
+from infra.redaction import cut
 from schemas import MAX_NESTING, nests_too_deep
 
 MAX_OUTPUT = 256 * 1024
@@ -164,7 +165,7 @@ class Navigate(_Action):
                 return Result(output={**_where(tab), "status": None, "loading": False, "download": True})
             raise
         if reason := refusal(response):
-            raise ActionFailed("unreachable", f"{self.url[:500]} could not be reached: {reason}")
+            raise ActionFailed("unreachable", f"{cut(self.url, 500)} could not be reached: {reason}")
         left = self.timeout_ms - (asyncio.get_running_loop().time() - started) * 1000
         loading = not await _loaded(tab, self.wait_until, left)
         await computer.refresh_tabs()
@@ -537,7 +538,7 @@ class Find(_Action):
         lines = (await _tree(computer.active, None, None, self.timeout_ms)).splitlines()
         found = [line.strip(" -:") for line in lines if all(word in line.lower() for word in words)]
         matches = [
-            {"ref": ref[1], "element": line[:500]}
+            {"ref": ref[1], "element": cut(line, 500)}
             for line in found
             if (ref := re.search(r"\[ref=(ref_[a-z0-9]+)\]", line))
         ]
@@ -732,7 +733,7 @@ async def _explain(computer: Computer, action: Action, problem: Exception) -> Ac
     target = getattr(action, "target", None) or getattr(action, "start", None)
     url = getattr(action, "url", None) or ""
     if why := why_unreachable(computer, url, message):
-        return ActionFailed("unreachable", f"{url[:500] or 'The page'} could not be reached: {why}")
+        return ActionFailed("unreachable", f"{cut(url, 500) or 'The page'} could not be reached: {why}")
     if "crashed" in message:
         return ActionFailed("page_crashed", "The page crashed")
     if "closed" in message:
@@ -785,9 +786,11 @@ async def _answers(computer: Computer) -> bool:
 def check_url(computer: Computer, url: str) -> None:
     """Only http and https (and the blank page), and only where this computer may go; raises ActionFailed."""
     if not is_page_url(url) or not (url == "about:blank" or url.lower().startswith(("http://", "https://"))):
-        raise ActionFailed("refused", f"{url[:200]} is refused: an address begins with http:// or https://")
+        raise ActionFailed(
+            "refused", f"{cut(url, 200)} is refused: an address begins with http:// or https://"
+        )
     if url != "about:blank" and (why := computer.options.check_url(url)):
-        raise ActionFailed("refused", f"{url[:200]} is refused: {why}")
+        raise ActionFailed("refused", f"{cut(url, 200)} is refused: {why}")
 
 
 def _where(tab: Tab) -> dict[str, Any]:
@@ -845,7 +848,7 @@ async def _evaluate(tab: Tab, expression: str, timeout_ms: float) -> Any:
     if "exceptionDetails" in reply:
         thrown = reply["exceptionDetails"].get("exception", {})
         said = str(thrown.get("description") or thrown.get("value") or reply["exceptionDetails"]["text"])
-        raise ActionFailed("script_failed", "The script failed: " + said.split("\n", 1)[0][:500])
+        raise ActionFailed("script_failed", "The script failed: " + cut(said.split("\n", 1)[0], 500))
     value = reply["result"].get("value")
     if isinstance(value, int):
         raise ActionFailed("too_large", f"The result is {value} characters of JSON; the most is {MAX_OUTPUT}")

@@ -35,6 +35,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from browser.input import Input
 from browser.screencast import Screencast
+from infra.redaction import cut
 from settings import settings
 
 log = structlog.get_logger()
@@ -82,6 +83,7 @@ CALL_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 DOWNLOAD_SECONDS = 600.0
 REFRESH_SECONDS = 0.05
+OF_PAGES = ("url", "title", "message", "name")  # of what is told, that which a page chooses
 MAX_DIALOGS = 50  # in a row
 DIALOG_PAUSE_SECONDS = 1.0
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024 * 1024  # of one computer's copies; the oldest make room
@@ -237,11 +239,10 @@ class Computer:
 
     def tabs(self) -> list[dict[str, Any]]:
         """Every tab: `{"id", "url", "title", "active"}`, oldest first."""
-        told = [
-            {"id": tab.id, "url": tab.url, "title": tab.title, "active": tab is self._active}
+        return [
+            self._shown({"id": tab.id, "url": tab.url, "title": tab.title, "active": tab is self._active})
             for tab in self._tabs.values()
         ]
-        return cast(list[dict[str, Any]], self.options.redact(told))
 
     def tab(self, tab_id: str) -> Tab:
         """The tab with this id; raises NoSuchTab."""
@@ -341,7 +342,7 @@ class Computer:
         for tab in list(self._tabs.values()):
             if (info := by_target.get(tab.target_id)) is None:
                 continue
-            url, title = info["url"][:2048], info["title"][:256]
+            url, title = cut(info["url"], 2048), cut(info["title"], 256)
             navigated, titled = tab.navigated or url != tab.url, title != tab.title
             tab.url, tab.title, tab.navigated = url, title, False
             if navigated:
@@ -353,7 +354,11 @@ class Computer:
     def report(self, kind: str, data: dict[str, Any]) -> None:
         """Tell the owner; nothing is told after `closed`."""
         if not self.closed.is_set():
-            self._report(kind, self.options.redact(data))
+            self._report(kind, self._shown(data))
+
+    def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data without the secrets that a page may have put into what it chooses."""
+        return data | {name: self.options.redact(data[name]) for name in OF_PAGES if name in data}
 
     async def close(self, reason: str = "closed") -> None:
         """Close the context; the user's process ends with its last computer. May be called twice."""
@@ -411,7 +416,8 @@ class Computer:
                 try:
                     await self._call(self.context.add_cookies([cookie]))
                 except PlaywrightError as error:
-                    log.info("cookie_refused", domain=cookie.get("domain"), error=first_line(error))
+                    said = self.options.redact(first_line(error))
+                    log.info("cookie_refused", domain=cookie.get("domain"), error=said)
 
     def end(self, reason: str) -> bool:
         """Mark it closed and stop what it does; False when it was closed before."""
@@ -452,7 +458,8 @@ class Computer:
             try:
                 await tab.page.goto(url, wait_until="commit", timeout=CALL_SECONDS * 1000)
             except PlaywrightError as problem:
-                log.info("tab_not_restored", computer_id=str(self.id), error=first_line(problem))
+                said = self.options.redact(first_line(problem))
+                log.info("tab_not_restored", computer_id=str(self.id), error=said)
         tabs, active = list(self._tabs.values()), state.get("active")
         if isinstance(active, int) and 0 <= active < len(tabs):
             await self._activate(tabs[active])
@@ -481,7 +488,7 @@ class Computer:
         if page.is_closed():
             return
         self._tabs[page] = tab
-        self.report("tab", {"tab": tab.id, "state": "opened", "url": page.url[:2048], "title": ""})
+        self.report("tab", {"tab": tab.id, "state": "opened", "url": cut(page.url, 2048), "title": ""})
         self._on_navigated(tab, page.main_frame)
         await self._activate(tab)
 
@@ -528,7 +535,7 @@ class Computer:
             self._touch()
 
     async def _undo(self, tab: Tab, url: str) -> None:
-        self.report("refused", {"tab": tab.id, "url": url[:2048]})
+        self.report("refused", {"tab": tab.id, "url": cut(url, 2048)})
         await self._call(tab.page.go_back(wait_until="commit", timeout=CLOSE_SECONDS * 1000))
         if not is_page_url(tab.page.url):
             await self._call(tab.page.goto("about:blank", timeout=CLOSE_SECONDS * 1000))
@@ -544,8 +551,7 @@ class Computer:
 
     def _show_view(self) -> None:
         if (tab := self._active) is not None:
-            shown = {"tab": tab.id, "url": tab.url, "title": tab.title}
-            self.screencast.view(self.options.redact(shown))
+            self.screencast.view(self._shown({"tab": tab.id, "url": tab.url, "title": tab.title}))
 
     # Dialogs, files -----------------------------------------------------------------------------
 
@@ -560,7 +566,7 @@ class Computer:
                 # Its script never yields, so that it cannot be stopped, only its page can.
                 await self._replace(tab)
                 return
-        told = {"type": dialog.type, "message": dialog.message[:1024], "answer": answer}
+        told = {"type": dialog.type, "message": cut(dialog.message, 1024), "answer": answer}
         self.report("dialog", {"tab": tab.id if tab else None, **told})
         await self._call(dialog.accept() if answer == "accept" else dialog.dismiss())
 
@@ -572,7 +578,7 @@ class Computer:
         loop, guid = asyncio.get_running_loop(), event["guid"]
         deadline = loop.call_later(DOWNLOAD_SECONDS, self._cancel_download, guid, "timeout")
         name = safe_name(event["suggestedFilename"])
-        self._downloads[guid] = _Download(name, event["url"][:2048], deadline, loop.time())
+        self._downloads[guid] = _Download(name, cut(event["url"], 2048), deadline, loop.time())
 
     def _on_download_progress(self, event: dict[str, Any]) -> None:
         if (download := self._downloads.get(event["guid"])) is None:
@@ -639,7 +645,8 @@ class Computer:
             await work()
         except (*FAULTS, ComputerClosed) as problem:
             # Tabs and processes may go away at any moment; their own events tell of it.
-            log.debug("computer_call_failed", computer_id=str(self.id), error=first_line(problem))
+            said = self.options.redact(first_line(problem))
+            log.debug("computer_call_failed", computer_id=str(self.id), error=said)
 
 
 @dataclass(eq=False, slots=True)
@@ -1011,7 +1018,7 @@ def available_memory() -> int:
 
 def first_line(problem: BaseException) -> str:
     """What an error says, in a line; the driver's call log stays out."""
-    return str(problem).split("\n", 1)[0][:500] or type(problem).__name__
+    return cut(str(problem).split("\n", 1)[0], 500) or type(problem).__name__
 
 
 def safe_name(name: str) -> str:

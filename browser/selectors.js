@@ -471,11 +471,14 @@
   // A secret: masked before it is there, and never left to a keyboard whose focus others may take.
   const conceal = (element, value) => {
     if (!element.isConnected) return { detached: "" };
-    if (!isTextField(element) && !element.isContentEditable) return { refused: "A secret goes into a text field only" };
+    const isText = isTextField(element) && /^(text|password|email|number|search|tel|url|textarea)$/.test(element.type);
+    if (!isText && !element.isContentEditable) return { refused: "A secret goes into a text field only" };
+    if (element.readOnly || element.matches(":disabled")) return { refused: "The field is read-only" };
     element.style.setProperty("-webkit-text-security", "disc", "important");
     element.focus();
-    if (isTextField(element)) setNatively(element, "value", value);
+    if (isText) setNatively(element, "value", value);
     else element.textContent = value;
+    if (isText && element.value === "" && value) return { refused: "The field does not take it" };
     notify(element);
     return {};
   };

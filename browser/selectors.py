@@ -183,9 +183,12 @@ async def is_file_input(element: ElementHandle | Locator) -> bool:
     return bool(await element.evaluate("(e) => e instanceof HTMLInputElement && e.type === 'file'"))
 
 
-async def origin_within(element: ElementHandle) -> str:
-    """The origin of the element's document, which the document itself cannot change or replace."""
-    return str(await element.evaluate("() => location.origin"))
+async def origins_within(element: ElementHandle) -> list[str]:
+    """The origin of the element's document: of its address, which it cannot forge, and that it acts with.
+
+    The second is `null` in a sandbox.
+    """
+    return cast(list[str], await element.evaluate("() => [location.origin, self.origin]"))
 
 
 async def conceal(element: ElementHandle, value: str) -> dict[str, str]:

@@ -1,45 +1,63 @@
-"""Known secret values kept out of everything that is stored, sent or logged."""
+"""Known secret values kept out of what is stored, sent or logged."""
 
-import html
-import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
 from typing import Any
-from urllib.parse import quote, quote_plus
-
-import logs
 
 LEAST = 3  # a shorter value would take half of every text with it
 WORD = 6  # a shorter one is a value only where it stands alone
-CUT = "…"  # where a text ends that was too long
-URI_COMPONENT, URI = "!'()*", "!'()*;,/?:@&=+$#"  # what JavaScript's two ways of encoding leave as it is
+PIECE = 200  # of a long line, each looked for by itself
+CUT = "…"  # where `cut` has ended a text
+HALF = re.compile(
+    r"(?:%[0-9A-Fa-f]{2}){0,3}(?:%[0-9A-Fa-f]{0,2})?|&#?\w{0,5}|\\u?[0-9A-Fa-f]{0,3}"
+)  # a character
+ENTITIES = {"&": "amp|#38", "<": "lt|#60", ">": "gt|#62", '"': "quot|#34", "'": "apos|#39|#x27"}
+SPACES = r"(?:\s|\+|%20|%0[9AaDd]|&nbsp;|&#160;|%[Cc]2%[Aa]0|\\[nrt])+"
+
+
+def cut(text: str, most: int) -> str:
+    """The text, of at most so many characters; one that is longer says that it was cut."""
+    return text if len(text) <= most else text[: most - 1] + CUT
 
 
 class Redactor:
-    """Replaces the values that it was told of, in texts however deep, by what they are called.
+    """Replaces the values that it was told of by what they are called, in texts and numbers however deep.
 
-    Also as addresses, HTML and JSON spell them, and the beginning of one where a text was cut. Every line of
-    the log goes through it too, for as long as it is in use.
+    However an address, HTML, JSON or a page's layout spells them, line by line, and the beginning of one at
+    the end of a text or before a cut.
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._patterns: tuple[re.Pattern[str], re.Pattern[str]] | None = None
-        logs.redact_with(self)
+        self.known: dict[str, str] = {}
+        self._pieces: dict[str, str] = {}
+        self._names: list[str] = []
+        self._whole: re.Pattern[str] | None = None
+        self._heads: re.Pattern[str]
 
     def add(self, value: str, name: str) -> None:
         """From now on `value` is shown as `name`; one of fewer than three characters stays."""
-        for form in _forms(value):
-            if len(form) >= LEAST and form not in self._names:
-                self._names[form] = name
-                self._patterns = None
+        if value not in self.known:
+            self.known[value] = name
+            for piece in _pieces(value):
+                self._pieces.setdefault(piece, name)
+            self._whole = None
+
+    def join(self, other: "Redactor") -> None:
+        """Know what the other one knows."""
+        for value, name in other.known.items():
+            self.add(value, name)
 
     def __call__(self, value: Any) -> Any:
-        """The JSON value without what is secret."""
-        if not self._names:
+        """The JSON value without what is secret; names of its fields are taken for texts of a page too."""
+        if not self._pieces or value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
             return self._redacted(value)
+        if isinstance(value, int | float):
+            written = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+            return value if (shown := self._redacted(written)) == written else shown
         if isinstance(value, list):
             return [self(item) for item in value]
         if isinstance(value, dict):
@@ -47,54 +65,82 @@ class Redactor:
         return value
 
     def _redacted(self, text: str) -> str:
-        if self._patterns is None:
-            longest_first = sorted(self._names, key=len, reverse=True)
-            heads = {re.escape(form[:WORD]) for form in longest_first}
-            self._patterns = (
-                re.compile("|".join(heads)),
-                re.compile("|".join(map(_expression, longest_first))),
-            )
-        head, whole = self._patterns
-        if head.search(text) is None:
+        if self._whole is None:
+            longest_first = sorted(self._pieces, key=len, reverse=True)
+            named = (f"({_expression(piece)})" for piece in longest_first)
+            self._names = [self._pieces[piece] for piece in longest_first]
+            self._whole = re.compile("|".join(named))
+            self._heads = re.compile("|".join({_head(piece) for piece in longest_first}))
+        if self._heads.search(text) is None:
             return text
-        return self._cut(whole.sub(lambda match: self._names[match[0]], text))
+        text = self._whole.sub(lambda match: self._names[(match.lastindex or 1) - 1], text)
+        return self._without_beginnings(text) if self._heads.search(text) else text
 
-    def _cut(self, text: str) -> str:
-        """The text without the beginning of a value that it ends in the middle of."""
-        for end in {text.find(CUT), len(text)}:
-            for form, name in self._names.items() if end > 0 else ():
-                start = text.rfind(form[:WORD], 0, end)
-                if len(form) > WORD and start >= 0 and form.startswith(text[start:end]):
-                    return self._cut(text[:start] + name + text[end:])
+    def _without_beginnings(self, text: str) -> str:
+        """The text without a value's beginning that stands at its end, or where it was cut."""
+        ends = [*(match.start() for match in re.finditer(CUT, text)), len(text)]
+        for end in reversed(ends):
+            for piece, name in self._pieces.items():
+                if (start := _beginning(piece, text, end)) is not None:
+                    text = text[:start] + name + text[end:]
+                    break
         return text
 
 
-def _expression(form: str) -> str:
-    """A short value inside of a word or number is not that value."""
-    found = re.escape(form)
-    return rf"(?<![^\W_]){found}(?![^\W_])" if len(form) < WORD else found
+def _pieces(value: str) -> Iterator[str]:
+    """The lines of a value without the spaces around them, long ones in parts."""
+    lines = [line.strip() for line in value.splitlines()]
+    for line in lines:
+        if len(line) >= (LEAST if len(lines) == 1 else WORD):
+            yield line[:PIECE]
+            yield from (line[at : at + PIECE] for at in range(PIECE, len(line) - WORD, PIECE))
 
 
-def _forms(value: str) -> Iterator[str]:
-    """The value as it is, its long lines, and how others spell it."""
-    yield value
-    plain = (
-        value.strip(),
-        " ".join(value.split()),
-        *(line for line in value.splitlines() if len(line) > WORD),
-    )
-    yield from plain
-    for text in {value, *plain}:
-        for encoded in (quote(text, safe=""), quote(text), quote_plus(text), *_javascript(text)):
-            yield encoded
-            yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
-        yield html.escape(text)
-        yield html.escape(text, quote=False)
-        yield json.dumps(text)[1:-1]
-        yield json.dumps(text, ensure_ascii=False)[1:-1]
+def _head(piece: str) -> str:
+    return "".join(_spellings(char) for char in islice(_characters(piece), WORD))
 
 
-def _javascript(text: str) -> Iterator[str]:
-    yield quote(text, safe=URI_COMPONENT)
-    yield quote(text, safe=URI)
-    yield quote_plus(text, safe="*")
+def _expression(piece: str) -> str:
+    spelt = "".join(_spellings(char) for char in _characters(piece))
+    return rf"(?<![^\W_]){spelt}(?![^\W_])" if len(piece) < WORD else spelt
+
+
+def _characters(piece: str) -> list[str]:
+    """A run of spaces counts as one, as pages collapse it."""
+    return re.findall(r"\s+|\S", piece)
+
+
+@lru_cache(1024)
+def _spellings(char: str) -> str:
+    """An expression for the ways in which a character is written."""
+    if char.isspace():
+        return SPACES
+    if char.isascii() and char.isalnum():
+        return char
+    percent = "".join(f"%{byte:02x}" for byte in char.encode())
+    ways = [rf"\\?{re.escape(char)}", f"(?i:{percent})"]
+    ways += [rf"(?i:\\u{unit:04x})" for unit in [ord(char)] if unit < 2**16]
+    if char in ENTITIES:
+        ways.insert(0, f"&(?:{ENTITIES[char]});")
+    return f"(?:{'|'.join(ways)})"
+
+
+@lru_cache(1024)
+def _one(char: str) -> re.Pattern[str]:
+    return re.compile(_spellings(char))
+
+
+def _beginning(piece: str, text: str, end: int) -> int | None:
+    """Where the piece begins, if `end` falls into it."""
+    characters = _characters(piece)
+    if len(characters) <= WORD:
+        return None
+    for match in re.compile(_head(piece)).finditer(text, max(0, end - 12 * len(piece)), end):
+        at = match.end()
+        for char in characters[WORD:]:
+            if (found := _one(char).match(text, at, end)) is None:
+                break
+            at = found.end()
+        if at == end or HALF.fullmatch(text, at, end):
+            return match.start()
+    return None

@@ -19,6 +19,7 @@ from sqlalchemy.exc import NoResultFound
 from starlette.responses import Response
 
 import db
+import logs
 import metrics
 from browser import actions, chromium
 from browser.actions import Action, ActionFailed, InputEvent
@@ -410,6 +411,7 @@ async def _claim_one(service: _Service) -> tuple[Held, Computer] | None:
 
 
 async def _open_claimed(held: Held, row: Computer) -> None:
+    logs.redactor.set(held.redactor)
     try:
         wanted = ComputerSettings.model_validate(row.settings)
         await _open_browser(held, wanted, wanted.allowed_domains, await _profile_state(row))
@@ -724,6 +726,7 @@ async def _usable(user_id: str, id: UUID) -> Held:
             if held is not None and held.user_id == user_id and held.browser is not None:
                 held.computer  # noqa: B018 - raises when it has closed
                 held.touch()
+                logs.redactor.set(held.redactor)
                 return held
             async with db.as_user(user_id) as tx:
                 row = await tx.one(Computer, id=id)

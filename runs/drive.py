@@ -7,7 +7,7 @@ its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
@@ -18,6 +18,7 @@ from playwright.async_api import Page
 from sqlalchemy.exc import NoResultFound
 
 import db
+import logs
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
 from infra.redaction import Redactor
@@ -28,9 +29,9 @@ from runs import approvals, computers, files, profiles, secrets, usage, workflow
 from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
-from runs.replay import Attempt, StepFailed, filled
-from runs.steps import DAY, OWN_STEPS, ForEach, WaitingStep
-from runs.trail import DONE, Trail
+from runs.replay import Attempt, Fields, StepFailed, filled
+from runs.steps import DAY, OWN_STEPS, Approve, ForEach, WaitingStep
+from runs.trail import DONE, ENVIRONMENT, Trail
 from runs.walk import Place, TooManySteps
 from runs.workflows import Flow
 from schemas import RunRead, StepRead
@@ -47,9 +48,8 @@ RETRY_SECONDS = 0.5
 MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
-MAX_OUTPUTS_BYTES = 4 * 2**20
+MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
 
@@ -155,6 +155,7 @@ class Drive:
     async def go(self) -> None:
         """Drive the run to its end, or to where it is let go."""
         structlog.contextvars.bind_contextvars(run_id=str(self.run_id))
+        logs.redactor.set(self._purse.redactor)
         reason = "run_ended"
         try:
             await self._to_its_end()
@@ -183,7 +184,7 @@ class Drive:
         except Cancelled:
             await self._end(RunStatus.cancelled)
         except Failed as failure:
-            await self._end(RunStatus.failed, self._clean(failure.error), await self._keep_page())
+            await self._end(RunStatus.failed, self._shown_error(failure.error), await self._keep_page())
         except Exception:
             log.exception("run_broke")
             error = {"code": "internal", "detail": "Something went wrong in the server; its log says what"}
@@ -195,8 +196,7 @@ class Drive:
         if self.run.attempt > MAX_ATTEMPTS:
             raise Failed("worker_died", f"The run's worker died {MAX_ATTEMPTS} times")
         try:
-            named = {"properties": dict.fromkeys(self.run.params, True)}
-            flow = await workflows.parse_aside(self.run.definition, named)
+            flow = await workflows.parse_aside(self.run.definition, None, any_params=True)
         except workflows.InvalidWorkflow as error:
             raise Failed("invalid_workflow", str(error)) from error
         # A page that is reopened may show a secret at once.
@@ -206,6 +206,7 @@ class Drive:
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
         self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
         checkpoint = self._open_checkpoint()
+        self._purse.remember(checkpoint.get("hidden", {}))
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
@@ -234,13 +235,20 @@ class Drive:
         """A line in the run's log."""
 
         async def say(tx: db.Tx) -> None:
-            tx.emit("run.log", ("run", self.run_id), {"message": self._clean(message)})
+            tx.emit("run.log", ("run", self.run_id), {"message": self._shown(message)})
 
         await self._write(say)
 
-    def _clean(self, value: Any) -> Any:
-        """What comes from a page, as it can be kept: without secrets, and text that the database takes."""
+    def _shown(self, value: Any) -> Any:
+        """What a page has said, as it can be kept: without secrets, and text that the database takes."""
         return clean(self._purse.redactor(value))
+
+    def _shown_error(self, error: dict[str, Any]) -> dict[str, Any]:
+        """The same of an error, whose code, place and ids are ours."""
+        return {
+            name: self._shown(value) if name in ("detail", "tried") else value
+            for name, value in error.items()
+        }
 
     async def _resume_steps(self) -> list[Step]:
         """The steps so far; one that its worker left unfinished is marked for what is known of it."""
@@ -282,8 +290,9 @@ class Drive:
             if held is not None and not held.for_run:
                 await held.attach(self)
                 self._held, self._used_at = held, _now()
+                held.redactor.join(self._purse.redactor)
                 self._purse.redactor = held.redactor
-                await self._purse.know()
+                logs.redactor.set(held.redactor)
             else:
                 if named and fresh:
                     await self._refuse_closed(named)
@@ -329,7 +338,7 @@ class Drive:
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
         settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
-        blind = all(workflows.safe(place.step) and not place.holds_steps for place in since)
+        blind = all(workflows.safe(place.step) and not place.unknown_inside for place in since)
         again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
         for place in (*settings_before, *again):
             try:
@@ -363,8 +372,9 @@ class Drive:
                 output = self._items(raw)
             else:
                 self._require_page(raw)
-                output = self._clean(await self._perform(self._attempt(flow, place), safe=safe))
-            self._weigh(raw, output)
+                output = clean(await self._perform(self._attempt(flow, place), safe=safe))
+                output = self._shown(output) if raw["type"] == "extract" else output
+            self._weigh(output)
         except StepFailed as error:
             raise await self._explain(error.code, error.detail, error.tried) from error
         except BROWSER_FAULTS as error:
@@ -386,10 +396,6 @@ class Drive:
         async def finish(tx: db.Tx) -> None:
             if self._question is not None:
                 await self._use_answer(tx, self._question, place)
-            if filled_in := sorted({*workflows.secret_fields(raw)}):
-                named = ", ".join(f"secrets.{name}.{field}" for name, field in filled_in)
-                tx.emit("run.log", ("run", self.run_id), {"message": f"Filled in {named}"})
-                await secrets.used(tx, {name for name, _ in filled_in})
             await self._finish_step(tx, values)
 
         await self._write(finish, **counts, **checkpoint, **halt)
@@ -456,9 +462,27 @@ class Drive:
             place.scope,
             self._save,
             self._main,
-            self._purse.reveal,
+            self._reveal,
             self._take_download,
         )
+
+    async def _reveal(self, fields: Fields, addresses: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
+        """What a step fills in; that it does is in the log before the page is told. Raises StepFailed."""
+        try:
+            values = await self._purse.reveal(fields, addresses)
+        except secrets.NotForThem as error:
+            raise StepFailed("secret_refused", str(error)) from error
+        except Unsealable as error:
+            raise StepFailed("secret_unreadable", f"A secret cannot be decrypted. {error}") from error
+        named = [f"secrets.{name}.{field}" for name, kept in values.items() for field in kept]
+
+        async def record(tx: db.Tx) -> None:
+            tx.emit("run.log", ("run", self.run_id), {"message": f"Fills in {', '.join(sorted(named))}"})
+            await secrets.used(tx, sorted(values))
+
+        if named:
+            await self._write(record)
+        return values
 
     def _take_download(self, since: float) -> dict[str, Any] | None:
         return self._computer.take_download(max(since, self._used_at))
@@ -480,6 +504,11 @@ class Drive:
                 return await self._race(attempt.settle())
             except Interrupted:
                 continue
+            except db.AWAY as error:  # which a secret is looked up in
+                if acted:
+                    raise
+                log.warning("run_waits_for_database", error=repr(error))
+                await asyncio.sleep(RETRY_SECONDS)
             except StepFailed as failure:
                 if not attempt.may_find_again(failure):
                     raise
@@ -510,12 +539,11 @@ class Drive:
                 self._leave_behind(task)
         task.result()
 
-    def _weigh(self, raw: dict[str, Any], output: Any) -> None:
+    def _weigh(self, output: Any) -> None:
         """Bound what all steps of the run bring together. Raises StepFailed."""
-        if workflows.brings_output(raw):
-            self._output_bytes += len(orjson.dumps(output))
+        self._output_bytes += 0 if output is None else len(orjson.dumps(output))
         if self._output_bytes > MAX_OUTPUTS_BYTES:
-            raise StepFailed("output_too_large", "The run's outputs are larger than 4 MiB together")
+            raise StepFailed("output_too_large", "The run's steps have brought more than 8 MiB together")
 
     async def _finish_step(self, tx: db.Tx, values: dict[str, Any]) -> None:
         """Write the outcome of the step that was begun, once."""
@@ -569,7 +597,7 @@ class Drive:
         await self._boundary()
         if (answer := self._question) is None or self._refused:
             raise self._refusal()
-        if not self._reopened and self._url() != answer.url:
+        if _page(self._url()) != _page(answer.url):
             self._waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
             await self._boundary()
         output = {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
@@ -580,6 +608,11 @@ class Drive:
     async def _request(self, raw: dict[str, Any], step: Step) -> None:
         """Ask, beside a picture of what the page looks like now, and say that the run waits."""
         wanted = self._wanted(raw)
+        if isinstance(wanted, Approve) and wanted.json_schema is not None:
+            broken = await asyncio.to_thread(workflows.violations, wanted.json_schema, wanted.arguments)
+            if broken:
+                detail = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in broken[:5])
+                raise StepFailed("invalid_step", f"The arguments do not fit their schema: {detail}")
         while (picture_id := await self._picture()) is None and self._pressing():
             await self._boundary()
         patience = timedelta(milliseconds=wanted.timeout or DAY)
@@ -798,7 +831,7 @@ class Drive:
     def _url(self) -> str | None:
         browser = self._held.browser if self._held else None
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
-        return cast("str", self._clean(active["url"])) if active else None
+        return cast("str", self._shown(active["url"])) if active else None
 
     async def _count_navigations(self) -> None:
         """Leave out of account the pages that were opened so far."""
@@ -866,7 +899,7 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        state |= self._trail.landing()
+        state |= self._trail.landing() | {"hidden": self._purse.redactor.known}
         data = orjson.dumps(state)
         if len(data) > MAX_CHECKPOINT_BYTES:
             data = orjson.dumps(state | {"origins": []})
@@ -1004,6 +1037,11 @@ def checkpoint_place(run: Run) -> dict[str, str]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _page(url: str | None) -> str:
+    """The address without what changes when the same page is opened again."""
+    return (url or "").partition("#")[0].partition("?")[0]
 
 
 def _action(step: WaitingStep) -> dict[str, Any]:

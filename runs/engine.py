@@ -209,7 +209,7 @@ async def retry(tx: db.Tx, run: Run, body: RunRetry) -> Response:
     """
     if not RunStatus(run.status).ended:
         raise WrongState("The run goes on; cancel it first")
-    flow = await workflows.parse_aside(run.definition, {"properties": dict.fromkeys(run.params, True)})
+    flow = await workflows.parse_aside(run.definition, None, any_params=True)
     if body.from_step > len(flow.steps):
         problem = Problem("/from_step", f"There is no such step; the run's last one is {len(flow.steps)}")
         raise NoSuchStep([problem])

@@ -8,19 +8,18 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import singledispatchmethod
 from operator import ge, gt, le, lt
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import orjson
 import structlog
-from playwright.async_api import ElementHandle, Frame, Page
 from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Frame, Page
 
 from browser import selectors
 from browser.actions import refusal, why_unreachable
 from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
-from infra.vault import Unsealable
+from infra.redaction import cut
 from runs.placeholders import PlaceholderMissing, fill
-from runs.secrets import Revealed
 from runs.steps import (
     Change,
     Click,
@@ -80,12 +79,12 @@ COMPARISONS: dict[str, Callable[[int, int], bool]] = {
 T = TypeVar("T")
 Save = Callable[[str, bytes, str], Awaitable[str]]
 Fields = tuple[tuple[str, str], ...]
-Reveal = Callable[[Fields], Awaitable[Revealed]]
+Reveal = Callable[[Fields, tuple[str, ...]], Awaitable[Mapping[str, Mapping[str, str]]]]
 TakeDownload = Callable[[float], dict[str, Any] | None]
 
 
-async def _nothing_revealed(_: Fields) -> Revealed:
-    return Revealed({}, {})
+async def _nothing_revealed(_: Fields, __: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
+    return {}
 
 
 def _no_download(_: float) -> None:
@@ -115,8 +114,9 @@ class Attempt:
 
     `find` and `settle` may be cancelled at any moment and awaited again. `act` is short; once `acted` is
     set, what it does may have landed. `save(name, content, content_type)` stores a file and returns its id;
-    `reveal(fields)` opens secrets, each by its name and field; `take_download(since)` returns, once, what has
-    become of the next download that began at `since` (the loop's clock) or later and has ended.
+    `reveal(fields, addresses)` opens secrets, by name and field, for a page at all these addresses, or raises
+    StepFailed; `take_download(since)` returns, once, what has become of the next download that has ended and
+    began at `since` (the loop's clock) or later.
     """
 
     def __init__(
@@ -132,7 +132,8 @@ class Attempt:
     ) -> None:
         self.acted = False
         self._reveal, self._take_download = reveal, take_download
-        self._secrets = Revealed({}, {})
+        self._secrets = tuple(secret_fields(step))
+        self._concealed = ""
         self._uploads: list[Path] = []
         self._chooses = False
         self._since = 0.0
@@ -157,11 +158,15 @@ class Attempt:
     async def find(self) -> None:
         """Wait for the page, the frame and what the step needs in it."""
         self._listening.close()
-        await self._fill()
+        # The page is told no secret before its origin is known, not even to look for the field.
+        raw = self._raw | {"value": ""} if self._secrets else self._raw
+        self._step = filled(raw, self._scope)
         if isinstance(self._step, If):
             self._met = await self._holds(self._step)
         else:
             await self._look()
+        if self._secrets:
+            self._concealed = await self._open_secrets()
 
     async def _look(self) -> None:
         async with self._bounded(self._seconds):
@@ -198,15 +203,18 @@ class Attempt:
         self._left_until = self._left_until or now + self._seconds
         return now < self._left_until
 
-    async def _fill(self) -> None:
-        scope = self._scope
-        if fields := tuple(secret_fields(self._raw)):
-            try:
-                self._secrets = await self._reveal(fields)
-            except Unsealable as error:
-                raise StepFailed("secret_unreadable", f"A secret cannot be decrypted. {error}") from error
-            scope = {**scope, "secrets": self._secrets.values}
-        self._step = filled(self._raw, scope)
+    async def _open_secrets(self) -> str:
+        """What goes into the field, once it is known to be where its secrets may go."""
+        addresses = await self._addresses()
+        scope = {**self._scope, "secrets": await self._reveal(self._secrets, addresses)}
+        return cast("Change", filled(self._raw, scope)).value
+
+    async def _addresses(self) -> tuple[str, ...]:
+        """Where the field is, as the browser and as its document say."""
+        inside: list[str] = []
+        async with self._bounded(self._seconds):
+            inside = await selectors.origins_within(self._element.element)
+        return self._frame.url, *inside
 
     # Time, pages and frames ---------------------------------------------------------------------
 
@@ -235,7 +243,7 @@ class Attempt:
             raise
 
     def _failure(self, error: PlaywrightError) -> StepFailed:
-        line = CALLED.sub("", error.message.split("\n", 1)[0])[:300]
+        line = cut(CALLED.sub("", error.message.split("\n", 1)[0]), 300)
         if self._crash.is_set() or CRASHED.search(line):
             return StepFailed("page_crashed", "The page crashed")
         if self._page.is_closed():
@@ -283,7 +291,7 @@ class Attempt:
     async def _open_target(self) -> None:
         target = getattr(self._step, "target", None) or "main"
         self._late = StepFailed(
-            "target_not_found", f"There is no tab {target[:300]}; the open ones are {self._open_tabs()}"
+            "target_not_found", f"There is no tab {cut(target, 300)}; the open ones are {self._open_tabs()}"
         )
         page, self._frame = await self._until(lambda: self._target(target))
         self._page = page
@@ -316,7 +324,7 @@ class Attempt:
         return frame
 
     def _open_tabs(self) -> str:
-        return ", ".join(page.url[:300] for page in self._computer.pages[:5]) or "none"
+        return ", ".join(cut(page.url, 300) for page in self._computer.pages[:5]) or "none"
 
     def _tab(self) -> Tab:
         pages = self._computer.pages
@@ -340,7 +348,8 @@ class Attempt:
 
     @_find.register
     async def _(self, step: Change) -> None:
-        await self._await_element(step.selectors, enabled=True, value=step.value)
+        wanted = None if self._secrets else step.value
+        await self._await_element(step.selectors, enabled=True, value=wanted)
 
     @_find.register(Scroll)
     @_find.register(Screenshot)
@@ -482,10 +491,10 @@ class Attempt:
                 return
             if "has been closed" in error.message or await self._crashes(error):
                 raise self._failure(error) from None
-            first_line = error.message.split("\n", 1)[0].split(": ", 1)[-1][:300]
+            first_line = cut(error.message.split("\n", 1)[0].split(": ", 1)[-1], 300)
             reason = why_unreachable(self._computer, url, error.message) or first_line
         if reason:
-            raise StepFailed("unreachable", f"{url[:300]} could not be opened: {reason}")
+            raise StepFailed("unreachable", f"{cut(url, 300)} could not be opened: {reason}")
 
     @_act.register
     async def _(self, step: Click) -> None:
@@ -543,16 +552,16 @@ class Attempt:
     @_act.register
     async def _(self, step: Change) -> None:
         element = self._element.element
-        if self._secrets.values:
-            await self._require_origin(element)
         self.acted = True
-        fill_in = selectors.conceal if self._secrets.values else selectors.change
-        left = await fill_in(element, step.value)
+        if self._secrets:
+            left = await selectors.conceal(element, self._concealed)
+        else:
+            left = await selectors.change(element, step.value)
         if "detached" in left:
             self.acted = False
             raise StepFailed("element_detached", LEFT)
         if refusal := left.get("refused"):
-            raise StepFailed("value_refused", refusal[:500])
+            raise StepFailed("value_refused", cut(refusal, 500))
         keyboard = self._page.keyboard
         match left.get("keyboard"):
             case "type":
@@ -564,15 +573,6 @@ class Attempt:
             case _:
                 return
         await selectors.typed(element)
-
-    async def _require_origin(self, element: ElementHandle) -> None:
-        """Both the browser and the document say that the field is where its secrets may go."""
-        inside = await selectors.origin_within(element)
-        if (name := self._secrets.keep_from(inside, self._frame.url)) is not None:
-            meant = ", ".join(self._secrets.origins[name][:5]) or "no origin"
-            raise StepFailed(
-                "secret_refused", f"secrets.{name} is for {meant}, and the field is in {inside[:300]}"
-            )
 
     @_act.register
     async def _(self, step: Drag) -> None:
@@ -697,14 +697,14 @@ class Attempt:
         seen = {"url": frame.url, "title": await frame.title()}
         for name, pattern in (("url", url), ("title", title)):
             if pattern is not None and "*" in pattern and not _fits(pattern, seen[name]):
-                detail = f"The page's {name} is {seen[name][:300]!r}, not like {pattern[:300]!r}"
+                detail = f"The page's {name} is {cut(seen[name], 300)!r}, not like {cut(pattern, 300)!r}"
                 self._late = StepFailed("navigation_missing", detail)
                 return None
         return True
 
     async def _load(self) -> None:
         frame = self._landed_at or self._frame
-        self._late = StepFailed("timeout", f"{frame.url[:300]} did not finish loading")
+        self._late = StepFailed("timeout", f"{cut(frame.url, 300)} did not finish loading")
         await frame.wait_for_load_state("load", timeout=0)
 
     @singledispatchmethod
@@ -783,9 +783,8 @@ def _compares(value: Any, operator: str | None, than: Any) -> bool:
             return than in value
     elif _ordered(value, than):
         return ORDERS[operator](value, than)
-    raise StepFailed(
-        "invalid_step", f"{json.dumps(value)[:100]} {operator} {json.dumps(than)[:100]} cannot be decided"
-    )
+    written = f"{cut(json.dumps(value), 100)} {operator} {cut(json.dumps(than), 100)}"
+    raise StepFailed("invalid_step", f"{written} cannot be decided")
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -800,7 +799,7 @@ def _ordered(one: Any, other: Any) -> bool:
 def _missed(tried: list[dict[str, Any]]) -> StepFailed:
     """Names the alternative that came nearest."""
     found = [trial for trial in tried if trial["found"]]
-    said = "; ".join(f"{trial['selector'][:100]}: {trial['state']}" for trial in (found or tried)[:5])
+    said = "; ".join(f"{cut(trial['selector'], 100)}: {trial['state']}" for trial in (found or tried)[:5])
     if found:
         return StepFailed("element_not_ready", f"The element is there but cannot be used: {said}", tried)
     if all(trial["state"] == "not a valid selector" for trial in tried):

@@ -5,7 +5,6 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
@@ -16,7 +15,7 @@ import structlog
 from starlette.responses import Response
 
 import db
-from infra.redaction import Redactor
+from infra.redaction import Redactor, cut
 from infra.vault import Unsealable
 from models import Secret, SecretKind, uuid7
 from runs.parameters import Invalid, Problem
@@ -95,20 +94,8 @@ def _checked(kind: SecretKind, values: Mapping[str, str]) -> dict[str, str]:
 # In a run -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Revealed:
-    """What one step fills in: `values` by secret and field, and the origins that each secret is for."""
-
-    values: Mapping[str, Mapping[str, str]]
-    origins: Mapping[str, tuple[str, ...]]
-
-    def keep_from(self, *addresses: str) -> str | None:
-        """The name of a secret that a page at one of these addresses must not be told."""
-        for name in self.values:
-            for address in addresses:
-                if not any(_same_origin(address, origin) for origin in self.origins[name]):
-                    return name
-        return None
+class NotForThem(Exception):
+    """A page is at an address that a secret is not for."""
 
 
 async def missing(tx: db.Tx, named: Iterable[str]) -> list[str]:
@@ -132,18 +119,30 @@ class Purse:
             except Unsealable as error:
                 log.warning("secret_unreadable", secret=name, error=str(error))
 
-    async def reveal(self, fields: Iterable[tuple[str, str]]) -> Revealed:
-        """What a step fills in, as far as there is such a secret. Raises infra.vault.Unsealable."""
+    def remember(self, known: Mapping[str, str]) -> None:
+        """Hide what another worker has hidden: codes that are over, values that have been replaced."""
+        for value, shown in known.items():
+            self.redactor.add(value, shown)
+
+    async def reveal(
+        self, fields: Iterable[tuple[str, str]], addresses: Iterable[str]
+    ) -> dict[str, dict[str, str]]:
+        """The fields that there are, for a page at all these addresses. Raises NotForThem, Unsealable."""
         values: dict[str, dict[str, str]] = {}
-        origins: dict[str, tuple[str, ...]] = {}
         for name, field in fields:
             secret, kept = await self._open(name)
-            if secret is not None and field in kept:
+            if secret is None:
+                continue
+            for address in addresses:
+                if not any(_same_origin(address, origin) for origin in secret.origins):
+                    meant = ", ".join(secret.origins[:5]) or "no origin"
+                    there = cut("/".join(address.split("/")[:3]), 300)
+                    raise NotForThem(f"secrets.{name} is for {meant}, and the field is in {there}")
+            if field in kept:
                 value = await _code(kept[field]) if field == "totp" else kept[field]
                 self._hide(name, field, value)
                 values.setdefault(name, {})[field] = value
-                origins[name] = tuple(secret.origins)
-        return Revealed(values, origins)
+        return values
 
     async def _open(self, name: str) -> tuple[Secret | None, dict[str, str]]:
         async with db.as_user(self._user_id) as tx:

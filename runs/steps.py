@@ -93,7 +93,8 @@ def _timeless(value: object) -> object:
 
 
 def _exactly_one(step: BaseModel, *names: str) -> None:
-    if len(step.model_fields_set & {*names}) != 1:
+    given = step.model_fields_set & {*names}
+    if len([name for name in given if name == "value" or getattr(step, name) is not None]) != 1:
         raise PydanticCustomError("either", "Give exactly one of {names}", {"names": ", ".join(names)})
 
 

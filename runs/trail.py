@@ -1,12 +1,14 @@
 """Where a run stands in its flow: what is done, what comes next, and what came since its page opened."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from models import Run, Step, StepStatus
 from runs.walk import Place, Walk
 from runs.workflows import Flow, each, safe
 
+ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 
 
@@ -60,7 +62,11 @@ class Trail:
 
     def land(self) -> None:
         """Its page has been opened: what is done by now need not be done again there."""
-        self._landed = len(self._trodden)
+        before, self._landed = self._landed, len(self._trodden)
+        for at in range(before, self._landed):
+            place = self._trodden[at]
+            if place.step["type"] not in ENVIRONMENT:  # which is all that is done again behind a landing
+                self._trodden[at] = replace(place, scope={})
 
     @property
     def until_landing(self) -> list[Place]:
@@ -82,7 +88,7 @@ class Trail:
     def land_as(self, checkpoint: Mapping[str, Any]) -> None:
         """The page is that of the checkpoint, perhaps one of the run before."""
         ahead = sum(place.top <= checkpoint.get("landed_step", 0) for place in self._trodden[: self._ahead])
-        self._landed = int(checkpoint.get("landed_ahead", ahead))
+        self._landed = min(int(checkpoint.get("landed_ahead", ahead)), self._ahead)  # it may be gone
         if "landed_at" in checkpoint:
             self._landed = self._ahead + int(checkpoint["landed_at"]) - self._first + 1
 

@@ -34,7 +34,7 @@ class Place:
         return bool(STEPS[self.step["type"]].inner)
 
     @property
-    def holds_steps(self) -> bool:
+    def unknown_inside(self) -> bool:
         """Whether it stands for steps inside of it that nobody knows to have been done or not."""
         return any(self.step.get(name) for name in STEPS[self.step["type"]].inner)
 

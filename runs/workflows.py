@@ -109,9 +109,12 @@ class Flow:
     parameters: dict[str, Any]
 
 
-def parse(definition: dict[str, Any], parameters: dict[str, Any] | None) -> Flow:
-    """The workflow ready to run; raises InvalidWorkflow with every problem."""
-    if found := problems(definition, parameters):
+def parse(definition: dict[str, Any], parameters: dict[str, Any] | None, *, any_params: bool = False) -> Flow:
+    """The workflow ready to run; raises InvalidWorkflow with every problem.
+
+    With `any_params` nothing is said of params that the parameters do not name: a run has its values already.
+    """
+    if found := problems(definition, parameters, any_params=any_params):
         raise InvalidWorkflow(found)
     header = Header.model_validate(definition)
     steps = tuple(_native(step) for step in definition["steps"])
@@ -132,7 +135,9 @@ def alone(step: dict[str, Any]) -> dict[str, Any]:
     return {name: [] if name in inner else value for name, value in step.items()} if inner else step
 
 
-def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> list[Problem]:
+def problems(
+    definition: dict[str, Any], parameters: dict[str, Any] | None, *, any_params: bool = False
+) -> list[Problem]:
     """Everything that is wrong, at most a hundred things, each with its JSON pointer (RFC 6901).
 
     Pointers lead into the definition; those that start with `/parameters` lead into the parameters.
@@ -153,7 +158,8 @@ def problems(definition: dict[str, Any], parameters: dict[str, Any] | None) -> l
             *found,
             Problem("/steps", f"The schemas are too large; at most {MAX_SCHEMAS:,} values together"),
         ]
-    names = _Names(set((parameters or {}).get("properties", {})), set(), frozenset())
+    known = None if any_params else set((parameters or {}).get("properties", {}))
+    names = _Names(known, set(), frozenset())
     found += islice(_list_problems(steps, "/steps", names), MAX_PROBLEMS)
     return found[:MAX_PROBLEMS]
 
@@ -262,7 +268,7 @@ def _inner(step: dict[str, Any]) -> tuple[str, ...]:
 class _Names:
     """What placeholders may name at one place of a workflow."""
 
-    params: set[str]
+    params: set[str] | None  # any, when there are none
     outputs: set[str]
     variables: frozenset[str]
 
@@ -300,9 +306,12 @@ def _step_problems(step: Any, at: str, names: _Names) -> Iterator[Problem]:
             f"Unknown step type {kind[:50]!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
         )
         return
+    if len(native) > MAX_PARTS:
+        yield Problem(inside, f"A step of {len(native):,} fields is too large; at most {MAX_PARTS:,}")
+        return
     for error in _errors(STEPS[kind], native):
         filled_in = isinstance(error["input"], str) and is_whole(error["input"])
-        if filled_in and error["loc"] not in NAMES:
+        if filled_in and error["loc"] not in NAMES and error["loc"][0] not in STEPS[kind].inner:
             continue  # only the run can tell what the placeholder brings
         yield _problem(at if {*error["loc"][:1]} & {*BASE_FIELDS} else inside, native, error)
     yield from _misspelt(STEPS[kind], native, inside)
@@ -375,7 +384,7 @@ def _path_problem(path: tuple[str | int, ...], names: _Names, *, fillable: bool)
         roots = ", ".join(sorted({*ROOTS, *names.variables}))
         return None if root in names.variables else f"{placeholder} has to start with one of {roots}"
     there = names.params if root == "params" else names.outputs
-    if path[1] in there:
+    if there is None or path[1] in there:
         return None
     listed = f"there are {', '.join(sorted(there)[:20])[:200]}" if there else "there are none"
     return f"{placeholder} is not known before this step; {listed}"
@@ -441,9 +450,11 @@ def _foreign(step: dict[str, Any]) -> dict[str, Any]:
 # On the wire --------------------------------------------------------------------------------------
 
 
-async def parse_aside(definition: dict[str, Any], parameters: dict[str, Any] | None) -> Flow:
+async def parse_aside(
+    definition: dict[str, Any], parameters: dict[str, Any] | None, *, any_params: bool = False
+) -> Flow:
     """The same as `parse`, in a thread: a large workflow takes longer than others should wait."""
-    return await asyncio.to_thread(parse, definition, parameters)
+    return await asyncio.to_thread(parse, definition, parameters, any_params=any_params)
 
 
 async def judge(body: WorkflowCheck) -> WorkflowVerdict:

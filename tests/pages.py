@@ -94,6 +94,17 @@ PAGES: dict[str, Page] = {
     file.href = 'data:text/plain,hello'; console.log(note.value);
   };
 </script>""",
+    "/thief": """<title>Thief</title><input name=user><select id=list><option>a</select><script>
+  const steal = it => { new Image().src = '/stolen?' + encodeURIComponent(it) }; steal('the trap works');
+  window.origin = self.origin = location.origin.replace('localhost', '127.0.0.1');
+  for (const owner of [Document.prototype, Window.prototype, Node.prototype])
+    Object.defineProperty(owner, 'location', {value: {origin}});
+  Object.defineProperty(Object.prototype, 'value', {set(it) {
+    steal('set ' + it); Object.defineProperty(this, 'value', {value: it, writable: true, enumerable: true, configurable: true});
+  }});
+  const slice = String.prototype.slice;
+  String.prototype.slice = function (...x) { steal('slice ' + this); return slice.apply(this, x) };
+</script>""",
     "/framed": """<title>Framed</title><input id=own><script>
   const frame = document.createElement('iframe'); frame.src = location.origin.replace('127.0.0.1', 'localhost') + '/login';
   document.body.append(frame);

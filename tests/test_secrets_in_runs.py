@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,15 +13,18 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
+import structlog
 from websockets.asyncio.client import connect
 
 import db
+import logs
 from infra import postgres
 from infra.redaction import Redactor
 from models import Secret, SecretKind
 from runs import secrets
 from runs.workflows import InvalidWorkflow, problems
 from schemas import SecretCreate
+from settings import settings
 from tests import make, pages
 from tests.conftest import Backend, free_port
 from tests.pages import Site
@@ -171,7 +175,7 @@ async def test_a_secret_is_found_nowhere_but_in_the_page(telling: Backend) -> No
     told = "\n".join(heard)
     assert "{{ secrets.note.text }}" in told
     assert "{{ secrets.shop.password }}" in told
-    assert "Filled in secrets.shop.totp" in told
+    assert "Fills in secrets.shop.totp" in told
     assert "computer.dialog" in told
     stored = await everything_stored(telling.data)
     for value in (PASSWORD, NOTE, SEED, code):
@@ -248,34 +252,55 @@ async def test_the_origin_is_that_of_the_frame_with_the_field(user: str, site: S
         assert run.error["code"] == "secret_refused", step
 
 
-async def test_a_page_that_claims_another_origin_is_not_believed(user: str, site: Site, worker: UUID) -> None:
+async def test_a_page_that_claims_another_origin_is_told_nothing(user: str, site: Site, worker: UUID) -> None:
+    """Neither what it overrides nor where it listens brings it the secret of another site."""
     await store(user, "shop", site.url(""), kind="text", text=PASSWORD)
-    lies = (
-        f"(() => {{ window.origin = self.origin = '{site.url('')}';"
-        " for (const owner of [Document.prototype, Window.prototype, Node.prototype])"
-        f" Object.defineProperty(owner, 'location', {{value: {{origin: '{site.url('')}'}}}});"
-        " return self.origin })()"
+    for selector in ("[name=user]", "#list"):
+        flow = [
+            {"type": "navigate", "url": site.other("/thief")},
+            fill(selector, "{{ secrets.shop.text }}"),
+        ]
+        run = await ended(user, await start(user, flow))
+        assert run.error is not None
+        assert run.error["code"] == "secret_refused"
+    stolen = [path for path in site.asked if path.startswith("/stolen")]
+    assert stolen, "the trap works"
+    assert not any(holds(path, PASSWORD) for path in stolen)
+
+
+async def test_a_sandboxed_document_is_not_of_its_address(user: str, site: Site, worker: UUID) -> None:
+    await store(user, "shop", site.url(""), kind="text", text=PASSWORD)
+    frame = (
+        "document.body.innerHTML = `<iframe sandbox='allow-scripts' src='${location.origin}/login'></iframe>`"
     )
     flow = [
-        {"type": "navigate", "url": site.other("/login")},
-        {"type": "waitForExpression", "expression": lies},
-        fill("[name=user]", "{{ secrets.shop.text }}"),
+        {"type": "navigate", "url": site.url("/second")},
+        {"type": "waitForExpression", "expression": frame},
+        fill("[name=user]", "{{ secrets.shop.text }}", frame=[0]),
     ]
     run = await ended(user, await start(user, flow))
     assert run.error is not None
-    assert run.error["code"] == "secret_refused"
+    assert (run.error["code"], run.error["detail"].endswith("the field is in null")) == (
+        "secret_refused",
+        True,
+    )
 
 
-@pytest.mark.parametrize("selector", ["#city", "#file", "#tick", "#go"])
+@pytest.mark.parametrize("selector", ["#city", "#file", "#tick", "#go", "#range", "#fixed"])
 async def test_a_secret_goes_into_text_fields_only(
     user: str, site: Site, worker: UUID, selector: str
 ) -> None:
     await store(user, "shop", site.url(""), kind="text", text="Rome")
-    flow = [{"type": "navigate", "url": site.url("/")}, fill(selector, "{{ secrets.shop.text }}")]
+    more = "document.body.insertAdjacentHTML('beforeend', '<input id=range type=range><input id=fixed readonly>')"
+    flow = [
+        {"type": "navigate", "url": site.url("/")},
+        {"type": "waitForExpression", "expression": f"({more}, 1)"},
+        fill(selector, "{{ secrets.shop.text }}"),
+    ]
     run = await ended(user, await start(user, flow))
     assert run.error is not None
     assert run.error["code"] == "value_refused"
-    assert "text field only" in run.error["detail"]
+    assert ("read-only" if selector == "#fixed" else "text field only") in run.error["detail"]
 
 
 async def test_a_run_whose_secret_does_not_exist_is_refused(user: str, site: Site, database: str) -> None:
@@ -328,16 +353,65 @@ def test_a_secret_stands_only_where_it_is_filled_in(step: dict[str, Any], proble
         assert [problem in each.message for each in found] == [True], found
 
 
+async def test_what_a_step_fills_in_is_told_even_if_the_step_then_fails(
+    user: str, site: Site, worker: UUID
+) -> None:
+    await store(user, "shop", site.url(""), kind="password", password=PASSWORD)
+    never = {"assertedEvents": [{"type": "navigation"}]}
+    flow = [
+        {"type": "navigate", "url": site.url("/login")},
+        fill("[name=password]", "{{ secrets.shop.password }}", **never),
+    ]
+    run = await ended(user, await start(user, flow))
+    assert run.error is not None
+    assert run.error["code"] == "navigation_missing"
+    assert (await kinds(user, run.id)).count("run.log") == 1
+    async with db.as_user(user) as tx:
+        assert (await tx.one(Secret, name="shop")).used_at is not None
+
+
+async def test_a_number_that_is_a_secret_is_none_in_outputs_and_words_of_ours_stay(
+    user: str, site: Site, worker: UUID
+) -> None:
+    """A secret that reads like a word of the language breaks nothing."""
+    for name, text in (("pin", "482915"), ("active", "active"), ("met", "met"), ("code", "extract")):
+        await store(user, name, site.url(""), kind="text", text=text)
+    read = {"n": {"selectors": ["#name"], "type": "number"}, "t": {"selectors": ["#name"]}}
+    flow = [
+        {"type": "navigate", "url": site.url("/")},
+        *(fill("#name", f"{{{{ secrets.{name}.text }}}}") for name in ("active", "met", "code", "pin")),
+        {"type": "extract", "name": "typed", "fields": read},
+        {"type": "if", "selectors": ["#name"], "then": [{"type": "screenshot", "name": "picture"}]},
+    ]
+    run = await ended(user, await start(user, flow))
+    assert run.result is not None, run.error
+    shown = "{{ secrets.pin.text }}"
+    assert run.result["outputs"]["typed"] == {"n": shown, "t": shown}
+    assert UUID(run.result["outputs"]["picture"])
+    assert [step.type for step in await steps_of(user, run.id)][-1] == "screenshot"
+
+
 # Redaction ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def redact() -> Redactor:
     redactor = Redactor()
-    redactor.add(PASSWORD, "[P]")
-    redactor.add("123", "[C]")
-    redactor.add("ab", "[S]")
+    many = {
+        PASSWORD: "[P]",
+        "123": "[C]",
+        "ab": "[S]",
+        "482915": "[N]",
+        "abc~de&f9": "[T]",
+        LINES: "[L]",
+        LONG: "[X]",
+    }
+    for value, name in many.items():
+        redactor.add(value, name)
     return redactor
+
+
+LINES, LONG = "first line it is\n    the second line\nthird", "x" * 150 + "y" * 300
 
 
 @pytest.mark.parametrize(
@@ -347,18 +421,67 @@ def redact() -> Redactor:
         (f"<{PASSWORD}{PASSWORD}>", "<[P][P]>"),
         (f"?p={quote(PASSWORD)}&q={quote_plus(PASSWORD)}&c=123", "?p=[P]&q=[P]&c=[C]"),
         ("?p=pa%26ss%20w%c3%b6rd%2f7Q", "?p=[P]"),
-        ('value="pa&amp;ss wörd/7Q"', 'value="[P]"'),
+        ("?p=pa&ss%20w%C3%B6rd/7Q", "?p=[P]"),
+        ("?p=abc%7Ede%26f9 abc~de&amp;f9", "?p=[T] [T]"),
+        ('value="pa&amp;ss wörd/7Q" pa&#38;ss\u00a0wörd/7Q pa&ss\n  wörd/7Q', 'value="[P]" [P] [P]'),
         (json.dumps({"a": PASSWORD}), '{"a": "[P]"}'),
-        (f'covered by <input value="{PASSWORD[:9]}…', 'covered by <input value="[P]…'),
-        (f"cut {PASSWORD[:7]}", "cut [P]"),
+        (json.dumps(PASSWORD, ensure_ascii=False).replace("/", "\\/"), '"[P]"'),
+        ("first line it is\nthe second line", "[L]\n[L]"),
+        ("(first line it is the second line third)", "([L] [L] third)"),
+        (f"at {LONG} end", "at [X][X][X] end"),
+        (f'a <input value="{PASSWORD[:9]}…; b <input value="{PASSWORD[:8]}…', 'a <input value="[P]…; b <input value="[P]…'),
+        (f"Search… cut {PASSWORD[:7]}", "Search… cut [P]"),
+        (f"cut {quote(PASSWORD)[:16]}… (waited 5 s)", "cut [P]… (waited 5 s)"),
         (f"no cut {PASSWORD[:7]} here", f"no cut {PASSWORD[:7]} here"),
         ("a 123, 1234 and x123", "a [C], 1234 and x123"),
         ("ab is too short", "ab is too short"),
+        ("text }}abc~de&", "text }}[T]"),
     ],
-)
+)  # fmt: skip
 def test_values_are_replaced_as_they_are_spelt(redact: Redactor, text: str, shown: str) -> None:
     assert redact(text) == shown
-    assert redact({text: [text, 5, None]}) == {shown: [shown, 5, None]}
+    assert redact({text: [text, 5, None, True]}) == {shown: [shown, 5, None, True]}
+
+
+def test_numbers_are_replaced_too(redact: Redactor) -> None:
+    assert redact([482915, 482915.0, 123, 1234, 0.5, float("inf")]) == [
+        "[N]",
+        "[N]",
+        "[C]",
+        1234,
+        0.5,
+        float("inf"),
+    ]
+
+
+def test_many_texts_cost_little(redact: Redactor) -> None:
+    rows = [f"row {number} of many" for number in range(200_000, 250_000)]
+    assert redact(rows) == rows
+
+
+async def test_lines_of_the_log_are_without_the_secrets_of_their_task(
+    redact: Redactor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for environment in ("development", "production"):
+        monkeypatch.setitem(settings.__dict__, "environment", environment)
+        logs.configure()
+        structlog.get_logger().warning("before", url=PASSWORD)
+        logs.redactor.set(redact)
+        structlog.contextvars.bind_contextvars(run_id="the 123 run")
+        try:
+            raise ValueError(f"found {PASSWORD}")
+        except ValueError:
+            structlog.get_logger().exception(
+                "broke", places=[PASSWORD], where=Path("/tmp") / "abc~de&f9", code=482915
+            )
+        logging.getLogger("their.library").warning("got %s", PASSWORD)
+        logs.redactor.set(None)
+        structlog.contextvars.clear_contextvars()
+        first, rest = capsys.readouterr().out.split("\n", 1)
+        assert "wörd" in first or "w\\u00f6rd" in first
+        assert not any(holds(rest, value) for value in (PASSWORD, "abc~de&f9", "482915"))
+        assert rest.count("[P]") >= 4
+        assert "the 123 run" in rest
 
 
 def test_every_kind_of_secret_says_what_of_it_is_hidden() -> None:
