@@ -1062,6 +1062,7 @@ async def decide_approval(tx: Tx, id: UUID, body: ApprovalDecision) -> Response:
 # Schedules ----------------------------------------------------------------------------------------
 
 MySchedule = Annotated[Schedule, Depends(mine(Schedule))]
+OF_SCHEDULED_RUN = (schedules.InvalidSchedule, workflows.InvalidWorkflow, workflows.InvalidParams)
 
 
 @app.get("/api/schedules", response_model=Page[ScheduleRead])
@@ -1073,9 +1074,7 @@ async def list_schedules(user: CurrentUser, query: Annotated[ScheduleQuery, Quer
     "/api/schedules",
     response_model=Reply[ScheduleRead],
     status_code=201,
-    responses=raises(
-        NoResultFound, schedules.InvalidSchedule, workflows.InvalidParams, schedules.TooManySchedules
-    ),
+    responses=raises(NoResultFound, *OF_SCHEDULED_RUN, schedules.TooManySchedules),
 )
 async def create_schedule(tx: Tx, body: ScheduleCreate) -> Response:
     """Fires from now on, by the clock of its time zone."""
@@ -1102,7 +1101,7 @@ async def read_schedule(user: CurrentUser, id: UUID) -> Response:
 @update(
     "/api/schedules/{id}",
     response_model=Reply[ScheduleRead],
-    responses=raises(schedules.InvalidSchedule, workflows.InvalidParams),
+    responses=raises(*OF_SCHEDULED_RUN),
 )
 async def update_schedule(tx: Tx, schedule: MySchedule, body: ScheduleUpdate) -> Response:
     """Fires by a new clock from now on."""

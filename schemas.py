@@ -491,7 +491,7 @@ TotpSeed = Annotated[
 class SecretCreate(Wire):
     """A `password` may come with a username and with the seed of one-time codes.
 
-    Values are kept encrypted and never shown. Filling them into steps is not part of this release.
+    Values are kept encrypted and never shown. Steps fill them in as `{{ secrets.<name>.<field> }}`.
     """
 
     model_config = example(
@@ -506,7 +506,7 @@ class SecretCreate(Wire):
     name: SecretName = Field(description="Unique among the user's secrets.")
     kind: SecretKind
     origins: list[Origin] = Field(
-        [], max_length=50, description="The origins it is for; another one needs every value again."
+        [], max_length=50, description="The pages it is filled in at; another one needs every value again."
     )
     username: SecretText | None = None
     password: SecretText | None = None
@@ -838,7 +838,9 @@ class RunQuery(PageQuery):
 
 class RunRetry(Wire):
     model_config = example({"from_step": 2})
-    from_step: int = Field(1, ge=1, le=1000, description="Number of the step to begin with.")
+    from_step: int = Field(
+        1, ge=1, le=1000, description="The step of the definition to begin with, counted from 1."
+    )
 
 
 class RunToWorkflow(Wire):
@@ -862,7 +864,10 @@ class RunRead(Wire):
     allowed_domains: list[str]
     status: RunStatus
     control: Control = Field(description="What its user wants; `status` follows within a second.")
-    reason: str | None = Field(description="Why it is paused or waits.")
+    reason: str | None = Field(
+        description="Why it is paused or waits: `requested`, `control`, `control_expired`, "
+        "`may_have_landed`, `page_not_restored`, `page_changed`, or the title of its step."
+    )
     priority: int
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
     run_after: Instant
@@ -892,7 +897,7 @@ class StepRead(Wire):
     id: UUID
     run_id: UUID
     number: int = Field(description="Counts up from 1 in the order of the run.")
-    pointer: str = Field(description="JSON pointer of the step in the definition.")
+    pointer: str = Field(description="JSON pointer of the step in the definition; a loop comes to it again.")
     type: str
     title: str
     status: StepStatus

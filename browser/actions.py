@@ -694,6 +694,7 @@ NETWORK_ERRORS = {
     "ERR_TUNNEL_CONNECTION_FAILED": "this computer is not allowed to reach it, or it did not answer",
     "ERR_PROXY_CONNECTION_FAILED": "the computer's proxy does not answer",
     "ERR_BLOCKED_BY_CLIENT": "this computer is not allowed to reach it",
+    "ERR_INVALID_AUTH_CREDENTIALS": "it asks for a name and a password by HTTP authentication",
     "ERR_UNSAFE_PORT": "browsers do not use its port",
     "ERR_ABORTED": "the page stopped loading",
 }

@@ -32,33 +32,63 @@
   // Accessible role and name: the parts of https://www.w3.org/TR/accname-1.2/ that pages use ---------
 
   const INPUT_ROLES = {
-    button: "button", submit: "button", reset: "button", image: "button", checkbox: "checkbox",
+    button: "button", submit: "button", reset: "button", image: "button", file: "button", checkbox: "checkbox",
     radio: "radio", range: "slider", number: "spinbutton", search: "searchbox", color: "ColorWell",
     date: "Date", "datetime-local": "DateTime", month: "DateTime", week: "DateTime", time: "InputTime",
   };
   const TAG_ROLES = {
-    article: "article", aside: "complementary", button: "button", dd: "definition", dialog: "dialog",
-    dt: "term", fieldset: "group", figure: "figure", footer: "contentinfo", form: "form", h1: "heading",
-    h2: "heading", h3: "heading", h4: "heading", h5: "heading", h6: "heading", header: "banner",
-    hr: "separator", iframe: "Iframe", img: "image", label: "LabelText", li: "listitem", main: "main",
-    menu: "list", meter: "meter", nav: "navigation", ol: "list", optgroup: "group", option: "option",
-    output: "status", p: "paragraph", progress: "progressbar", section: "region", summary: "button",
-    table: "table", tbody: "rowgroup", td: "cell", textarea: "textbox", tfoot: "rowgroup",
-    th: "columnheader", thead: "rowgroup", tr: "row", ul: "list",
+    abbr: "Abbr", address: "group", article: "article", aside: "complementary", audio: "Audio",
+    blockquote: "blockquote", button: "button", canvas: "Canvas", caption: "caption", code: "code",
+    dd: "definition", del: "deletion", details: "group", dfn: "term", dialog: "dialog", dl: "DescriptionList",
+    dt: "term", em: "emphasis", fieldset: "group", figcaption: "Figcaption", figure: "figure",
+    footer: "contentinfo", form: "form", h1: "heading", h2: "heading", h3: "heading", h4: "heading",
+    h5: "heading", h6: "heading", header: "banner", hgroup: "group", hr: "separator", iframe: "Iframe",
+    img: "image", ins: "insertion", label: "LabelText", legend: "Legend", li: "listitem", main: "main",
+    mark: "mark", menu: "list", meter: "meter", nav: "navigation", ol: "list", optgroup: "group",
+    option: "option", output: "status", p: "paragraph", progress: "progressbar", ruby: "Ruby",
+    search: "search", strong: "strong", sub: "subscript", sup: "superscript", svg: "image", table: "table",
+    tbody: "rowgroup", td: "cell", textarea: "textbox", tfoot: "rowgroup", th: "columnheader",
+    thead: "rowgroup", time: "time", tr: "row", ul: "list", video: "Video",
   };
+  // A header or footer of one of these is not the page's.
+  const SECTIONS = "article, aside, main, nav, section";
   const NAMED_BY_CONTENT = new Set([
     "button", "cell", "checkbox", "columnheader", "gridcell", "heading", "link", "menuitem",
-    "menuitemcheckbox", "menuitemradio", "option", "radio", "row", "rowheader", "switch", "tab", "tooltip",
+    "menuitemcheckbox", "menuitemradio", "option", "radio", "rowheader", "switch", "tab", "term", "tooltip",
     "treeitem", "DisclosureTriangle",
   ]);
 
+  // https://www.w3.org/TR/wai-aria-1.2/#role_definitions; of several tokens the first known one counts.
+  const KNOWN_ROLES = new Set(
+    ("alert alertdialog application article banner blockquote button caption cell checkbox code columnheader combobox " +
+      "complementary contentinfo definition deletion dialog directory document emphasis feed figure form generic grid " +
+      "gridcell group heading image img insertion link list listbox listitem log main mark marquee math menu menubar " +
+      "menuitem menuitemcheckbox menuitemradio meter navigation none note option paragraph presentation progressbar " +
+      "radio radiogroup region row rowgroup rowheader scrollbar search searchbox separator slider spinbutton status " +
+      "strong subscript superscript switch tab table tablist tabpanel term textbox time timer toolbar tooltip tree " +
+      "treegrid treeitem").split(" "),
+  );
+
+  // Without a scope it is the row's where its neighbours are data.
+  const isRowHeader = ({ scope, previousElementSibling, nextElementSibling }) => {
+    if (scope) return scope.startsWith("row");
+    const neighbours = [previousElementSibling, nextElementSibling].map((cell) => cell?.localName);
+    return neighbours.includes("td") && !neighbours.includes("th");
+  };
+
   const roleOf = (element) => {
-    const given = element.getAttribute("role")?.trim().split(/\s+/)[0];
+    const given = element.getAttribute("role")?.toLowerCase().split(/\s+/).find((role) => KNOWN_ROLES.has(role));
     if (given) return given === "img" ? "image" : given;
     const tag = element.localName;
+    if (tag === "summary") {
+      return element.matches("details > summary:first-of-type") ? "DisclosureTriangle" : "generic";
+    }
+    if ((tag === "header" || tag === "footer") && element.closest(SECTIONS)) return `section${tag}`;
+    if (tag === "img" && element.getAttribute("alt") === "" && !nameGiven(element)) return "none";
+    if (tag === "section") return nameGiven(element) ? "region" : "generic";
     if (tag === "a" || tag === "area") return element.hasAttribute("href") ? "link" : "generic";
     if (tag === "select") return element.multiple || element.size > 1 ? "listbox" : "combobox";
-    if (tag === "th") return element.scope === "row" ? "rowheader" : "columnheader";
+    if (tag === "th") return isRowHeader(element) ? "rowheader" : "columnheader";
     if (tag !== "input") return TAG_ROLES[tag] ?? "generic";
     return element.list ? "combobox" : INPUT_ROLES[element.type] ?? "textbox";
   };
@@ -76,43 +106,74 @@
     if (tag === "img" || tag === "area" || (tag === "input" && element.type === "image")) {
       return element.getAttribute("alt") ?? "";
     }
+    if (tag === "optgroup") return element.label;
     if (element.labels?.length) return [...element.labels].map((label) => contentOf(label, element)).join(" ");
-    const titled = { fieldset: "legend", table: "caption", figure: "figcaption", svg: "title" }[tag];
+    const titled = { fieldset: "legend", table: "caption", svg: "title" }[tag];
     return titled && child(titled) ? contentOf(child(titled), element) : "";
   };
 
-  const contentOf = (node, skipped) => {
-    if (node.nodeType === Node.TEXT_NODE) return node.data;
-    if (node.nodeType !== Node.ELEMENT_NODE || node === skipped) return "";
-    if (node.getAttribute("aria-hidden") === "true" || /^(script|style|template)$/.test(node.localName)) return "";
-    const style = getComputedStyle(node);
-    if (style.display === "none" || style.visibility === "hidden") return "";
-    const label = collapse(node.getAttribute("aria-label"));
-    const text = label || (isTextField(node) ? node.value : nativeName(node)) ||
-      flatChildren(node).map((child) => contentOf(child, skipped)).join("");
-    return style.display.startsWith("inline") ? text : ` ${text} `;
+  const TRANSFORMS = {
+    uppercase: (text) => text.toUpperCase(),
+    lowercase: (text) => text.toLowerCase(),
+    capitalize: (text) => text.replace(/(?<![\p{L}\p{N}'’])\p{L}/gu, (letter) => letter.toUpperCase()),
   };
 
-  const nameOf = (element) => {
+  // What a style sheet writes before or after an element, as far as it is plain text.
+  const generatedBy = (element, place) => {
+    const style = getComputedStyle(element, place);
+    const text = /^"((?:[^"\\]|\\.)*)"$/.exec(style.content)?.[1].replace(/\\(.)/g, "$1");
+    return !text || style.display === "inline" ? text ?? "" : ` ${text} `;
+  };
+
+  const contentOf = (node, skipped, transform) => {
+    if (node.nodeType === Node.TEXT_NODE) return transform ? transform(node.data) : node.data;
+    if (node.nodeType !== Node.ELEMENT_NODE || node === skipped) return "";
+    if (node.localName === "br") return " ";
+    if (node.getAttribute("aria-hidden") === "true" || /^(script|style|template)$/.test(node.localName)) return "";
+    const style = getComputedStyle(node);
+    const { display } = style;
+    if (display === "none" || style.visibility === "hidden") return "";
+    const label = collapse(node.getAttribute("aria-label"));
+    const text = label || (isTextField(node) ? node.value : nativeName(node)) || textWithin(node, skipped, style);
+    return display === "inline" || display === "contents" ? text : ` ${text} `;
+  };
+
+  const textWithin = (element, skipped, style = getComputedStyle(element)) => {
+    const transform = TRANSFORMS[style.textTransform];
+    const inner = flatChildren(element).map((child) => contentOf(child, skipped, transform)).join("");
+    return generatedBy(element, "::before") + inner + generatedBy(element, "::after");
+  };
+
+  // The name that the page's author gave explicitly.
+  const nameGiven = (element) => {
     const ids = collapse(element.getAttribute("aria-labelledby")).split(" ").filter(Boolean);
     const labels = ids.map((id) => element.getRootNode().getElementById?.(id)).filter(Boolean);
-    const labelled = labels.map((label) => collapse(label.getAttribute("aria-label")) || label.textContent).join(" ");
+    const labelled = labels.map((label) =>
+      isRendered(label) ? contentOf(label, null) : collapse(label.getAttribute("aria-label")) || label.textContent,
+    );
+    return collapse(labelled.join(" ")) || collapse(element.getAttribute("aria-label"));
+  };
+
+  const isRendered = (element) => element.checkVisibility({ visibilityProperty: true });
+
+  const nameOf = (element) => {
+    const role = roleOf(element);
     return (
-      collapse(labelled) ||
-      collapse(element.getAttribute("aria-label")) ||
+      nameGiven(element) ||
       collapse(nativeName(element)) ||
-      (NAMED_BY_CONTENT.has(roleOf(element)) &&
-        collapse(flatChildren(element).map((child) => contentOf(child, null)).join(""))) ||
-      collapse(element.getAttribute("title")) ||
+      ((NAMED_BY_CONTENT.has(role) || (role === "row" && element.localName !== "tr")) &&
+        collapse(textWithin(element, null))) ||
+      (role === "generic" ? "" : collapse(element.getAttribute("title"))) ||
       (isTextField(element) ? collapse(element.getAttribute("placeholder")) : "")
     );
   };
 
   const isExposed = (element) => {
+    if (/^(none|presentation)$/.test(roleOf(element))) return false;
     for (let node = element; node; node = parentOf(node)) {
       if (node.nodeType === Node.ELEMENT_NODE && node.getAttribute("aria-hidden") === "true") return false;
     }
-    return element.checkVisibility({ visibilityProperty: true });
+    return isRendered(element);
   };
 
   // Selectors ---------------------------------------------------------------------------------------
@@ -134,17 +195,18 @@
   };
 
   const byText = (root, wanted) => {
+    const collapsed = collapse(wanted);
     const found = [];
     const isSuitable = (node) =>
       node.nodeType === Node.ELEMENT_NODE && !/^(script|style|head|noscript|template)$/.test(node.localName);
     const hasValue = (node) =>
-      isTextField(node) || (node.localName === "input" && /^(button|submit|reset)$/.test(node.type));
+      isTextField(node) || node.localName === "select" || (node.localName === "input" && /^(button|submit|reset)$/.test(node.type));
     const visit = (node) => {
       if (node.nodeType === Node.TEXT_NODE) return { text: node.data, within: false };
       const inner = node.nodeType === Node.ELEMENT_NODE && !isSuitable(node) ? [] : flatChildren(node).map(visit);
       const text = hasValue(node) ? node.value : inner.map((part) => part.text).join("");
       let within = inner.some((part) => part.within);
-      if (!within && isSuitable(node) && node !== root && (text.includes(wanted) || collapse(text).includes(wanted))) {
+      if (!within && isSuitable(node) && (text.includes(wanted) || collapse(text).includes(collapsed))) {
         found.push(node);
         within = true;
       }
@@ -157,24 +219,27 @@
   const byXPath = (root, text) => {
     const evaluate = (expression, context) => {
       const result = document.evaluate(expression, context, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE, null);
-      const nodes = Array.from({ length: result.snapshotLength }, (_, index) => result.snapshotItem(index));
+      const nodes = [...Array(result.snapshotLength).keys()].map((index) => result.snapshotItem(index));
       return nodes.filter((node) => node.nodeType === Node.ELEMENT_NODE);
     };
     if (!(root instanceof ShadowRoot)) return evaluate(text, root);
-    const relative = text.replace(/^\/\//, "descendant-or-self::node()/self::").replace(/^\//, "self::");
-    return [...root.children].flatMap((child) => evaluate(relative, child));
+    // A shadow root cannot be asked itself, but paths from its children begin at it.
+    const child = root.firstElementChild;
+    return child ? evaluate(text.startsWith("/") ? text : `../${text}`, child) : [];
   };
 
   const byPierce = (root, text) => {
-    const roots = [root, ...[...deepElements(root)].map((element) => element.shadowRoot).filter(Boolean)];
-    return roots.flatMap((inside) => [...inside.querySelectorAll(text)]);
+    root.querySelector(text); // refuses what is no selector also where there is no element
+    return [...deepElements(root)].filter((element) => element.matches(text));
   };
 
-  const KINDS = { aria: byAria, text: byText, xpath: byXPath, pierce: byPierce };
+  const byCSS = (root, text) => [...root.querySelectorAll(text)];
+
+  const KINDS = { css: byCSS, aria: byAria, text: byText, xpath: byXPath, pierce: byPierce };
 
   const byPart = (root, part) => {
     const kind = Object.keys(KINDS).find((name) => part.startsWith(`${name}/`));
-    return kind ? KINDS[kind](root, part.slice(kind.length + 1)) : [...root.querySelectorAll(part)];
+    return kind ? KINDS[kind](root, part.slice(kind.length + 1)) : byCSS(root, part);
   };
 
   const all = (root, parts) => {
@@ -185,6 +250,9 @@
     }
     return elements;
   };
+
+  // A selector that is none, or an XPath expression that gives no elements.
+  const isRefusal = (error) => error instanceof DOMException || /Failed to execute 'evaluate'/.test(error?.message);
 
   const firstNonEmpty = (root, selectors) => {
     for (const parts of selectors) {
@@ -201,12 +269,23 @@
     return width > 0 && height > 0 && element.checkVisibility({ visibilityProperty: true });
   };
 
-  // A hidden page draws no frames, a busy one draws them late.
+  const drawn = async () => {
+    try {
+      await document.documentElement.animate([], 50).finished;
+    } catch {
+      await new Promise(() => {});
+    }
+  };
+
+  // A hidden page draws no frames, a busy one draws them late; one that forbids scripts calls nothing back.
   const nextFrame = () =>
-    new Promise((resolve) => {
-      setTimeout(resolve, document.hidden ? 60 : 1000);
-      requestAnimationFrame(() => requestAnimationFrame(resolve));
-    });
+    Promise.race([
+      new Promise((resolve) => {
+        setTimeout(resolve, document.hidden ? 60 : 1000);
+        requestAnimationFrame(() => requestAnimationFrame(resolve));
+      }),
+      drawn(),
+    ]);
 
   const hitAt = (x, y) => {
     let hit = document.elementFromPoint(x, y);
@@ -223,8 +302,12 @@
 
   const pointsOf = (element, offset) => {
     const box = element.getBoundingClientRect();
-    if (offset && offset.x >= 0 && offset.y >= 0 && offset.x <= box.width && offset.y <= box.height) return [offset];
-    const middles = [box, ...element.getClientRects()].map((rect) => ({
+    const holds = ({ left, right, top, bottom }) =>
+      box.left + offset.x >= left && box.left + offset.x <= right && box.top + offset.y >= top && box.top + offset.y <= bottom;
+    const lines = [...element.getClientRects()];
+    // A text that wraps otherwise than when it was recorded has other gaps in its box.
+    if (offset && holds(box) && (lines.length < 2 || lines.some(holds))) return [offset];
+    const middles = [box, ...lines].map((rect) => ({
       x: rect.left + rect.width / 2 - box.left,
       y: rect.top + rect.height / 2 - box.top,
     }));
@@ -292,7 +375,7 @@
         trial.state = verdict.state;
         trial.element = describe(element);
       } catch (error) {
-        if (!(error instanceof DOMException)) throw error;
+        if (!isRefusal(error)) throw error;
         trial.state = "not a valid selector";
       }
     }
@@ -318,7 +401,7 @@
         tried.push({ selector: parts.join(" >> "), found: elements.length, state });
         if (elements.length) return { count: elements.length, fits, tried };
       } catch (error) {
-        if (!(error instanceof DOMException)) throw error;
+        if (!isRefusal(error)) throw error;
         tried.push({ selector: parts.join(" >> "), found: 0, state: "not a valid selector" });
       }
     }
@@ -328,7 +411,8 @@
   // Form controls -----------------------------------------------------------------------------------
 
   const notify = (element) => {
-    for (const type of ["input", "change"]) element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
+    element.dispatchEvent(new Event("input", { bubbles: true, composed: true }));
+    element.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
   const setNatively = (element, key, value) => {
@@ -339,8 +423,11 @@
     element[key] = value;
   };
 
+  const isYes = (value) => !/^(false|off|)$/i.test(value);
+
   // Sets the control, or says what is left to the keyboard: "type" or "insert" over the selection, or a refusal.
   const change = (element, value) => {
+    if (!element.isConnected) return { detached: "" };
     const tag = element.localName;
     element.focus();
     if (tag === "select") {
@@ -349,11 +436,14 @@
       for (const other of element.options) other.selected = other === option;
       notify(element);
     } else if (tag === "input" && /^(checkbox|radio)$/.test(element.type)) {
-      const wanted = !/^(false|off|)$/i.test(value);
+      const wanted = isYes(value);
+      if (element.indeterminate || element.checked !== wanted) element.click();
       if (element.checked !== wanted) element.click();
       if (element.checked !== wanted) return { refused: "The box does not stay as it was set" };
     } else if (tag === "input" && element.type === "file") {
       return { refused: "A file field takes files, not a text" };
+    } else if (element.readOnly) {
+      return { refused: "The field can only be read" };
     } else if (isTextField(element) && !(element.type in { color: 1, date: 1, "datetime-local": 1, month: 1, range: 1, time: 1, week: 1 })) {
       if (element.value === value) notify(element);
       else if (value.length > 100) {
@@ -363,6 +453,8 @@
         element.select();
         return { keyboard: value ? "type" : "delete" };
       }
+    } else if (/^(checkbox|radio|switch)$/.test(element.getAttribute("role"))) {
+      if (element.getAttribute("aria-checked") !== String(isYes(value))) element.click();
     } else if (element.isContentEditable) {
       getSelection().selectAllChildren(element);
       return { keyboard: value ? "insert" : "delete" };
@@ -378,7 +470,7 @@
 
   // A secret: masked before it is there, and never left to a keyboard whose focus others may take.
   const conceal = (element, value) => {
-    if (!element.isConnected) return { refused: "The field has left the page" };
+    if (!element.isConnected) return { detached: "" };
     if (!isTextField(element) && !element.isContentEditable) return { refused: "A secret goes into a text field only" };
     element.style.setProperty("-webkit-text-security", "disc", "important");
     element.focus();

@@ -15,6 +15,7 @@ from playwright.async_api import ElementHandle, Frame, Locator
 _SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
 Selectors = list[list[str]]
 
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 CLOSERS = {"[": "]", "(": ")"}
 _ARIA_ATTRIBUTE = re.compile(r"\[\s*(\w+)\s*=\s*(?:\"[^\"]*\"|'[^']*')\s*\]")
 
@@ -24,21 +25,21 @@ def selector_problem(part: str) -> str | None:
     if not part.strip() or len(part) > 10_000:
         return "A selector is empty or longer than 10,000 characters"
     kind, slash, text = part.partition("/")
-    if not slash or kind not in {"aria", "text", "xpath", "pierce"}:
+    if not slash or kind not in {"css", "aria", "text", "xpath", "pierce"}:
         kind, text = "css", part
     if not text.strip():
         return f"Nothing follows {kind}/"
     if kind == "aria":
         unknown = [name for name in _ARIA_ATTRIBUTE.findall(text) if name not in {"name", "role"}]
         return f"Unknown attribute {unknown[0]} in {part[:80]}; there are name and role" if unknown else None
-    if kind != "text" and not _balanced(text):
+    if kind != "text" and not _balanced(text, escapes=kind != "xpath"):
         return f"Brackets or quotation marks do not match in {part[:80]}"
     return None
 
 
-def _balanced(text: str) -> bool:
+def _balanced(text: str, *, escapes: bool) -> bool:
     expected: list[str] = []
-    for char in _unquoted(text):
+    for char in _unquoted(text, escapes=escapes):
         if char in CLOSERS:
             expected.append(CLOSERS[char])
         elif (char in CLOSERS.values() and (not expected or expected.pop() != char)) or char == "'":
@@ -46,13 +47,13 @@ def _balanced(text: str) -> bool:
     return not expected
 
 
-def _unquoted(text: str) -> Iterator[str]:
+def _unquoted(text: str, *, escapes: bool) -> Iterator[str]:
     """The characters outside quotation marks; one quotation mark at the end if a string never ends."""
     quote, escaped = "", False
     for char in text:
         if escaped:
             escaped = False
-        elif char == "\\":
+        elif char == "\\" and escapes:
             escaped = True
         elif quote:
             quote = "" if char == quote else quote
@@ -65,11 +66,13 @@ def _unquoted(text: str) -> Iterator[str]:
 
 
 def narrowed(value: Any) -> Any:
-    """JSON of a page as others can hold it: numbers beyond 64 bits are floats, and infinity is null."""
+    """JSON of a page as others can hold it: no integer beyond 64 bits, no infinity, NUL or lone surrogate."""
+    if isinstance(value, str):
+        return NOT_TEXT.sub("\ufffd", value)
     if isinstance(value, list):
         return [narrowed(item) for item in value]
     if isinstance(value, dict):
-        return {key: narrowed(item) for key, item in value.items()}
+        return {narrowed(key): narrowed(item) for key, item in value.items()}
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         value = float(str(value))
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -169,7 +172,7 @@ async def count(
 
 
 async def change(element: ElementHandle, value: str) -> dict[str, str]:
-    """Sets a control, `{}`; or or `{"refused": why}`, or `{"keyboard": "type"|"insert"|"delete"}`."""
+    """Sets a control; `{}`, or what hinders: `refused`, `detached`, `keyboard` for what is left to type."""
     return cast(
         dict[str, str], await element.evaluate(f"(element, value) => {_SCRIPT}.change(element, value)", value)
     )
@@ -186,7 +189,7 @@ async def origin_within(element: ElementHandle) -> str:
 
 
 async def conceal(element: ElementHandle, value: str) -> dict[str, str]:
-    """Masks a text field and gives it the value at once, without the keyboard; `{}` or `{"refused": why}`."""
+    """Masks a text field and gives it the value at once, without the keyboard; answers as `change`."""
     return cast(
         dict[str, str],
         await element.evaluate(f"(element, value) => {_SCRIPT}.conceal(element, value)", value),

@@ -52,7 +52,7 @@ SECTIONS = {
     "auth": "The embedded issuer: accounts, sessions and keys. Not found where people sign in elsewhere.",
     "me": "Who calls: profile, preferences, use, export, and the way out.",
     "keys": "API keys of programs, shown once.",
-    "secrets": "Kept encrypted, pinned to origins, never returned; not yet filled into steps.",
+    "secrets": "Kept encrypted, pinned to origins, never returned; filled into the fields of those origins.",
     "profiles": "Cookies and storage that browsers begin with.",
     "computers": "Browsers to act on by hand: actions, pictures, control.",
     "threads": "Conversations, of which one run goes on at a time.",

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import re
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from browser import actions, chromium
 from browser.actions import Action, ActionFailed, InputEvent
 from browser.chromium import Browsers, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers
 from browser.screencast import Frame, Watch
+from browser.selectors import NOT_TEXT
 from infra.bus import Bus
 from infra.egress import Gate, Policy, check_url, open_gate
 from infra.redaction import Redactor
@@ -54,7 +54,6 @@ WATCHED_KINDS = ("navigated", "dialog", "file_chooser", "download", "crashed", "
 MAX_REPORTS = 256
 MAX_DOWNLOADS = 100  # that wait for a step to take them
 ELSEWHERE = "The computer is open in another process; set REDIS_URL to reach it from here"
-NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)

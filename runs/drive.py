@@ -7,7 +7,7 @@ its number (`step`, from 1), `pointer`, `tried` and `screenshot_id`; `approval_i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
@@ -29,8 +29,10 @@ from runs.computers import Held, clean, wait_for
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, StepFailed, filled
-from runs.walk import Place, TooManySteps, Walk
-from runs.workflows import DAY, Flow, ForEach, WaitingStep
+from runs.steps import DAY, OWN_STEPS, ForEach, WaitingStep
+from runs.trail import DONE, Trail
+from runs.walk import Place, TooManySteps
+from runs.workflows import Flow
 from schemas import RunRead, StepRead
 from settings import settings
 
@@ -47,8 +49,8 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 4 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
+LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
 
 class Fenced(Exception):
@@ -98,17 +100,16 @@ class Drive:
         self._in_flight = self._acted = False
         self._changed = asyncio.Event()
         self._told_at = 0.0
-        self._walk: Walk
-        self._trodden: list[Place] = []  # the steps that are done, and those that a retry begins after
+        self._trail: Trail
+        self._before: tuple[Run, list[Step]] | None = None  # what this run retries
         self._output_bytes = 0
         self._purse = secrets.Purse(run.user_id, Redactor())
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
-        self._left_out = range(0)
         self._used_at = _now()
-        self._done = self._landed_at = self._landed_step = self._navigations = self._crashes = 0
+        self._done = self._navigations = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -202,13 +203,14 @@ class Drive:
         self._purse.names = tuple(workflows.named_secrets(flow.steps))
         await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
-        self._retrace(flow, steps)
+        self._trail = Trail(flow, self.run, steps, self._done, self._before)
+        self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
         checkpoint = self._open_checkpoint()
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
         self._arrived = True
-        while (place := self._walk.place) is not None:
+        while (place := self._trail.place) is not None:
             await self._do_step(flow, place)
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
@@ -245,7 +247,8 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
-            self._left_out = range(await self._reached_before(tx), self.run.first_step - 1)
+            for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
+                self._before = before, await tx.find(Step, run_id=before.id)
         self._question = next(iter(asked), None)
         self._informed = True
         if not steps:
@@ -272,44 +275,6 @@ class Drive:
         self._done = last.number if finished or landed else last.number - 1
         return steps
 
-    async def _reached_before(self, tx: db.Tx) -> int:
-        """How many outermost steps the run had done that this one retries; all if that run is gone."""
-        for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
-            steps = await tx.find(Step, run_id=before.id)
-            done = [outermost(step.pointer) for step in steps if step.status in DONE]
-            return max(done, default=before.first_step - 1)
-        return self.run.first_step - 1
-
-    def _retrace(self, flow: Flow, steps: list[Step]) -> None:
-        """Go the way of the steps that are done once more, with what they have brought."""
-        first = self.run.first_step
-        outputs = self.run.outputs if first > 1 else {}
-        self._walk = Walk(flow.steps, self.run.params, outputs, first)
-        self._trodden = [
-            Place(top, f"/steps/{top - 1}", top, workflows.alone(step), self._scope)
-            for top, step in enumerate(flow.steps[: first - 1], 1)
-        ]
-        for step in steps:
-            if step.number <= self._done and (place := self._walk.place) is not None:
-                self._weigh(place.step, step.output)
-                self._go_on(step.output, brought=step.status == StepStatus.succeeded)
-
-    def _go_on(self, output: Any, *, brought: bool = True) -> None:
-        """Take the next place of the walk. Raises Failed."""
-        if (place := self._walk.place) is None:
-            raise RuntimeError("there are more steps than the flow has")
-        self._trodden.append(place)
-        try:
-            self._walk.go_on(output, brought=brought)
-        except TooManySteps as error:
-            raise Failed("too_many_steps", str(error), step=place.number, pointer=place.pointer) from error
-
-    @property
-    def _scope(self) -> Mapping[str, Any]:
-        """What placeholders know now, but for secrets."""
-        place = self._walk.place
-        return place.scope if place else {"params": self.run.params, "outputs": self._walk.outputs}
-
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
         if self._held is None:
             named = self.run.computer_id
@@ -323,9 +288,8 @@ class Drive:
                 if named and fresh:
                     await self._refuse_closed(named)
                 self._held = await self._open_own(checkpoint)
-                self._reopened = not fresh or self._done > 0
-            self._landed_at = checkpoint.get("landed_at", 0)
-            self._landed_step = checkpoint.get("landed_step", 0)
+                self._reopened = not fresh or self._trail.anything_done
+            self._trail.land_as(checkpoint)
             self._record(self._held)
         if not self._held.for_run and self._main is None:
             await self._see_page(self._held)
@@ -361,16 +325,12 @@ class Drive:
 
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
-        trodden, next_place = self._trodden, self._walk.place
-        since = [p for p in trodden if p.number > self._landed_at and p.top - 1 not in self._left_out]
+        since, next_place = self._trail.since_landing, self._trail.place
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
-        settings_before = [
-            p for p in trodden if p.number <= self._landed_at and p.step["type"] in ENVIRONMENT
-        ]
-        # What the steps inside of one were, only the run that did them knows.
-        blind = all(workflows.safe(p.step) and not (fresh and p.holds_steps) for p in since)
-        again = [place for place in since if blind and place.step["type"] not in workflows.OWN_STEPS]
+        settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
+        blind = all(workflows.safe(place.step) and not place.holds_steps for place in since)
+        again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
         for place in (*settings_before, *again):
             try:
                 await self._perform(self._attempt(flow, place), safe=True)
@@ -402,6 +362,7 @@ class Drive:
             elif raw["type"] == "forEach":
                 output = self._items(raw)
             else:
+                self._require_page(raw)
                 output = self._clean(await self._perform(self._attempt(flow, place), safe=safe))
             self._weigh(raw, output)
         except StepFailed as error:
@@ -409,8 +370,8 @@ class Drive:
         except BROWSER_FAULTS as error:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         self._done = number
-        self._go_on(output)
-        picture_id = None if raw["type"] == "forEach" else await self._picture()
+        self._pass(output)
+        picture_id = await self._picture() if _looks(raw) else None
         checkpoint = await self._snapshot() if self._has_navigated() else {}
         values = {
             "status": StepStatus.succeeded,
@@ -419,8 +380,8 @@ class Drive:
             "duration_ms": round((self._active() - began) * 1000),
         }
         counts: dict[str, Any] = {"step_count": self.run.step_count + 1}
-        if self._walk.kept != self.run.outputs:
-            counts["outputs"] = self._walk.kept
+        if self._trail.outputs != self.run.outputs:
+            counts["outputs"] = self._trail.outputs
 
         async def finish(tx: db.Tx) -> None:
             if self._question is not None:
@@ -436,6 +397,20 @@ class Drive:
         self._tag_frames(None)
         if halt:
             self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
+
+    def _require_page(self, raw: dict[str, Any]) -> None:
+        """Refuse to look at the blank tab that took the place of a page that crashed. Raises StepFailed."""
+        if raw["type"] not in LOOKING or self._computer.crashes <= self._crashes:
+            return
+        if all(tab["url"] == "about:blank" for tab in self._computer.computer.tabs()):
+            raise StepFailed("page_crashed", "There is nothing to look at")
+
+    def _pass(self, output: Any) -> None:
+        """Leave the step behind. Raises Failed."""
+        try:
+            self._trail.go_on(output)
+        except TooManySteps as error:
+            raise self._step_failure("too_many_steps", str(error)) from error
 
     async def _intend(self, place: Place, *, safe: bool) -> Step:
         """Say in the log what is about to be done."""
@@ -490,7 +465,7 @@ class Drive:
 
     def _items(self, raw: dict[str, Any]) -> list[Any]:
         """What a loop goes through. Raises StepFailed."""
-        return cast("ForEach", filled(raw, self._scope)).items
+        return cast("ForEach", filled(raw, self._trail.scope)).items
 
     async def _perform(self, attempt: Attempt, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
@@ -505,6 +480,10 @@ class Drive:
                 return await self._race(attempt.settle())
             except Interrupted:
                 continue
+            except StepFailed as failure:
+                if not attempt.may_find_again(failure):
+                    raise
+                self._acted = False
 
     async def _land(self, attempt: Attempt) -> None:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""
@@ -620,7 +599,7 @@ class Drive:
 
     def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
-        return cast("WaitingStep", filled(raw, self._scope))
+        return cast("WaitingStep", filled(raw, self._trail.scope))
 
     async def _use_answer(self, tx: db.Tx, question: Approval, place: Place) -> None:
         """Spend the yes in the transaction that goes on with it. Raises Failed."""
@@ -833,8 +812,8 @@ class Drive:
         """Whether a page was opened since the last look; what was done by now need not be repeated then."""
         if self._computer.navigations == self._navigations:
             return False
-        self._navigations, self._landed_at = self._computer.navigations, self._done
-        self._landed_step = self._trodden[-1].top if self._trodden else 0
+        self._navigations = self._computer.navigations
+        self._trail.land()
         return True
 
     async def _picture(self) -> UUID | None:
@@ -887,7 +866,7 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        state |= {"landed_at": self._landed_at, "landed_step": self._landed_step}
+        state |= self._trail.landing()
         data = orjson.dumps(state)
         if len(data) > MAX_CHECKPOINT_BYTES:
             data = orjson.dumps(state | {"origins": []})
@@ -979,7 +958,7 @@ class Drive:
             status=status,
             reason=None,
             error=error,
-            result={"outputs": self._walk.kept} if status is RunStatus.succeeded else None,
+            result={"outputs": self._trail.outputs} if status is RunStatus.succeeded else None,
             finished_at=datetime.now(UTC),
             lease_owner=None,
             lease_expires_at=None,
@@ -1023,11 +1002,6 @@ def checkpoint_place(run: Run) -> dict[str, str]:
     return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
-def outermost(pointer: str) -> int:
-    """The number of the outermost step, counted from 1, of a step with this pointer."""
-    return int(pointer.split("/")[2]) + 1
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -1037,6 +1011,11 @@ def _action(step: WaitingStep) -> dict[str, Any]:
     return step.model_dump(
         include={"type", "title", "arguments", "json_schema"}, by_alias=True, exclude_none=True
     )
+
+
+def _looks(raw: dict[str, Any]) -> bool:
+    """Whether a step has to do with a page, so that a picture of it says something."""
+    return raw["type"] != "forEach" and not (raw["type"] == "if" and "value" in raw)
 
 
 def _title(raw: dict[str, Any]) -> str:

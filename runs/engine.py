@@ -35,6 +35,7 @@ from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
 from runs.parameters import Invalid, Problem
 from runs.queue import look_at_queue
+from runs.trail import landed_earlier
 from runs.workflows import Flow
 from schemas import MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
 from settings import settings
@@ -84,7 +85,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
     flow = await workflows.parse_aside(definition or {}, parameters)
-    await _require_secrets(tx, flow)
+    await require_secrets(tx, flow)
     check_domains(body.allowed_domains, "/allowed_domains")
     if body.profile_id is not None:
         await tx.one(Profile, id=body.profile_id)
@@ -103,7 +104,7 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     return await _queue(tx, **made, **given, **more)
 
 
-async def _require_secrets(tx: db.Tx, flow: Flow) -> None:
+async def require_secrets(tx: db.Tx, flow: Flow) -> None:
     """Refuse a run that would come to a step whose secret does not exist. Raises InvalidWorkflow."""
     named = workflows.named_secrets(flow.steps)
     if missing := await secrets.missing(tx, named):
@@ -235,10 +236,7 @@ async def _outputs_until(tx: db.Tx, run: Run, flow: Flow, done: int) -> dict[str
 
 
 def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | None:
-    """The run's checkpoint, sealed for another run that goes on after the first `done` steps.
-
-    One of a later page keeps only its sign-ins; none is better where the steps can be done from the start.
-    """
+    """The run's checkpoint, sealed for another run that goes on after the first `done` steps."""
     if run.checkpoint is None:
         return None
     place = checkpoint_place(run)
@@ -247,15 +245,9 @@ def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | 
     except Unsealable as error:
         log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
         return None
-    steps = flow.steps[:done]
-    landed = state["landed_step"]
-    if landed > done:
-        if all(workflows.safe(step) and not workflows.holds_steps(step) for step in steps):
-            return None
-        opened = [number for number, step in enumerate(steps) if step["type"] == "navigate"]
-        state["tabs"], landed = [], opened[-1] if opened else 0
-    state |= {"landed_at": landed, "landed_step": landed}
-    return db.vault().seal(orjson.dumps(state), **place | {"row": str(new_id)})
+    if (earlier := landed_earlier(state, flow, done)) is None:
+        return None
+    return db.vault().seal(orjson.dumps(earlier), **place | {"row": str(new_id)})
 
 
 async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:

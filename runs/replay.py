@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import singledispatchmethod
@@ -13,7 +14,6 @@ import orjson
 import structlog
 from playwright.async_api import ElementHandle, Frame, Page
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from browser import selectors
 from browser.actions import refusal, why_unreachable
@@ -21,7 +21,7 @@ from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
 from infra.vault import Unsealable
 from runs.placeholders import PlaceholderMissing, fill
 from runs.secrets import Revealed
-from runs.workflows import (
+from runs.steps import (
     Change,
     Click,
     Close,
@@ -29,16 +29,14 @@ from runs.workflows import (
     DoubleClick,
     Download,
     Drag,
+    DragEnd,
     EmulateNetworkConditions,
     Extract,
-    Flow,
     Hover,
     If,
-    InvalidWorkflow,
     KeyDown,
     KeyUp,
     Navigate,
-    Place,
     Screenshot,
     Scroll,
     SetViewport,
@@ -46,19 +44,20 @@ from runs.workflows import (
     Upload,
     WaitForElement,
     WaitForExpression,
-    secret_fields,
-    typed,
-    violations,
 )
+from runs.workflows import Flow, InvalidWorkflow, secret_fields, typed, violations
 
 log = structlog.get_logger()
 
 STEP_SECONDS, NAVIGATION_SECONDS, POLL_SECONDS, CRASH_SECONDS = 5.0, 30.0, 0.1, 0.5
 CONDITION_SECONDS, FILE_SECONDS = 1.0, 60.0
 MAX_OUTPUT_BYTES = 1_000_000
+CALLED = re.compile(r"^\w+\.\w+: (Error: )?")  # what the driver puts before a page's complaint
+CRASHED = re.compile(r"\b([Tt]arget|[Pp]age) crashed\b")
+LEFT = "The element left the page before it could be used"
 DRAG_MOVES = 10
 DOWNLOADS = "Download is starting"
-NOT_THERE = ("target_not_found", "frame_not_found", "condition_false")
+NOT_THERE = ("target_not_found", "frame_not_found")
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 BUTTONS = {
     "primary": "left",
@@ -146,6 +145,7 @@ class Attempt:
         self._frame: Frame
         self._found: selectors.Found | None = None
         self._late = StepFailed("timeout", "The page does not answer")
+        self._left_until: float | None = None
         self._navigated = asyncio.Event()
         self._landed_at: Frame | None = None
         self._landed_on = ""
@@ -190,6 +190,14 @@ class Attempt:
         self._listening.close()
         return output
 
+    def may_find_again(self, failure: StepFailed) -> bool:
+        """Whether the element left before anything landed, and there is time to find the one drawn anew."""
+        if failure.code != "element_detached" or self.acted:
+            return False
+        now = asyncio.get_running_loop().time()
+        self._left_until = self._left_until or now + self._seconds
+        return now < self._left_until
+
     async def _fill(self) -> None:
         scope = self._scope
         if fields := tuple(secret_fields(self._raw)):
@@ -227,11 +235,13 @@ class Attempt:
             raise
 
     def _failure(self, error: PlaywrightError) -> StepFailed:
-        line = error.message.split("\n", 1)[0][:300]
-        if self._crash.is_set() or "crash" in line.lower():
+        line = CALLED.sub("", error.message.split("\n", 1)[0])[:300]
+        if self._crash.is_set() or CRASHED.search(line):
             return StepFailed("page_crashed", "The page crashed")
         if self._page.is_closed():
             return StepFailed("page_closed", "The tab was closed")
+        if "context was destroyed" in line:
+            return StepFailed("page_error", "The page goes on to another one again and again")
         return StepFailed("page_error", f"The page refused: {line}")
 
     async def _crashes(self, error: PlaywrightError) -> bool:
@@ -390,31 +400,36 @@ class Attempt:
         """Whether the condition is or becomes true in its time; what is not there does not hold."""
         if "value" in step.model_fields_set:
             return _compares(step.value, step.operator, step.than)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._seconds
         try:
-            await self._look()
+            async with self._bounded(self._seconds):
+                await self._open_target()
         except StepFailed as failure:
             if failure.code not in NOT_THERE:
                 raise
             return False
+        self._late = StepFailed("expression_failed", "The condition does not end; the page may be hanging")
+        async with self._bounded(self._seconds + STEP_SECONDS):  # for one look at least, however slow
+            while not await self._true_now(step, last=loop.time() >= end):
+                if loop.time() >= end:
+                    return False
+                await asyncio.sleep(POLL_SECONDS)
         return True
 
-    @_find.register
-    async def _(self, step: If) -> None:
-        async def look() -> bool | None:
-            self._late = StepFailed("condition_false", "The condition never held")
-            if step.selectors is not None:
-                wish: dict[str, Any] = {"visible": True, "properties": {}, "attributes": {}}
-                return (await selectors.count(self._frame, step.selectors, **wish))["count"] > 0 or None
-            try:
-                return await self._evaluate(step.expression or "") or None
-            except PlaywrightError as error:
-                if (failure := self._failure(error)).code != "page_error":
-                    raise
-                self._late = StepFailed("expression_failed", failure.detail)
-                return None
-
-        self._late = StepFailed("expression_failed", "The condition does not end; the page may be hanging")
-        await self._until(look)
+    async def _true_now(self, step: If, *, last: bool) -> bool:
+        if step.selectors is not None:
+            wish: dict[str, Any] = {"visible": True, "properties": {}, "attributes": {}}
+            return bool((await selectors.count(self._frame, step.selectors, **wish))["count"])
+        try:
+            return await self._evaluate(step.expression or "")
+        except PlaywrightError as error:
+            failure = self._failure(error)
+            if last and failure.code == "page_error":
+                raise StepFailed("expression_failed", failure.detail) from None
+            if failure.code != "page_error":
+                raise
+            return False
 
     async def _evaluate(self, expression: str) -> bool:
         inner = expression.strip().rstrip(";")
@@ -507,10 +522,10 @@ class Attempt:
         await asyncio.sleep(duration / 1000)
         await cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
-    async def _point(self) -> tuple[float, float]:
+    async def _point(self, found: selectors.Found | None = None) -> tuple[float, float]:
         """Where the pointer goes, in CSS pixels of the page's viewport."""
-        if (place := await selectors.place(self._frame, self._element)) is None:
-            raise StepFailed("element_detached", "The element left the page before it could be used")
+        if (place := await selectors.place(self._frame, found or self._element)) is None:
+            raise StepFailed("element_detached", LEFT)
         return place
 
     @property
@@ -533,6 +548,9 @@ class Attempt:
         self.acted = True
         fill_in = selectors.conceal if self._secrets.values else selectors.change
         left = await fill_in(element, step.value)
+        if "detached" in left:
+            self.acted = False
+            raise StepFailed("element_detached", LEFT)
         if refusal := left.get("refused"):
             raise StepFailed("value_refused", refusal[:500])
         keyboard = self._page.keyboard
@@ -560,7 +578,7 @@ class Attempt:
     async def _(self, step: Drag) -> None:
         begin = await self._point()
         if self._end is not None:
-            end = await selectors.place(self._frame, self._end) or begin
+            end = await self._point(self._end)
         else:
             by = step.by or {}
             end = begin[0] + by.get("x", 0), begin[1] + by.get("y", 0)
@@ -578,18 +596,16 @@ class Attempt:
 
     @_act.register
     async def _(self, _: Upload) -> None:
-        limit = self._seconds * 1000
+        limit = (self._seconds + 5) * 1000  # ours comes first
         if not self._chooses:
             self.acted = True
             await self._element.element.set_input_files(self._uploads, timeout=limit)
             return
         x, y = await self._point()
-        try:
-            async with self._page.expect_file_chooser(timeout=limit) as opened:
-                self.acted = True
-                await self._page.mouse.click(x, y)
-        except PlaywrightTimeout:
-            raise StepFailed("chooser_missing", "The click opened no file chooser") from None
+        self._late = StepFailed("chooser_missing", "The click opened no file chooser")
+        async with self._page.expect_file_chooser(timeout=limit) as opened:
+            self.acted = True
+            await self._page.mouse.click(x, y)
         self._computer.file_chooser = None
         await (await opened.value).set_files(self._uploads, timeout=limit)
 
@@ -649,7 +665,7 @@ class Attempt:
     async def _(self, step: EmulateNetworkConditions) -> None:
         self.acted = True
         conditions = {
-            "offline": False,
+            "offline": not step.download and not step.upload,
             "latency": step.latency,
             "downloadThroughput": step.download,
             "uploadThroughput": step.upload,
@@ -750,7 +766,7 @@ class Attempt:
         return await self._save(f"{step.name}.png", picture, "image/png")
 
 
-def _offset(step: Click | Drag | Place) -> tuple[float, float] | None:
+def _offset(step: Click | Drag | DragEnd) -> tuple[float, float] | None:
     return None if step.offset_x is None or step.offset_y is None else (step.offset_x, step.offset_y)
 
 

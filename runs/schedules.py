@@ -160,7 +160,10 @@ def due(cron: str, time_zone: str, first: datetime, now: datetime, policy: Misse
 
 
 async def create(tx: db.Tx, body: ScheduleCreate) -> Response:
-    """Store a schedule. Raises NoResultFound, InvalidSchedule, InvalidParams, TooManySchedules."""
+    """Store a schedule.
+
+    Raises NoResultFound, InvalidSchedule, InvalidWorkflow, InvalidParams, TooManySchedules.
+    """
     await tx.find(Quota, lock=True)
     workflow = await tx.one(Workflow, lock=True, id=body.workflow_id)
     if len(await tx.find(Schedule)) >= MAX_SCHEDULES:
@@ -204,6 +207,8 @@ async def _check_run(tx: db.Tx, workflow: Workflow, run: ScheduledRun) -> None:
     for model, named in ((Profile, run.profile_id), (Thread, run.thread_id)):
         if named is not None:
             await tx.one(model, id=named)
+    flow = await workflows.parse_aside(workflow.definition, workflow.parameters)
+    await engine.require_secrets(tx, flow)
     await asyncio.to_thread(workflows.resolve_params, workflow.parameters, run.params)
 
 

@@ -1,10 +1,11 @@
 """The way of one run through its flow: which step comes next, told what the steps before it brought."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runs.workflows import alone, brings_output, holds_steps
+from runs.steps import STEPS
+from runs.workflows import alone, brings_output
 
 MAX_STEPS = 10_000  # of one run, all rounds of its loops counted
 
@@ -17,7 +18,8 @@ class TooManySteps(Exception):
 class Place:
     """A step at its turn; `number` counts up in the order of the run and `top` names its outermost step.
 
-    `step` is without the steps that it holds; `scope` is what its placeholders know, but for secrets.
+    `step` is without the steps that it holds, which have places of their own; `scope` is what its
+    placeholders know, but for secrets.
     """
 
     number: int
@@ -27,9 +29,14 @@ class Place:
     scope: Mapping[str, Any]
 
     @property
-    def holds_steps(self) -> bool:
+    def decides(self) -> bool:
         """Whether it only decides which steps come next."""
-        return holds_steps(self.step)
+        return bool(STEPS[self.step["type"]].inner)
+
+    @property
+    def holds_steps(self) -> bool:
+        """Whether it stands for steps inside of it that nobody knows to have been done or not."""
+        return any(self.step.get(name) for name in STEPS[self.step["type"]].inner)
 
 
 class Walk:
@@ -62,12 +69,19 @@ class Walk:
         """
         if (place := self.place) is None:
             raise RuntimeError("the walk is over")
-        if brought and brings_output(place.step) and not place.holds_steps:
+        if brought and brings_output(place.step) and not place.decides:
             self._bring(place.step["name"], output)
         try:
             self.place = self._way.send(output)
         except StopIteration:
             self.place = None
+
+    def retrace(self, outcomes: Iterable[tuple[Any, bool]]) -> Iterator[Place]:
+        """The places of steps that are done, told the outcomes `(output, brought)` of each."""
+        for output, brought in outcomes:
+            if (place := self.place) is not None:
+                yield place
+                self.go_on(output, brought=brought)
 
     def _bring(self, name: str, output: Any) -> None:
         self.outputs = self.outputs | {name: output}

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 Page = str | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -84,6 +85,19 @@ PAGES: dict[str, Page] = {
     "/floods": "<title>Floods</title><script>for (let i = 0; i < 60; i++) open('/second')</script>",
     "/login": "<title>Login</title><form action=/second><input name=user autocomplete=username>"
     "<input name=password type=password><input name=card autocomplete=cc-number><button>In</button></form>",
+    "/mirror": """<title>Mirror</title><form action=/second><input id=pass name=pass type=password><input id=code name=code>
+<input id=note name=note><input id=shown><button>Send</button></form><a id=file download>File</a><script>
+  pass.onchange = () => alert('Is it ' + pass.value + '?');
+  note.oninput = () => {
+    document.title = 'About ' + note.value; history.replaceState(null, '', '#' + encodeURIComponent(note.value));
+    shown.setAttribute('data-note', note.value); file.download = note.value + '.txt';
+    file.href = 'data:text/plain,hello'; console.log(note.value);
+  };
+</script>""",
+    "/framed": """<title>Framed</title><input id=own><script>
+  const frame = document.createElement('iframe'); frame.src = location.origin.replace('127.0.0.1', 'localhost') + '/login';
+  document.body.append(frame);
+</script>""",
     "/csp": "<title>Csp</title><p>csp",
     "/never": never,
     "/stalled": stalled,
@@ -108,7 +122,8 @@ class Site:
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[Site]:
+async def serve(more: Mapping[str, Page] = MappingProxyType({})) -> AsyncIterator[Site]:
+    """The site, with more pages."""
     connections: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +135,7 @@ async def serve() -> AsyncIterator[Site]:
             while (await reader.readline()).strip():
                 pass
             site.asked.append(path)
-            page = PAGES.get(path.split("?")[0])
+            page = (PAGES | {**more}).get(path.split("?")[0])
             if callable(page):
                 await page(writer)
             else:

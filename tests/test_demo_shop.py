@@ -10,7 +10,7 @@ import pytest
 
 from browser.chromium import Browsers, Options
 from demo.shop import FLOW, PARAMETERS, Shop
-from runs import workflows
+from runs import steps, workflows
 from runs.replay import Attempt
 
 
@@ -24,7 +24,7 @@ def test_the_flow_is_a_recording_that_devtools_opens_and_comes_back_without_loss
     recorded = json.loads(FLOW.read_text())
     definition = workflows.import_recorder(FLOW.read_bytes())
     assert len(recorded["steps"]) >= 12
-    assert {step["type"] for step in recorded["steps"]} <= set(workflows.RECORDER_STEPS)
+    assert {step["type"] for step in recorded["steps"]} <= set(steps.RECORDER_STEPS)
     assert workflows.problems(definition, PARAMETERS) == []
     assert workflows.export_recorder(definition) == recorded
 

@@ -803,14 +803,30 @@ async def test_an_asserted_navigation_is_not_lost_between_two_waits(run: Runner)
     await attempt.settle()
 
 
-async def test_an_element_that_leaves_before_the_action_is_named_and_nothing_has_landed(run: Runner) -> None:
-    await run.open("<button>x</button>")
-    attempt = run.attempt({"type": "click", "selectors": ["button"]})
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "click"},
+        {"type": "hover"},
+        {"type": "change", "value": "new"},
+        {"type": "drag", "selectors": ["p"], "to": {"selectors": ["input"]}},
+    ],
+)
+async def test_an_element_that_leaves_before_the_action_is_named_and_nothing_has_landed(
+    run: Runner, step: Step
+) -> None:
+    await run.open("<input value=old><p>x")
+    attempt = run.attempt({"selectors": ["input"]} | step)
     await attempt.find()
-    await run.js("document.querySelector('button').remove()")
+    await run.js("gone = document.querySelector('input'), gone.replaceWith(gone.cloneNode()), 0")
     with pytest.raises(StepFailed) as caught:
         await attempt.act()
     assert (caught.value.code, attempt.acted) == ("element_detached", False)
+    assert attempt.may_find_again(caught.value)
+    assert await run.js("gone.value") == "old"
+    await attempt.find()
+    await attempt.act()
+    assert attempt.acted and not attempt.may_find_again(caught.value)
 
 
 @pytest.mark.parametrize(

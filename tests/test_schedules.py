@@ -164,6 +164,11 @@ async def test_a_run_that_would_be_refused_is_refused_now(
         reply = await alice.post("/api/schedules", json=body | {"run": {"params": {"n": 1}, **odd}})
         assert_problem(reply, 422, "invalid")
     assert (await alice.post("/api/schedules", json=right)).status_code == 201
+    fill = {"type": "change", "selectors": ["#a"], "value": "{{ secrets.none.text }}"}
+    filling = await make.workflow(alice, definition={"title": "t", "steps": [fill]})
+    reply = await alice.post("/api/schedules", json=body | {"workflow_id": filling["id"]})
+    problem = assert_problem(reply, 422, "invalid_workflow")
+    assert problem["errors"][0]["pointer"] == "/steps/0"
 
 
 # The scheduler

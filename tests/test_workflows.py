@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from runs import workflows
+from runs import steps, workflows
 from runs.parameters import DIALECT, pointer_to, schema_problems
 from runs.workflows import InvalidParams, InvalidWorkflow, PlaceholderMissing, Problem
 
@@ -93,7 +93,7 @@ def test_every_step_that_the_recorder_exports_is_accepted_and_kept_as_it_is() ->
     assert workflows.import_recorder(json.dumps(RECORDED).encode()) == RECORDED
     parsed = workflows.parse(RECORDED, None)
     assert (parsed.title, parsed.timeout, list(parsed.steps)) == ("Recorded", 5000, RECORDED["steps"])
-    assert {step["type"] for step in parsed.steps} == set(workflows.RECORDER_STEPS)
+    assert {step["type"] for step in parsed.steps} == set(steps.RECORDER_STEPS)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_what_is_no_recording_is_refused(document: bytes) -> None:
 
 def test_only_steps_that_lead_to_the_same_state_again_are_safe() -> None:
     safe = {step["type"] for step in RECORDED["steps"] if workflows.safe(step)}
-    assert safe == set(workflows.RECORDER_STEPS) - {
+    assert safe == set(steps.RECORDER_STEPS) - {
         "click",
         "doubleClick",
         "keyDown",
@@ -535,10 +535,12 @@ def test_an_answer_may_take_a_second_to_thirty_days(milliseconds: int | None) ->
 
 def test_the_reference_names_every_step_and_its_examples_are_valid() -> None:
     text = (Path(__file__).parent.parent / "docs/workflows.md").read_text()
-    example, asking, parameters, custom = (
-        json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    )
-    assert workflows.problems(example, parameters) == []
-    assert workflows.problems(flow(asking), {"properties": {"total": True}}) == []
-    assert workflows.problems(flow(custom), None) == []
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    steps = [block for block in blocks if "type" in block]
+    whole = [block for block in blocks if "steps" in block]
+    [parameters] = (block for block in blocks if block not in (*steps, *whole))
+    assert (len(whole), len(steps)) == (2, 3)
+    for definition in (*whole, *map(flow, steps)):
+        properties = parameters["properties"] | {"total": True}
+        assert workflows.problems(definition, {"properties": properties}) == []
     assert all(f"`{kind}`" in text for kind in workflows.STEPS)
