@@ -113,6 +113,20 @@ async def text_is(client: httpx.AsyncClient, computer_id: str, text: str) -> Non
             await asyncio.sleep(0.05)
 
 
+async def steer(socket: Client, client: httpx.AsyncClient, run: dict[str, Any], text: str) -> Hand:
+    """Take the computer of the run and type into the page."""
+    found = (await client.get(f"/api/runs/{run['id']}")).json()["data"]
+    hand = Hand(socket, found["computer_id"])
+    taken = await hand.ask("take")
+    if taken["state"] == "pending":
+        taken = await hand.answer("take")
+    hand.generation = taken["generation"]
+    await act(client, hand.computer_id, action="click", target={"selector": "#name"})
+    await hand.input(type="text", text=text)
+    await text_is(client, hand.computer_id, text)
+    return hand
+
+
 async def test_people_take_a_run_over_from_each_other_and_what_they_type_is_in_its_outputs(
     server: Backend, alice: httpx.AsyncClient, site: Site
 ) -> None:
@@ -208,16 +222,9 @@ async def test_a_pause_tells_its_person_by_socket_and_webhook_and_goes_on_when_r
 
         waiting = (await alice.get(f"/api/runs/{run['id']}")).json()["data"]
         assert (waiting["status"], waiting["control"]) == ("waiting_user", "pause")
-        hand = Hand(socket, waiting["computer_id"])
-        taken = await hand.ask("take")
-        if taken["state"] == "pending":
-            taken = await hand.answer("take")
-        hand.generation = taken["generation"]
-        await act(alice, hand.computer_id, action="click", target={"selector": "#name"})
-        await hand.input(type="text", text="done!")
-        await text_is(alice, hand.computer_id, "done!")
+        hand = await steer(socket, alice, run, "done!")
         assert (await hand.ask("release"))["state"] == "released"
-        assert (await alice.get(f"/api/runs/{run['id']}")).json()["data"] == waiting
+        assert (await until(alice, run["id"], "waiting_user"))["reason"] == "Sign in for ada"
         assert (await alice.post(f"/api/runs/{run['id']}/resume")).status_code == 200
         ended = await until(alice, run["id"], "succeeded", "failed")
         assert ended["result"]["outputs"]["page"]["seen"] == "done!"
@@ -225,63 +232,76 @@ async def test_a_pause_tells_its_person_by_socket_and_webhook_and_goes_on_when_r
     assert sorted(kinds) == ["run.resumed", "run.succeeded", "run.waiting"]
 
 
-@pytest.fixture
-async def mortal(data_dir: Path) -> AsyncIterator[Backend]:
+@pytest.fixture(scope="module")
+async def mortal(module_data: Path) -> AsyncIterator[Backend]:
     """A server whose runs are taken over two seconds after its death."""
-    backend = Backend(data_dir, free_port(), {"ACCESS_TOKEN_SECONDS": "3600", "LEASE_SECONDS": "2"})
+    backend = Backend(module_data, free_port(), {"ACCESS_TOKEN_SECONDS": "3600", "LEASE_SECONDS": "2"})
     await backend.start()
     yield backend
     await backend.stop()
 
 
-async def test_a_run_whose_worker_died_under_a_persons_hands_is_taken_over_again(
+async def taken_over(client: httpx.AsyncClient, run: dict[str, Any], *statuses: str) -> dict[str, Any]:
+    """The run once another worker has it, on a computer of its own."""
+    async with asyncio.timeout(40):
+        while True:
+            found = await until(client, run["id"], *statuses)
+            if found["computer_id"] != run["computer_id"]:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def test_a_run_whose_worker_died_under_a_persons_hands_waits_and_is_taken_over_again(
     mortal: Backend, site: Site
 ) -> None:
-    click = {"type": "click", "selectors": ["#go"]}
-    risky = [{"type": "navigate", "url": site.url("/")}, click, typed("!"), SHOW, READ]
-    safe = [{"type": "navigate", "url": site.url("/")}, typed("!"), SHOW, READ]
+    open_it, click = {"type": "navigate", "url": site.url("/")}, {"type": "click", "selectors": ["#go"]}
     async with mortal.sign_up() as client:
-        runs = [
-            await make.run(client, definition={"title": "Type", "steps": steps}) for steps in (risky, safe)
-        ]
-        hands = []
+        flows: tuple[list[dict[str, Any]], ...] = (
+            [open_it, click, typed("!"), SHOW, READ],
+            [open_it, typed("!"), SHOW, READ],
+        )
+        runs = [await make.run(client, definition={"title": "T", "steps": steps}) for steps in flows]
+        for run, steps in zip(runs, flows, strict=True):
+            await until_steps(client, run["id"], len(steps) - 2)
+        runs = [await until(client, run["id"], "running") for run in runs]
         async with signed_in(mortal, client) as socket:
-            for run, count in zip(runs, (3, 2), strict=True):
-                await until_steps(client, run["id"], count)
-                await until(client, run["id"], "running")
-                found = (await client.get(f"/api/runs/{run['id']}")).json()["data"]
-                hand = Hand(socket, found["computer_id"])
-                asked = await hand.ask("take")
-                hand.generation = asked["generation"]
-                await until(client, run["id"], "paused")
-                await act(client, hand.computer_id, action="click", target={"selector": "#name"})
-                await hand.input(type="text", text="lost")
-                await text_is(client, hand.computer_id, "lost")
-                hands.append(hand)
+            old = [await steer(socket, client, run, "lost") for run in runs]
             await mortal.kill()
         await mortal.start()
 
         async with signed_in(mortal, client) as socket:
-            for run, old, status in zip(runs, hands, ("waiting_user", "running"), strict=True):
-                async with asyncio.timeout(40):
-                    while (found := await until(client, run["id"], status))["attempt"] < 2:  # noqa: ASYNC110
-                        await asyncio.sleep(0.1)
-                assert found["reason"] == ("may_have_landed" if status == "waiting_user" else None)
-                assert found["computer_id"] != old.computer_id
-                assert await Hand(socket, old.computer_id).refused(old.generation) == "computer_closed"
-                hand = Hand(socket, found["computer_id"])
-                assert await hand.refused(old.generation) == "stale_control"
-                asked = await hand.ask("take")
-                if asked["state"] == "pending":
-                    asked = await hand.answer("take")
-                hand.generation = asked["generation"]
-                await act(client, hand.computer_id, action="click", target={"selector": "#name"})
-                await hand.input(type="text", text="again!")
-                await text_is(client, hand.computer_id, "again!")
+            for run, before, reason in zip(runs, old, ("may_have_landed", "control_expired"), strict=True):
+                found = await taken_over(client, run, "waiting_user")
+                assert (found["reason"], found["attempt"]) == (reason, 2)
+                before.socket = socket
+                assert await before.refused(before.generation) == "computer_closed"
+                hand = await steer(socket, client, found, "again!")
+                assert await hand.refused(before.generation + 1) == "stale_control"
                 assert (await hand.ask("release"))["state"] == "released"
-                if status == "waiting_user":
-                    assert (await client.post(f"/api/runs/{run['id']}/resume")).status_code == 200
+                assert (await until(client, run["id"], "waiting_user"))["reason"] == reason
+                assert (await client.post(f"/api/runs/{run['id']}/resume")).status_code == 200
                 ended = await until(client, run["id"], "succeeded", "failed")
                 assert ended["status"] == "succeeded", ended["error"]
                 assert ended["result"]["outputs"]["page"]["seen"] == "again!"
                 await each_event_shows_its_frame(client, run["id"])
+
+
+async def test_each_event_of_a_run_that_was_handed_over_shows_its_frame(mortal: Backend, site: Site) -> None:
+    steps = [{"type": "navigate", "url": site.url(path)} for path in ("/second", "/")]
+    definition = {"title": "Type", "steps": [*steps, typed("!"), SHOW, READ]}
+    async with mortal.sign_up() as client:
+        run = await make.run(client, definition=definition)
+        await until_steps(client, run["id"], 3)
+        run = await until(client, run["id"], "running")
+        await mortal.stop()
+        await mortal.start()
+        await taken_over(client, run, "running")
+        async with signed_in(mortal, client) as socket:
+            hand = await steer(socket, client, run, "by hand!")
+            assert (await hand.ask("release"))["state"] == "released"
+        ended = await until(client, run["id"], "succeeded", "failed")
+        assert ended["status"] == "succeeded", ended["error"]
+        pictures = await each_event_shows_its_frame(client, run["id"])
+        frames = (await client.get(f"/api/runs/{run['id']}/frames", params={"limit": 200})).json()["data"]
+        assert {1, 2, 3, 4} <= {frame["step"] for frame in frames}
+        assert len(set(pictures.values())) >= 3  # one page, another, and what a person made of it
