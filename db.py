@@ -1166,11 +1166,11 @@ async def run_counts() -> tuple[dict[str, int], float]:
 
 
 async def clock_lead() -> timedelta:
-    """How far PostgreSQL's clock, which dates events, is ahead of this machine's."""
+    """How far PostgreSQL's clock, which dates events, is ahead of this machine's: nothing, if that may be."""
     async with _database().lease() as connection:
         before = datetime.now(UTC)
         theirs: datetime = await connection.fetchval("select clock_timestamp()")
-        return theirs - before - (datetime.now(UTC) - before) / 2
+        return sorted((theirs - datetime.now(UTC), timedelta(), theirs - before))[1]
 
 
 async def add_frames(tx: Tx, run_id: UUID, file_id: UUID, frames: Sequence[Mapping[str, Any]]) -> None:

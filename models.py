@@ -853,6 +853,7 @@ class File(Owned, Base):
         CheckConstraint("kind in ('screenshot', 'download', 'upload', 'recording')", name="kind"),
         Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
         Index(None, "user_id", "computer_id", postgresql_where=_where("computer_id is not null")),
+        Index(None, "user_id", "id", postgresql_where=_where("kind = 'recording'")),
     )
 
 

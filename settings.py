@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     )
     recording: Literal["on", "off"] = Field("on", description="Whether runs keep pictures of what they do.")
     recording_mb: int = Field(200, ge=1, description="Size at which one run's recording ends, in MiB.")
+    recording_days: int | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="How long recordings are kept after their run's end; empty is as long as the run, 0 "
+        "until the next hourly round.",
+    )
     max_upload_mb: int = Field(100, ge=1, le=10_000, description="Largest upload or download, in MiB.")
     retention_days: int = Field(
         30,

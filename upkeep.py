@@ -19,6 +19,7 @@ REMOVAL_SECONDS = 60.0
 ROUND_SECONDS = 3600.0
 REMOVALS = 32
 RUNS = 20  # of one user in one transaction, each with all its steps and files
+SEGMENTS = 50  # likewise, each with the frames in it
 ROWS = 1000
 USERS = 500
 
@@ -73,17 +74,22 @@ async def go_round() -> None:
         tx.hint("removals")
     for user_id in begun:
         await users.erase(user_id)
-    if await _repeat("tidy", ROWS) and settings.retention_days:
-        await _retire(datetime.now(UTC) - timedelta(days=settings.retention_days))
+    if not await _repeat("tidy", ROWS):
+        return
+    if settings.retention_days:
+        await _of_each_user("users_after", "retire", settings.retention_days, RUNS)
+    if settings.recording_days is not None:
+        await _of_each_user("users_recorded", "forget_recordings", settings.recording_days, SEGMENTS)
 
 
-async def _retire(before: datetime) -> None:
-    last = ""
+async def _of_each_user(users_after: str, remove: str, days: int, batch: int) -> None:
+    """Go through the users, and call `remove` for those of whom something is older than so many days."""
+    before, last = datetime.now(UTC) - timedelta(days=days), ""
     while True:
         async with db.as_system() as tx:
-            rows = await tx.call("users_after", last, USERS, before)
+            rows = await tx.call(users_after, last, USERS, before)
         for row in rows:
-            if row["past"] and not await _repeat("retire", row["id"], before, RUNS):
+            if row["past"] and not await _repeat(remove, row["id"], before, batch):
                 return
         if len(rows) < USERS:  # the last ones, or another process is at it
             return

@@ -31,6 +31,8 @@ insert into schedules (user_id, id, workflow_id, name, cron, time_zone, missed, 
   select user_id, id, id, 's', '0 0 * * *', 'UTC', 'skip', 'skip', now() + interval '1 day' from workflows;
 insert into runs (user_id, id, workflow_id, title, definition, timeout_seconds, status, finished_at)
   select user_id, id, id, 'r', '{{}}', 60, 'succeeded', now() from workflows;
+insert into files (user_id, id, run_id, kind, name, content_type, size, sha256, storage_key)
+  select user_id, id, id, 'recording', 'r', 'video/x-motion-jpeg', 1, '', id::text from runs;
 insert into computers (user_id, id, name, state, for_run)
   select user_id, id, 'c', 'closed', true from runs;
 insert into approvals (user_id, id, run_id, title, action, digest, expires_at)
@@ -58,6 +60,7 @@ LOOPS = {
     "erasing, once an hour": "erasing()",
     "tidy, once an hour": "tidy(1000)",
     "users_after, 500 users once an hour": "users_after('user_5', 500, now() - interval '30 days')",
+    "users_recorded, likewise": "users_recorded('user_5', 500, now() - interval '7 days')",
     "system_stats, for administrators": "system_stats()",
 }
 READ = """

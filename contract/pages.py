@@ -60,7 +60,7 @@ def settings_page() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-        shown = "" if field.default in ("", ()) else f"`{default}`"
+        shown = "" if field.default in ("", (), None) else f"`{default}`"
         rows.append(f"| `{name.upper()}` | {shown} | {field.description} |\n")
     return _SETTINGS + "".join(rows)
 

@@ -159,10 +159,11 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Hold:
-    """Control that this connection asked for, as it was last told."""
+    """Control that this connection asked for, as it was last told; `lost` when another one has taken it."""
 
     request_id: RequestId
     control: ControlRead
+    lost: bool = False
 
 
 class Session:
@@ -641,8 +642,10 @@ class Session:
             self._holds[request.computer_id] = _Hold(request.id, control)
             self._steered.add(request.computer_id)
         else:
-            hold = self._holds.pop(request.computer_id, None)
+            hold = self._holds.get(request.computer_id)
             generation = hold.control.generation if hold else None
+            if hold is not None and not hold.lost:
+                del self._holds[request.computer_id]
             control = await computers.release_control(
                 self._user_id, request.computer_id, generation, self._actor
             )
@@ -667,15 +670,17 @@ class Session:
                     if stream.watch is not None:
                         self._say(UnwatchedMessage(stream=number, reason="computer_closed"))
             self._holds.pop(computer_id, None)
-        elif (hold := self._holds.get(computer_id)) is not None:
+        elif (hold := self._holds.get(computer_id)) is not None and not hold.lost:
             control = ControlRead.model_validate(event["data"])
             known = hold.control
             same = (control.generation, control.state) == (known.generation, known.state)
             if control.generation < known.generation or same:
                 return
-            hold.control = control
-            if control.generation > known.generation or control.state is ControlState.released:
+            if control.generation > known.generation:
+                hold.lost = True  # what it gives back from now on is not its own
+            elif control.state is ControlState.released:
                 del self._holds[computer_id]
+            hold.control = known if hold.lost else control
             self._say(ControlledMessage(id=hold.request_id, **control.model_dump()))
 
 

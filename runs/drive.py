@@ -95,6 +95,8 @@ class Drive:
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
         self._waiting = run.reason if still_waits else None
+        # Who steered when the worker before went away has not given the run back.
+        self._steered = run.status == RunStatus.paused and run.reason == "control"
         self._leaving = self._ending = self._lost = False
         self._informed = self._reopened = self._arrived = False
         self._in_flight = self._acted = False
@@ -127,7 +129,7 @@ class Drive:
         elif asked_at > self._told_at and control != self._control:
             self._control = control
             if self._control is Control.run:
-                self._waiting = None
+                self._waiting, self._steered = None, False
             self._changed.set()
         elif self._question is not None:
             self._changed.set()  # time to see whether it has been answered
@@ -210,7 +212,9 @@ class Drive:
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
-        self._arrived = True
+        if self._steered and self._waiting is None:
+            self._waiting = "control_expired"
+        self._arrived, self._steered = True, False
         while (place := self._trail.place) is not None:
             await self._do_step(flow, place)
         await self._boundary()
@@ -700,7 +704,8 @@ class Drive:
     def _resumes(self) -> bool:
         """Whether the run, now that it may act, goes on for good and not only back to its page."""
         answered = self._question is None or self._question.status == ApprovalStatus.approved
-        return self._informed and answered and self._waiting is None and self._control is Control.run
+        stays = self._steered or self._waiting is not None or self._control is not Control.run
+        return self._informed and answered and not stays
 
     def _pressing(self) -> bool:
         """Whether what is under way has to give way; an action that has landed is seen through on leaving."""

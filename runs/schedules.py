@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -59,9 +60,15 @@ class TooManySchedules(Exception):
 # The clock ----------------------------------------------------------------------------------------
 
 
+@cache
+def _zones() -> set[str]:
+    """Reading the machine's tables takes too long for every look."""
+    return available_timezones().difference(OF_THIS_MACHINE)
+
+
 def zone_named(name: str) -> ZoneInfo:
     """The IANA time zone. Raises InvalidSchedule."""
-    if name not in available_timezones() or name in OF_THIS_MACHINE:
+    if name not in _zones():
         raise InvalidSchedule([Problem("/time_zone", f"{name} is no IANA time zone such as Europe/Berlin")])
     return ZoneInfo(name)
 
@@ -70,14 +77,36 @@ def fires(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     """The instants (UTC) of a five-field cron expression after `after`, by its zone's clock.
 
     As Debian's cron: a time that the clock skips in spring fires at the next one there is, and a time that it
-    shows twice in autumn fires once. Raises InvalidSchedule, also when it never fires.
+    shows twice in autumn fires once; where the minute or the hour begins with a star, it fires whenever the
+    clock shows such a time. Raises InvalidSchedule, also when it never fires.
     """
-    found = (fire.astimezone(UTC) for fire in _parsed(cron, after.astimezone(zone_named(time_zone))))
+    instants = (fire.astimezone(UTC) for fire in _parsed(cron, after.astimezone(zone_named(time_zone))))
+    found = (fire for fire in instants if fire > after)  # what is shown for the second time has fired
     first = next(found, None)
     if first is None:
         raise InvalidSchedule([Problem("/cron", "It never fires")])
     yield first
     yield from found
+
+
+class _Clock(CronSim):
+    """Goes on from minute to minute and from hour to hour as the zone's clock shows them.
+
+    CronSim leaps by whole hours, which go past times that there are where a clock changes by half an hour.
+    """
+
+    def advance_minute(self) -> bool:
+        if self.dt.minute in self.minutes:
+            return False
+        later = [minute for minute in self.minutes if minute > self.dt.minute]
+        self.tick(60 * (min(later, default=60) - self.dt.minute) - self.dt.second)
+        return True
+
+    def advance_hour(self) -> bool:
+        if self.dt.hour in self.hours:
+            return False
+        self.tick(60 * (60 - self.dt.minute) - self.dt.second)
+        return True
 
 
 def _parsed(cron: str, after: datetime) -> CronSim:
@@ -86,7 +115,7 @@ def _parsed(cron: str, after: datetime) -> CronSim:
         text = "Write five fields (minute hour day month weekday), or one of " + ", ".join(ALIASES)
         raise InvalidSchedule([Problem("/cron", text)])
     try:
-        return CronSim(fields, after)
+        return _Clock(fields, after)
     except CronSimError as error:
         raise InvalidSchedule([Problem("/cron", f"Not a cron expression: {error}")]) from error
 

@@ -1,16 +1,25 @@
 """Profiles: cookies and storage go in, are used by browsers, and come out nowhere."""
 
+import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qs
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from runs.profiles import InvalidState, read_cookies_txt
 from tests import make
+from tests.conftest import Backend
 from tests.pages import Site
+from tests.receivers import serving
 from tests.test_api import assert_problem
+from tests.test_schedules import make_due
+from tests.test_sockets import signed_in as signed_in_socket
 
 LATER = int(time.time()) + 86400
 COOKIE = {"name": "session", "value": "abc123", "domain": ".example.com", "path": "/"}
@@ -200,3 +209,97 @@ async def test_anothers_or_no_profile_is_refused(alice: httpx.AsyncClient, bob: 
     assert_problem(
         await alice.post("/api/runs", json={"definition": make.FLOW, "save_profile": True}), 422, "invalid"
     )
+
+
+# Across runs
+
+
+SIGN_IN = """<title>Sign in</title><form method=post action=/login><input name=user><input name=password type=password>
+<button>In</button></form>"""
+
+
+@asynccontextmanager
+async def members_only() -> AsyncIterator[str]:
+    """A site that knows its members by a cookie that scripts do not see, and counts their visits in another."""
+    sessions: dict[str, str] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        cookies = dict(pair.split("=", 1) for pair in headers.get("cookie", "").split("; ") if pair)
+        sent, status, body = ["Content-Type: text/html"], "200 OK", SIGN_IN
+        if not lines[0].endswith((" / HTTP/1.1", " /login HTTP/1.1")):
+            status = "404 Not Found"
+        elif lines[0].startswith("POST"):
+            form = parse_qs((await reader.readexactly(int(headers["content-length"]))).decode())
+            if form["password"] == ["correct horse"]:
+                sessions[key := uuid4().hex] = form["user"][0]
+                sent.append(f"Set-Cookie: session={key}; HttpOnly; Max-Age=9999")
+            sent.append("Location: /")
+            status = "303 See Other"
+        elif (name := sessions.get(cookies.get("session", ""))) is not None:
+            visits = int(cookies.get("visits", "0")) + 1
+            sent.append(f"Set-Cookie: visits={visits}; Max-Age=9999")
+            body = f"<title>Home</title><h1>{name}</h1><p>{visits}</p><script>localStorage.last = '{visits}'</script>"
+        head = [f"HTTP/1.1 {status}", *sent, f"Content-Length: {len(body)}", "Connection: close"]
+        writer.write("\r\n".join((*head, "", body)).encode())
+
+    async with serving(serve) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+async def fired(server: Backend, client: httpx.AsyncClient, schedule: dict[str, Any]) -> dict[str, Any]:
+    """What the run of a schedule read, once it has come due."""
+    await make_due(server, schedule["id"])
+    runs: list[dict[str, Any]] = []
+    async with asyncio.timeout(30):
+        while not runs:
+            await asyncio.sleep(0.05)
+            runs = (await client.get("/api/runs", params={"schedule_id": schedule["id"]})).json()["data"]
+    run = (await client.get(f"/api/runs/{runs[0]['id']}", params={"wait": 30})).json()["data"]
+    assert run["status"] == "succeeded", run["error"]
+    return dict(run["result"]["outputs"]["page"])
+
+
+async def test_a_sign_in_by_hand_serves_scheduled_runs_and_each_finds_what_the_one_before_left(
+    server: Backend, alice: httpx.AsyncClient
+) -> None:
+    async with members_only() as home, signed_in_socket(server, alice) as socket:
+        computer = await make.computer(alice)
+        path = f"/api/computers/{computer['id']}"
+        await alice.post(f"{path}/actions", json={"action": "navigate", "url": home})
+        await socket.send(type="control", id="c", computer_id=computer["id"], action="take")
+        steer = {
+            "computer_id": computer["id"],
+            "generation": (await socket.expect("controlled"))["generation"],
+        }
+        for name, text in (("user", "ada"), ("password", "correct horse")):
+            click = {"action": "click", "target": {"selector": f"[name={name}]"}}
+            assert (await alice.post(f"{path}/actions", json=click)).status_code == 200
+            await socket.send(type="input", **steer, event={"type": "text", "text": text})
+            async with asyncio.timeout(10):
+                while await evaluate(alice, computer["id"], f"document.forms[0].{name}.value") != text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        for event in ("down", "up"):
+            await socket.send(type="input", **steer, event={"type": "key", "event": event, "key": "Enter"})
+        async with asyncio.timeout(10):
+            while (await alice.get(f"{path}/tabs")).json()["data"][0]["title"] != "Home":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        profile = await make.profile(alice)
+        reply = await alice.post(
+            f"/api/profiles/{profile['id']}/capture", json={"computer_id": computer["id"]}
+        )
+        assert (reply.json()["data"]["cookie_count"], reply.json()["data"]["origin_count"]) == (2, 1)
+        assert (await alice.delete(path)).status_code == 200
+
+        fields = {"who": {"selectors": ["h1"]}, "visits": {"selectors": ["p"]}}
+        fields["title"] = {"selectors": ["title"]}
+        steps = [{"type": "navigate", "url": home}, {"type": "extract", "name": "page", "fields": fields}]
+        workflow = await make.workflow(alice, definition={"title": "Visit", "steps": steps})
+        plans = []
+        for save in (False, True, True, None):
+            run = {} if save is None else {"profile_id": profile["id"], "save_profile": save}
+            plans.append(await make.schedule(alice, workflow_id=workflow["id"], cron="0 0 1 1 *", run=run))
+        seen = [await fired(server, alice, each) for each in plans]
+    assert seen[:3] == [{"who": "ada", "visits": visits, "title": "Home"} for visits in ("2", "2", "3")]
+    assert seen[3] == {"who": None, "visits": None, "title": "Sign in"}

@@ -463,7 +463,7 @@ async def test_what_a_worker_brings_after_its_successor_is_left_out(user: str) -
             )
             await db.add_frames(tx, run.id, file.id, frames)
 
-    assert abs(await db.clock_lead()) < timedelta(seconds=1)
+    assert await db.clock_lead() == timedelta()  # one machine, one clock, however slow the answer
     await bring(1, 2)
     await bring(3, 5)
     await bring(4, 6)

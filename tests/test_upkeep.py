@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 from websockets.asyncio.client import connect
 
 import db
@@ -24,8 +25,10 @@ from models import (
     Delivery,
     Event,
     File,
+    Frame,
     IdempotencyKey,
     Message,
+    Quota,
     Run,
     Step,
     Stream,
@@ -33,8 +36,9 @@ from models import (
     Usage,
     Webhook,
 )
-from runs import files, usage
-from settings import settings
+from runs import files, recording, usage
+from schemas import FrameQuery
+from settings import Settings, settings
 from tests.conftest import ROOT, Backend
 from tests.test_analytics import id_at
 
@@ -397,6 +401,129 @@ async def test_a_run_that_somebody_holds_is_left_for_the_next_round(user: str) -
     await upkeep.go_round()
     async with db.as_user(user) as tx:
         assert await tx.find(Run) == []
+
+
+# Recordings ---------------------------------------------------------------------------------------
+
+DAYS_AGO_8, DAYS_AGO_6 = NOW - timedelta(days=8), NOW - timedelta(days=6)
+
+
+@pytest.fixture
+def kept_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recordings are kept for seven days, runs for ever."""
+    monkeypatch.setitem(settings.__dict__, "retention_days", 0)
+    monkeypatch.setitem(settings.__dict__, "recording_days", 7)
+
+
+async def backdate(user: str, file: File, at: datetime) -> UUID:
+    """Give a file the id that it would have had then."""
+    made = id_at(at)
+    async with db.as_user(user) as tx:
+        await tx.connection.execute("update files set id = $1 where id = $2", made, file.id)
+    return made
+
+
+async def record(user: str, run: Run, at: datetime, segments: int = 1) -> list[str]:
+    """Segments of a run's recording from that time, with three frames each; their places in the store."""
+    places = []
+    for number in range(segments):
+        file = await files.save(
+            user, kind="recording", name="r", content_type="x/y", data=b"1234567", limit=9, run_id=run.id
+        )
+        began, segment = at + timedelta(seconds=number), await backdate(user, file, at)
+        frame = {"step": 1, "position": 0, "length": 7, "width": 1, "height": 1}
+        frames = [{"captured_at": began + timedelta(milliseconds=n), **frame} for n in range(3)]
+        async with db.as_user(user) as tx:
+            await db.add_frames(tx, run.id, segment, frames)
+        places.append(file.storage_key)
+    return places
+
+
+async def recorded(user: str, run: Run) -> tuple[int, int, list[int]]:
+    """Frames and bytes of a run's recording, and the frame shown for its first event."""
+    found = await recording.measure(user, run.id)
+    shown = json.loads(bytes((await recording.list_frames(user, run.id, FrameQuery(seq=1))).body))
+    return found.frames, found.bytes, [frame["number"] for frame in shown["data"]]
+
+
+@pytest.mark.usefixtures("kept_a_week")
+async def test_recordings_go_before_their_runs_and_nothing_else_does(user: str, other_user: str) -> None:
+    async with db.as_user(user) as tx:
+        thread = await tx.add(Thread, name="T")
+    old = DAYS_AGO_8
+    gone = [await ended_run(user, old), await ended_run(user, old, thread_id=thread.id, status="failed")]
+    gone.append(await ended_run(other_user, old))
+    kept = [
+        await ended_run(user, DAYS_AGO_6),
+        await ended_run(user, old, finished_at=DAYS_AGO_6),
+        await ended_run(user, old, status="paused", finished_at=None),
+        await ended_run(user, old, status="waiting_user", finished_at=None),
+    ]
+    for run in (*gone, *kept):
+        await record(run.user_id, run, run.created_at, segments=2)
+    picture = await save(user, gone[0].id)
+    await backdate(user, picture, old)
+    before = stored(user)
+    async with db.as_user(user) as tx:
+        full = (await tx.one(Quota)).stored_bytes
+        head = (await tx.one(Stream)).last_seq
+    await upkeep.go_round()
+    await upkeep.remove_due()
+    for run in gone:
+        assert await recorded(run.user_id, run) == (0, 0, [])
+        with pytest.raises(NoResultFound):
+            await recording.read_frame(run.user_id, run.id, 1)
+    for run in kept:
+        assert await recorded(user, run) == (6, 14, [1])
+    async with db.as_user(user) as tx:
+        assert len(await tx.find(Run)) == 6
+        assert len(await tx.find(Frame)) == 6 * len(kept)
+        assert full - (await tx.one(Quota)).stored_bytes == 4 * len(b"1234567")
+        assert (await tx.one(Stream)).last_seq == head
+    assert set(before) - set(stored(user)) == {place for place in before if _is_of(place, gone[:2], picture)}
+    assert picture.storage_key in stored(user)
+    assert (await removals(user), stored(other_user)) == ([], [])
+
+
+def _is_of(place: str, runs: list[Run], picture: File) -> bool:
+    return place != picture.storage_key and any(str(run.id) in place for run in runs)
+
+
+@pytest.mark.parametrize(("days", "left"), [(None, [3, 3]), (0, [0, 0]), (8, [3, 3]), (7, [0, 3])])
+async def test_recordings_stay_as_long_as_the_setting_says(
+    user: str, monkeypatch: pytest.MonkeyPatch, days: int | None, left: list[int]
+) -> None:
+    monkeypatch.setenv("RECORDING_DAYS", "" if days is None else str(days))
+    monkeypatch.setitem(settings.__dict__, "recording_days", Settings().recording_days)
+    runs = [await ended_run(user, at) for at in (NOW - timedelta(days=7, hours=1), NOW)]
+    for run in runs:
+        await record(user, run, run.created_at)
+    await upkeep.go_round()
+    assert [(await recorded(user, run))[0] for run in runs] == left
+
+
+@pytest.mark.usefixtures("kept_a_week")
+async def test_recordings_go_in_batches_by_one_worker_and_a_held_segment_waits(
+    user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "SEGMENTS", 2)
+    run = await ended_run(user, DAYS_AGO_8)
+    await record(user, run, DAYS_AGO_8, segments=5)
+    async with db.as_system() as tx:
+        assert (await tx.call("tidy", 1))[0][0] is not None
+        await upkeep.go_round()
+    assert (await recorded(user, run))[0] == 15
+    async with db.as_user(user) as tx:
+        held = (await tx.find(File))[2]
+        await tx.one(File, lock=True, id=held.id)
+        async with asyncio.timeout(5):
+            await upkeep.go_round()
+        assert [file.id for file in await tx.find(File)] == [held.id]
+    await asyncio.gather(*(upkeep.go_round() for _ in range(3)))
+    await upkeep.go_round()
+    assert await recorded(user, run) == (0, 0, [])
+    await upkeep.remove_due()
+    assert stored(user) == []
 
 
 async def test_a_socket_that_resumes_below_the_floor_is_told_so(own_server: Backend) -> None:
