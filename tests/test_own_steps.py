@@ -171,6 +171,16 @@ async def test_a_run_goes_through_its_rows_and_takes_the_branch_of_each(
     assert run.step_count == 12
 
 
+async def test_a_param_that_was_not_given_matters_only_where_it_is_needed(user: str, worker: UUID) -> None:
+    use = {"type": "if", "value": "{{ params.x }}", "then": []}
+    parameters = {"properties": {"x": {}, "wanted": {"type": "boolean"}}}
+    flow: Steps = [{"type": "if", "value": "{{ params.wanted }}", "then": [use]}]
+    for wanted, error in ((False, None), (True, "placeholder_missing")):
+        run_id = await start(user, flow, params={"wanted": wanted}, parameters=parameters)
+        run = await ended(user, run_id)
+        assert (run.error and run.error["code"]) == error
+
+
 @pytest.mark.parametrize(
     ("items", "code"), [("tea", "invalid_step"), (3, "invalid_step"), ([0] * 10_001, "invalid_step")]
 )
@@ -427,6 +437,21 @@ async def test_arguments_are_shown_with_the_question_and_may_be_changed_within_t
     assert (kept.arguments, kept.digest, kept.used_at is not None) == ({"amount": 70}, asked.digest, True)
 
 
+async def test_arguments_that_do_not_fit_are_not_even_asked_about(
+    user: str, site: Site, worker: UUID
+) -> None:
+    step = paying(site)[1] | {"arguments": {"amount": "{{ params.amount }}"}}
+    more = {"params": {"amount": 101}, "parameters": {"properties": {"amount": {}}}}
+    run = await ended(user, await start(user, [step], **more))
+    assert run.error is not None
+    assert (run.error["code"], run.error["detail"]) == (
+        "invalid_step",
+        "The arguments do not fit their schema: /amount: 101 is greater than the maximum of 100",
+    )
+    async with db.as_user(user) as tx:
+        assert await tx.find(Approval, run_id=run.id) == []
+
+
 async def decide(user: str, id: UUID, **more: Any) -> None:
     async with db.as_user(user, "user") as tx:
         await approvals.decide(tx, id, ApprovalDecision.model_validate({"decision": "approve", **more}))
@@ -467,7 +492,13 @@ def test_our_steps_go_to_devtools_and_come_back_without_loss() -> None:
         ({"type": "if", "value": 1, "operator": ">"}, ["/steps/0"]),
         ({"type": "if", "expression": "1", "operator": ">", "than": 1}, ["/steps/0"]),
         ({"type": "if", "value": 1, "than": [{}], "operator": "~"}, ["/steps/0/operator"]),
+        ({"type": "if", "selectors": None}, ["/steps/0"]),
+        ({"type": "if", "expression": None, "selectors": None}, ["/steps/0"]),
         ({"type": "if", "value": 1, "then": {}}, ["/steps/0/then"]),
+        ({"type": "if", "value": 1, "then": "{{ params.steps }}"}, ["/steps/0/then"]),
+        ({"type": "if", "value": 1, "else": "{{ anything.at.all }}"}, ["/steps/0/else"]),
+        ({"type": "forEach", "items": [1], "steps": "{{ params.steps }}"}, ["/steps/0/steps"]),
+        ({"type": "close"} | {f"x{number}": 1 for number in range(1_000)}, ["/steps/0"]),
         ({"type": "if", "value": 1, "then": [{"type": "clik"}]}, ["/steps/0/then/0/type"]),
         ({"type": "if", "value": 1, "else": [{"type": "click"}]}, ["/steps/0/else/0/selectors"]),
         ({"type": "if", "value": 1, "otherwise": []}, ["/steps/0/otherwise"]),

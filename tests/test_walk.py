@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from runs.walk import TooManySteps, Walk
+from models import Run, Step
+from runs.trail import Trail, landed_earlier
+from runs.walk import Place, TooManySteps, Walk
+from runs.workflows import Flow
 
 READ: dict[str, Any] = {"type": "extract", "name": "found", "fields": {"x": {}}}
 CLICK: dict[str, Any] = {"type": "click", "selectors": ["a"]}
@@ -100,3 +103,79 @@ def test_the_rounds_of_loops_together_have_an_end() -> None:
             walk.go_on(list(range(200)))
     assert walk.place is not None
     assert walk.place.number == 10_001
+
+
+# Trails ---------------------------------------------------------------------------------------------
+
+
+def trail(run: Run, steps: list[Step], before: tuple[Run, list[Step]] | None = None) -> Trail:
+    flow = Flow("T", None, tuple(FLOW), {})
+    return Trail(flow, run, steps, max((step.number for step in steps), default=0), before)
+
+
+FLOW: list[dict[str, Any]] = [loop(CLICK), CLICK, READ, CLICK, CLICK]
+
+
+def rows(*outcomes: tuple[str, Any], first: int = 1) -> list[Step]:
+    return [
+        Step(number=number, pointer=pointer, output=output, status="succeeded")
+        for number, (pointer, output) in enumerate(outcomes, first)
+    ]
+
+
+def pointers(places: list[Place]) -> list[str]:
+    return [place.pointer for place in places]
+
+
+def test_a_checkpoint_says_what_was_done_since_its_page_was_opened_to_the_next_worker() -> None:
+    run = Run(first_step=1, params={}, outputs={})
+    steps = rows(
+        ("/steps/0", [1, 2]), ("/steps/0/steps/0", None), ("/steps/0/steps/0", None), ("/steps/1", None)
+    )
+    first = trail(run, steps[:3])
+    first.land()
+    first.go_on(None)
+    checkpoint = first.landing()
+    assert checkpoint == {"landed_at": 3, "landed_step": 1}
+    second = trail(run, steps)
+    second.land_as(checkpoint)
+    assert pointers(second.since_landing) == pointers(first.since_landing) == ["/steps/1"]
+    assert len(second.until_landing) == 3
+
+
+def test_a_retry_knows_what_the_run_before_has_done_and_goes_without_it_when_that_is_gone() -> None:
+    before = Run(first_step=1, params={}, outputs={})
+    done = rows(
+        ("/steps/0", [1, 2]),
+        ("/steps/0/steps/0", None),
+        ("/steps/0/steps/0", None),
+        ("/steps/1", None),
+        ("/steps/2", 5),
+    )
+    run = Run(first_step=4, params={}, outputs={"found": 5})
+    checkpoint = {"landed_ahead": 3, "landed_step": 1}
+    known = trail(run, [], (before, done))
+    known.land_as(checkpoint)
+    assert pointers(known.since_landing) == ["/steps/1", "/steps/2"]
+    assert known.landing() == checkpoint
+    assert known.place is not None
+    assert (known.place.number, known.place.pointer, known.scope["outputs"]) == (4, "/steps/3", {"found": 5})
+    own = rows(("/steps/3", None), ("/steps/4", None), first=4)
+    gone = trail(run, own)
+    gone.land_as({"landed_ahead": 5, "landed_step": 3})
+    assert pointers(gone.since_landing) == ["/steps/3", "/steps/4"]
+    assert [place.unknown_inside for place in gone.until_landing] == [True, False, False]
+
+
+def test_a_checkpoint_of_a_later_page_is_of_use_to_a_retry_only_for_its_sign_ins() -> None:
+    opened = {"type": "navigate", "url": "https://a.example/"}
+    flow = Flow("T", None, (opened, CLICK, opened, CLICK), {})
+    later = {"cookies": [1], "tabs": ["x"], "landed_at": 3, "landed_step": 3}
+    assert landed_earlier(later, flow, 3) == {
+        "cookies": [1],
+        "tabs": ["x"],
+        "landed_step": 3,
+        "landed_ahead": 3,
+    }
+    assert landed_earlier(later, flow, 2) == {"cookies": [1], "tabs": [], "landed_step": 0}
+    assert landed_earlier(later, Flow("T", None, (opened, opened, opened), {}), 2) is None
