@@ -370,6 +370,23 @@ async def test_what_a_step_fills_in_is_told_even_if_the_step_then_fails(
         assert (await tx.one(Secret, name="shop")).used_at is not None
 
 
+async def test_a_database_that_is_away_when_a_secret_is_opened_is_waited_for(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(user, "shop", site.url(""), kind="text", text=PASSWORD)
+    opening, breaking = secrets.Purse.reveal, [ConnectionResetError("cut"), ConnectionResetError("cut")]
+
+    async def reveal(purse: secrets.Purse, *asked: Any) -> dict[str, dict[str, str]]:
+        if breaking:
+            raise breaking.pop()
+        return await opening(purse, *asked)
+
+    monkeypatch.setattr(secrets.Purse, "reveal", reveal)
+    flow = [{"type": "navigate", "url": site.url("/login")}, fill("[name=user]", "{{ secrets.shop.text }}")]
+    run = await ended(user, await start(user, flow))
+    assert (run.error, breaking) == (None, [])
+
+
 async def test_a_number_that_is_a_secret_is_none_in_outputs_and_words_of_ours_stay(
     user: str, site: Site, worker: UUID
 ) -> None:
