@@ -40,6 +40,7 @@ from tests.clerk import (
 )
 from tests.clerk import claims as clerk_claims
 from tests.conftest import Backend, free_port
+from tests.names import stable
 
 Make = Callable[["World"], str]
 
@@ -196,7 +197,7 @@ async def test_a_supabase_project_signs_in_no_other_way(world: World, key: Any, 
         {"nbf": int(time.time()), "jti": "x"},
         {"client_id": ""},
     ],
-    ids=ascii,
+    ids=stable,
 )
 async def test_what_supabase_may_add_or_leave_out_is_accepted(world: World, changes: dict[str, Any]) -> None:
     assert (await verify(world.person(**changes))).user_id == f"supabase|{PERSON}"
@@ -354,7 +355,7 @@ async def test_a_provider_signs_with_the_algorithm_of_its_key_and_no_other(
         {"jti": ..., "client_id": ..., "scope": ...},
         {"sts": "pending", "v": 7, "azp": "anyone"},
     ],
-    ids=ascii,
+    ids=stable,
 )
 async def test_what_providers_add_or_leave_out_is_accepted(world: World, changes: dict[str, Any]) -> None:
     assert (await verify(world.access(**changes))).user_id == "corp|auth0|5f7c8ec7"
@@ -769,7 +770,7 @@ PROJECT = {"supabase_url": "https://abcd.supabase.co"}
         ),
         ({**PROJECT, "oidc_issuers": "a=https://abcd.supabase.co/auth/v1;a"}, "named as an issuer twice"),
     ],
-    ids=ascii,
+    ids=stable,
 )
 def test_contradicting_settings_stop_the_start_with_a_sentence(
     changes: dict[str, Any], sentence: str

@@ -32,6 +32,7 @@ from schemas import DeliveryDetail, WebhookCreate, WebhookUpdate
 from settings import settings
 from tests import make, receivers
 from tests.conftest import ROOT
+from tests.names import stable
 from tests.receivers import Heard, receiver
 from tests.receivers import status as answers
 from tests.test_db import READ
@@ -325,7 +326,7 @@ async def hooks(user: str) -> list[Webhook]:
         (receivers.endless_head, None, "127.0.0.1 broke off"),
         (answers(403, 'Proxy-Status: cua-egress; details="leads to nowhere"'), None, "leads to nowhere"),
     ],
-    ids=str,
+    ids=stable,
 )
 async def test_what_came_of_a_request_is_written_down_and_its_body_is_not(
     answer: receivers.Answer,
@@ -1139,7 +1140,7 @@ async def test_a_change_made_over_http_is_told_as_it_is_in_the_log(alice: httpx.
         ({"url": "http://127.0.0.1/", "secret": "whsec_x"}, ["body", "secret"]),
         ({"url": "http://127.0.0.1/", "enabled": False}, ["body", "enabled"]),
     ],
-    ids=str,
+    ids=stable,
 )
 async def test_bad_webhooks_are_named_problems(
     body: dict[str, Any], where: list[Any], alice: httpx.AsyncClient
