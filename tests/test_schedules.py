@@ -186,7 +186,8 @@ async def _leave_no_work(database: str) -> AsyncIterator[None]:
 
 
 async def planned(user: str, *, ago: timedelta, cron: str = "* * * * *", **values: Any) -> UUID:
-    """A schedule that has not been looked after since `ago`."""
+    """A schedule that has not been looked after since `ago`; an hourly one, since that hour."""
+    since = (datetime.now(UTC) - ago).replace(second=0, microsecond=0)
     flow = {"title": "t", "steps": [{"type": "navigate", "url": "https://example.com/"}]}
     async with db.as_user(user) as tx:
         workflow = await tx.add(Workflow, name="w", definition=flow)
@@ -196,7 +197,7 @@ async def planned(user: str, *, ago: timedelta, cron: str = "* * * * *", **value
             workflow_id=workflow.id,
             cron=cron,
             time_zone="UTC",
-            next_at=(datetime.now(UTC) - ago).replace(second=0, microsecond=0),
+            next_at=since.replace(minute=0) if cron == "@hourly" else since,
             **{"missed": "all", "overlap": "queue"} | values,
         )
     return row.id
@@ -216,7 +217,11 @@ async def test_many_late_and_doubled_schedulers_fire_each_fire_once(database: st
     users = [f"user_{uuid4().hex}" for _ in range(10)]
     for user in users:
         await db.ensure_user(user)
-    plans = [(user, await planned(user, ago=timedelta(minutes=4))) for user in users for _ in range(6)]
+    plans = [
+        (user, await planned(user, ago=timedelta(hours=4), cron="@hourly"))
+        for user in users
+        for _ in range(6)
+    ]
     await asyncio.gather(*(schedules.fire_due() for _ in range(8)))
     for user, plan in plans:
         fired = [run.scheduled_for for run in await runs_of(user, plan)]
