@@ -177,6 +177,7 @@ class Tab:
     target_id: str
     url: str = "about:blank"
     title: str = ""
+    path: str = ""
     navigated: bool = False
     dialogs: int = 0
     asked_at: float = 0
@@ -479,6 +480,9 @@ class Computer:
         info = (await self._call(cdp.send("Target.getTargetInfo")))["targetInfo"]
         self._tab_number += 1
         tab = Tab(f"t{self._tab_number}", page, cdp, info["targetId"])
+        cdp.on("Page.frameNavigated", lambda event: self._on_landed(tab, event["frame"], whole=True))
+        cdp.on("Page.navigatedWithinDocument", lambda event: self._on_landed(tab, event, whole=False))
+        await self._call(cdp.send("Page.enable"))
         page.on("framenavigated", lambda frame: self._on_navigated(tab, frame))
         page.on("domcontentloaded", lambda _: self._touch())
         page.on("load", lambda _: self._touch())
@@ -533,6 +537,15 @@ class Computer:
         elif frame.url != "about:blank" or tab.url != "about:blank":
             tab.navigated = True
             self._touch()
+
+    def _on_landed(self, tab: Tab, frame: dict[str, Any], *, whole: bool) -> None:
+        """The tab shows another page: a new document, or another path that a document has given itself."""
+        if frame.get("id", frame.get("frameId")) != tab.target_id or frame["url"] == "about:blank":
+            return
+        path = frame["url"].partition("#")[0].partition("?")[0]
+        if whole or path != tab.path:
+            tab.path = path
+            self.report("landed", {"tab": tab.id})
 
     async def _undo(self, tab: Tab, url: str) -> None:
         self.report("refused", {"tab": tab.id, "url": cut(url, 2048)})

@@ -214,7 +214,7 @@ class Held:
 
     def report(self, kind: str, data: dict[str, Any]) -> None:
         """What the browser calls: keep the news in order until they are written, repeated ones once."""
-        self.navigations += kind == "navigated"
+        self.navigations += kind == "landed"
         self.crashes += kind == "crashed"
         if kind not in WATCHED_KINDS:
             return
