@@ -177,7 +177,6 @@ class Tab:
     target_id: str
     url: str = "about:blank"
     title: str = ""
-    path: str = ""
     navigated: bool = False
     dialogs: int = 0
     asked_at: float = 0
@@ -480,8 +479,7 @@ class Computer:
         info = (await self._call(cdp.send("Target.getTargetInfo")))["targetInfo"]
         self._tab_number += 1
         tab = Tab(f"t{self._tab_number}", page, cdp, info["targetId"])
-        cdp.on("Page.frameNavigated", lambda event: self._on_landed(tab, event["frame"], whole=True))
-        cdp.on("Page.navigatedWithinDocument", lambda event: self._on_landed(tab, event, whole=False))
+        cdp.on("Page.frameNavigated", lambda event: self._on_document(tab, event["frame"]))
         await self._call(cdp.send("Page.enable"))
         page.on("framenavigated", lambda frame: self._on_navigated(tab, frame))
         page.on("domcontentloaded", lambda _: self._touch())
@@ -538,13 +536,10 @@ class Computer:
             tab.navigated = True
             self._touch()
 
-    def _on_landed(self, tab: Tab, frame: dict[str, Any], *, whole: bool) -> None:
-        """The tab shows another page: a new document, or another path that a document has given itself."""
-        if frame.get("id", frame.get("frameId")) != tab.target_id or frame["url"] == "about:blank":
-            return
-        path = frame["url"].partition("#")[0].partition("?")[0]
-        if whole or path != tab.path:
-            tab.path = path
+    def _on_document(self, tab: Tab, frame: dict[str, Any]) -> None:
+        """What pages were told is all gone with a new document, unless another tab has been told it."""
+        alone = all(other is tab for other in self._tabs.values())
+        if alone and "parentId" not in frame and frame["url"] != "about:blank":
             self.report("landed", {"tab": tab.id})
 
     async def _undo(self, tab: Tab, url: str) -> None:

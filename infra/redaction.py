@@ -1,7 +1,7 @@
 """Known secret values kept out of what is stored, sent or logged."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -44,9 +44,9 @@ class Redactor:
                 self._pieces.setdefault(piece, name)
             self._whole = None
 
-    def join(self, other: "Redactor") -> None:
-        """Know what the other one knows."""
-        for value, name in other.known.items():
+    def learn(self, known: Mapping[str, str]) -> None:
+        """Add values by their names, as `known` of another one has them."""
+        for value, name in known.items():
             self.add(value, name)
 
     def __call__(self, value: Any) -> Any:

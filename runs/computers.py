@@ -144,6 +144,7 @@ class Held:
     written_until: datetime | None = None
     used: float = 0.0
     navigations: int = 0
+    landings: int = 0  # new documents while there was no other tab
     crashes: int = 0
     lost: bool = False
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -214,7 +215,8 @@ class Held:
 
     def report(self, kind: str, data: dict[str, Any]) -> None:
         """What the browser calls: keep the news in order until they are written, repeated ones once."""
-        self.navigations += kind == "landed"
+        self.navigations += kind == "navigated"
+        self.landings += kind == "landed"
         self.crashes += kind == "crashed"
         if kind not in WATCHED_KINDS:
             return

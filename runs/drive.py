@@ -27,6 +27,7 @@ from infra.vault import Unsealable, Vault
 from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
 from runs import approvals, computers, files, profiles, secrets, usage, workflows
 from runs.computers import Held, clean, wait_for
+from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, Fields, StepFailed, filled
@@ -111,7 +112,7 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._used_at = _now()
-        self._done = self._navigations = self._crashes = 0
+        self._done = self._navigations = self._landings = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -208,7 +209,7 @@ class Drive:
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
         self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
         checkpoint = self._open_checkpoint()
-        self._purse.remember(checkpoint.get("hidden", {}))
+        self._purse.redactor.learn(checkpoint.get("hidden", {}))
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
@@ -294,7 +295,7 @@ class Drive:
             if held is not None and not held.for_run:
                 await held.attach(self)
                 self._held, self._used_at = held, _now()
-                held.redactor.join(self._purse.redactor)
+                held.redactor.learn(self._purse.redactor.known)
                 self._purse.redactor = held.redactor
                 logs.redactor.set(held.redactor)
             else:
@@ -615,8 +616,7 @@ class Drive:
         if isinstance(wanted, Approve) and wanted.json_schema is not None:
             broken = await asyncio.to_thread(workflows.violations, wanted.json_schema, wanted.arguments)
             if broken:
-                detail = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in broken[:5])
-                raise StepFailed("invalid_step", f"The arguments do not fit their schema: {detail}")
+                raise StepFailed("invalid_step", f"The arguments do not fit their schema: {in_words(broken)}")
         while (picture_id := await self._picture()) is None and self._pressing():
             await self._boundary()
         patience = timedelta(milliseconds=wanted.timeout or DAY)
@@ -844,15 +844,15 @@ class Drive:
             await self._computer.computer.refresh_tabs()
         except BROWSER_FAULTS as error:
             log.info("tabs_not_read", error=repr(error))
-        self._navigations = self._computer.navigations
+        self._navigations, self._landings = self._computer.navigations, self._computer.landings
 
     def _has_navigated(self) -> bool:
-        """Whether a page was opened since the last look; what was done by now need not be repeated then."""
-        if self._computer.navigations == self._navigations:
-            return False
-        self._navigations = self._computer.navigations
-        self._trail.land()
-        return True
+        """Whether an address has changed since the last look; behind a landing nothing need be repeated."""
+        before = self._navigations, self._landings
+        self._navigations, self._landings = self._computer.navigations, self._computer.landings
+        if self._landings != before[1]:
+            self._trail.land()
+        return before != (self._navigations, self._landings)
 
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""

@@ -44,13 +44,16 @@ class Problem:
     message: str
 
 
+def in_words(problems: list[Problem]) -> str:
+    """The first problems in a line."""
+    return "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems[:5])
+
+
 class Invalid(Exception):
     """Somebody's document cannot be used; `problems` says everything that is wrong with it."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(
-            "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems[:3])
-        )
+        super().__init__(in_words(problems))
         self.problems = problems
 
 

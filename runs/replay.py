@@ -19,6 +19,7 @@ from browser import selectors
 from browser.actions import refusal, why_unreachable
 from browser.chromium import MAX_PIXELS, Computer, ComputerClosed, Tab
 from infra.redaction import cut
+from runs.parameters import in_words
 from runs.placeholders import PlaceholderMissing, fill
 from runs.steps import (
     Change,
@@ -748,7 +749,7 @@ class Attempt:
             raise StepFailed("invalid_output", f"{step.name} is {size:,} bytes; at most {MAX_OUTPUT_BYTES:,}")
         schema = step.json_schema
         if schema is not None and (broken := await asyncio.to_thread(violations, schema, rows)):
-            detail = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in broken[:5])
+            detail = in_words(broken)
             raise StepFailed("invalid_output", f"{step.name} does not fit its schema: {detail}")
         return rows
 

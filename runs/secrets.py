@@ -119,11 +119,6 @@ class Purse:
             except Unsealable as error:
                 log.warning("secret_unreadable", secret=name, error=str(error))
 
-    def remember(self, known: Mapping[str, str]) -> None:
-        """Hide what another worker has hidden: codes that are over, values that have been replaced."""
-        for value, shown in known.items():
-            self.redactor.add(value, shown)
-
     async def reveal(
         self, fields: Iterable[tuple[str, str]], addresses: Iterable[str]
     ) -> dict[str, dict[str, str]]:

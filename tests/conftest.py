@@ -42,7 +42,7 @@ from infra.bus import LocalBus  # noqa: E402
 from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import conformance, make  # noqa: E402
-from tests.workers import idle, site, vault, worker  # noqa: E402, F401 - fixtures
+from tests.workers import idle, new_user, site, vault, worker  # noqa: E402, F401 - fixtures
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,17 +100,13 @@ async def database(dsn: str, bus: LocalBus) -> AsyncIterator[str]:
 @pytest.fixture
 async def user(database: str) -> str:
     """The id of a user nobody else has."""
-    user_id = f"user_{uuid4().hex}"
-    await db.ensure_user(user_id)
-    return user_id
+    return await new_user()
 
 
 @pytest.fixture
 async def other_user(database: str) -> str:
     """The id of another user."""
-    user_id = f"user_{uuid4().hex}"
-    await db.ensure_user(user_id)
-    return user_id
+    return await new_user()
 
 
 # Stand-ins for outside parties ------------------------------------------------------------------

@@ -4,17 +4,15 @@ One worker drives all runs until each is held inside its step, dies once, and ot
 """
 
 import asyncio
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -28,7 +26,7 @@ from settings import settings
 from tests.receivers import serving
 from tests.test_approvals import answer, halted, questions
 from tests.test_secrets_in_runs import NOTE, PASSWORD, SEED, fill, holds, store
-from tests.workers import ROOT, Steps, ask, ended, look, read, start, steps_of, until
+from tests.workers import Steps, ask, ended, look, new_user, other_worker, read, start, steps_of, until
 from tests.workers import act as act_on
 
 LONG = 300_000
@@ -184,6 +182,13 @@ REPEATED = [
     Case("round", [LOOP | {"steps": [NAME, SECOND, WHO]}], seen=f"c2 {KEPT}", number=10),
     Case("branch", [ADA | {"then": [NAME | {"value": "bob"}, LATER], "else": [ANSWER]}], seen=f"bob {KEPT}", number=6),
     Case("before", [{"type": "click"} | on("coming")]),
+    Case("route", [{"type": "waitForExpression", "expression": "(history.pushState(0, '', '/work/route/on'), 1)"}, LATER],
+         number=5),
+    Case("popup", [
+        {"type": "waitForExpression", "expression": "open('/popup/popup')"},
+        {"type": "waitForElement", "selectors": ["body"], "target": "SITE/popup/popup"},
+        LATER,
+    ], number=6),
     Case("mirror", [{"type": "change", "selectors": ["#note"], "value": "x"}, LATER], number=5),
 ]  # fmt: skip
 LANDED = [
@@ -246,26 +251,11 @@ class Crash:
         return self.users[name], self.runs[name]
 
 
-@asynccontextmanager
-async def worker_process(log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python worker.py` that takes all runs there are and keeps their leases for minutes."""
+def worker_process(log: Path) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """One that takes all runs there are and keeps their leases for minutes."""
     room = {"MAX_RUNS": "100", "MAX_RUNS_PER_USER": "100", "MAX_COMPUTERS": "100", "DATABASE_POOL": "20"}
-    more = room | {
-        "BROWSER_MEMORY_MB": "16000",
-        "LEASE_SECONDS": "200",
-        "LOG_LEVEL": "debug",
-        "RECORDING": "off",
-    }
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "worker.py", cwd=ROOT, env=os.environ | more, stdout=output, stderr=output
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    room |= {"BROWSER_MEMORY_MB": "16000", "RECORDING": "off"}
+    return other_worker(log, LEASE_SECONDS="200", LOG_LEVEL="debug", **room)
 
 
 @asynccontextmanager
@@ -360,9 +350,7 @@ async def crash(room: None, worker: UUID, database: str, module_data: Path) -> A
 async def start_all(crashed: Crash) -> None:
     """Start the runs, a few at once, and return when each is inside its step."""
     site, gate = crashed.site, asyncio.Semaphore(AT_ONCE)
-    people = [f"user_{uuid4().hex}" for _ in range(5)]
-    for user in people:
-        await db.ensure_user(user)
+    people = [await new_user() for _ in range(5)]
     file = await files.save(people[1], kind="upload", name="a.txt", data=b"a", limit=10)
     await store(people[2], "shop", site.url(), kind="password", username="ann", password=PASSWORD, totp=SEED)
     await store(people[2], "note", site.url(), kind="text", text=NOTE)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -12,7 +12,7 @@ from runs import files, secrets, workflows
 from schemas import SecretCreate
 from tests import flow_site
 from tests.flow_site import FLOWS, FlowSite
-from tests.workers import ended, start
+from tests.workers import ended, new_user, start
 
 RECORDINGS = sorted(FLOWS.glob("*.json"))
 PARAMETERS: dict[str, Any] = {"properties": {"letter": {"type": "string"}, "bill": {"type": "string"}}}
@@ -27,9 +27,7 @@ async def shop_site() -> AsyncIterator[FlowSite]:
 @pytest.fixture(scope="module")
 async def user(database: str) -> str:
     """Who runs them all, so that one browser does."""
-    user_id = f"user_{uuid4().hex}"
-    await db.ensure_user(user_id)
-    return user_id
+    return await new_user()
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
-import db
 from models import Run
 from tests import pages
 from tests.pages import Page, Site
-from tests.workers import Steps, ended, start, steps_of
+from tests.workers import Steps, ended, new_user, start, steps_of
 
 CLICK = {"type": "click", "selectors": [["text/Go on"]], "timeout": 900}
 READ = {"type": "extract", "name": "read", "fields": {"text": {"selectors": ["#end"]}}, "timeout": 900}
@@ -103,9 +102,7 @@ async def site() -> AsyncIterator[Site]:
 @pytest.fixture(scope="module")
 async def user(database: str) -> str:
     """Whose browser has to bear it all."""
-    user_id = f"user_{uuid4().hex}"
-    await db.ensure_user(user_id)
-    return user_id
+    return await new_user()
 
 
 async def run(user: str, site: Site, path: str, steps: Steps, **more: Any) -> Run:

@@ -5,10 +5,10 @@ import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
@@ -145,11 +145,21 @@ async def idle(worker: UUID, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     yield
 
 
+async def new_user() -> str:
+    """The id of a user nobody else has."""
+    user_id = f"user_{uuid4().hex}"
+    await db.ensure_user(user_id)
+    return user_id
+
+
 @asynccontextmanager
-async def other_worker() -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python worker.py` on this database, with a lease of two seconds."""
-    environment = os.environ | {"LEASE_SECONDS": "2", "LOG_LEVEL": "info"}
-    process = await asyncio.create_subprocess_exec(sys.executable, "worker.py", cwd=ROOT, env=environment)
+async def other_worker(log: Path | None = None, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python worker.py` on this database, with a lease of two seconds, or settings in place of that."""
+    environment = os.environ | {"LEASE_SECONDS": "2", "LOG_LEVEL": "info"} | more
+    with log.open("wb") if log else nullcontext() as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "worker.py", cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
     try:
         yield process
     finally:
