@@ -260,10 +260,7 @@ def worker_process(log: Path) -> AbstractAsyncContextManager[asyncio.subprocess.
 
 @asynccontextmanager
 async def held_outcomes(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Whoever has begun a step titled "held" writes nothing about runs until this ends.
-
-    Before any row is locked: the heartbeat of the worker's other runs would wait for it.
-    """
+    """Whoever has begun a step titled "held" writes nothing about runs until this ends."""
     link = await asyncpg.connect(database)
     await link.execute(f"""
         create function hold() returns trigger language plpgsql as $$ begin

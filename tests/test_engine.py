@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import orjson
 import pytest
 from pydantic import TypeAdapter
@@ -883,3 +884,30 @@ async def test_a_worker_that_is_told_to_stop_hands_its_run_over_at_once(
     await until(user, run_id, attempt=1, lease_epoch=2)
     await ask(user, run_id, Control.cancel)
     assert (await ended(user, run_id)).status == "cancelled"
+
+
+async def test_a_transaction_that_hangs_holds_up_its_own_run_and_no_other(
+    user: str, worker: UUID, database: str
+) -> None:
+    stuck, other = [await start(user, [FOREVER]) for _ in range(2)]
+    for run_id in (stuck, other):
+        await step_begun(user, run_id, 1)
+    link = await asyncpg.connect(database)
+    try:
+        async with link.transaction():
+            await link.execute("select set_config('app.system', 'on', true)")
+            assert await link.fetchval("select 1 from runs where id = $1 for update", stuck) == 1
+            kept = (await read(user, other)).lease_expires_at
+            await ask(user, other, Control.pause)
+            paused = await until(user, other, 10, status="paused")
+            async for _ in look(10):
+                paused = await read(user, other)
+                if paused.lease_expires_at and kept and paused.lease_expires_at > kept:
+                    break
+            assert (await read(user, stuck)).lease_owner == worker
+    finally:
+        await link.close()
+    assert engine.alive()
+    for run_id in (stuck, other):
+        await ask(user, run_id, Control.cancel)
+        assert (await ended(user, run_id)).attempt == 1

@@ -465,21 +465,27 @@ $$
 """
 
 # One statement keeps all of a worker's leases and brings back what its users wish. A run that was handed over
-# has a lease that ended at -infinity; a beat that comes late must not renew it.
+# has a lease that ended at -infinity; a beat that comes late must not renew it. A row that a hanging transaction
+# holds is renewed later, as nobody else can claim it meanwhile, and no other run waits for it.
 BEAT = """
 create function beat(worker uuid, run_ids uuid[], computer_ids uuid[], lease interval)
 returns table (kind text, user_id text, id uuid, epoch bigint, control text) language sql as $$
-  with kept_runs as (
+  with renewed_runs as (
     update runs r set lease_expires_at = clock_timestamp() + lease
-     where r.lease_owner = worker and r.id = any(run_ids) and isfinite(r.lease_expires_at)
-    returning r.user_id, r.id, r.lease_epoch, r.control),
-  kept_computers as (
+      from (select user_id, id from runs
+             where lease_owner = worker and id = any(run_ids) and isfinite(lease_expires_at)
+               for update skip locked) free
+     where r.user_id = free.user_id and r.id = free.id),
+  renewed_computers as (
     update computers c set lease_expires_at = clock_timestamp() + lease
-     where c.lease_owner = worker and c.id = any(computer_ids)
-    returning c.user_id, c.id, c.lease_epoch, c.control_state)
-  select 'run', k.user_id, k.id, k.lease_epoch, k.control from kept_runs k
+      from (select user_id, id from computers
+             where lease_owner = worker and id = any(computer_ids) for update skip locked) free
+     where c.user_id = free.user_id and c.id = free.id)
+  select 'run', r.user_id, r.id, r.lease_epoch, r.control from runs r
+   where r.lease_owner = worker and r.id = any(run_ids) and isfinite(r.lease_expires_at)
   union all
-  select 'computer', k.user_id, k.id, k.lease_epoch, k.control_state from kept_computers k
+  select 'computer', c.user_id, c.id, c.lease_epoch, c.control_state from computers c
+   where c.lease_owner = worker and c.id = any(computer_ids)
 $$
 """
 
