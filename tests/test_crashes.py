@@ -29,6 +29,8 @@ from tests.test_secrets_in_runs import NOTE, PASSWORD, SEED, fill, holds, store
 from tests.workers import Steps, ask, ended, look, new_user, other_worker, read, start, steps_of, until
 from tests.workers import act as act_on
 
+pytestmark = pytest.mark.timeout(300)  # whichever test comes first waits for all the crashes
+
 LONG = 300_000
 AT_ONCE = 6  # runs that begin together
 OUTCOME = 4711  # an advisory lock
@@ -338,7 +340,7 @@ async def crash(room: None, worker: UUID, database: str, module_data: Path) -> A
         await expire(database, {crashed.users[name] for name in FLOWS})
         async with worker_process(crashed.log):
             for name in FLOWS:
-                await ended(*crashed[name], 60)
+                await ended(*crashed[name], 120)
         settings.__dict__["max_runs"] = 100
         await expire(database, {*crashed.users.values()})
         yield crashed
@@ -386,7 +388,7 @@ def test_every_step_type_has_its_crash() -> None:
 @pytest.mark.parametrize("case", REPEATED, ids=lambda case: case.name)
 async def test_a_step_that_may_be_repeated_is_and_the_run_ends_right(crash: Crash, case: Case) -> None:
     user, run_id = crash[case.name]
-    run = await ended(user, run_id, 60)
+    run = await ended(user, run_id, 120)
     assert (run.status, run.attempt) == ("succeeded", 2), run.error
     assert run.result is not None
     assert run.result["outputs"]["seen"] == {"x": case.seen}
@@ -410,17 +412,19 @@ async def test_a_step_that_may_have_landed_is_left_to_a_person_and_never_repeate
     crash: Crash, case: Case
 ) -> None:
     user, run_id = crash[case.name]
-    waiting = await until(user, run_id, 60, status="waiting_user")
+    waiting = await until(user, run_id, 120, status="waiting_user")
     assert (waiting.reason, waiting.control, waiting.attempt) == ("may_have_landed", "pause", 2)
     await halted(user, run_id)
     computer_id = (await read(user, run_id)).computer_id
     assert computer_id is not None
     control = await computers.take_control(user, computer_id, "person")
     assert control.state == "granted"
-    assert (await act_on(user, computer_id, action="evaluate", expression="innerWidth"))["value"] == 700
+    async for _ in look(10):  # Chromium sets the size before the page is told
+        if (await act_on(user, computer_id, action="evaluate", expression="innerWidth"))["value"] == 700:
+            break
     await computers.release_control(user, computer_id, control.generation)
     await ask(user, run_id, Control.run)
-    run = await ended(user, run_id, 60)
+    run = await ended(user, run_id, 120)
     assert run.status == "succeeded", run.error
     assert run.result == {"outputs": {"seen": {"x": case.seen}}}
     after = await steps_of(user, run_id)
@@ -437,10 +441,10 @@ async def test_a_step_that_may_have_landed_is_left_to_a_person_and_never_repeate
 
 async def test_a_question_is_asked_once(crash: Crash) -> None:
     user, run_id = crash["approve"]
-    await until(user, run_id, 60, status="waiting_approval", attempt=2)
+    await until(user, run_id, 120, status="waiting_approval", attempt=2)
     (asked,) = await questions(user, run_id)
     await answer(user, asked.id)
-    run = await ended(user, run_id, 60)
+    run = await ended(user, run_id, 120)
     assert run.result == {"outputs": {"seen": {"x": f"ada {KEPT}"}}}, run.error
     assert len(await questions(user, run_id)) == 1
     assert (await told_of(user, run_id)).count("approval.requested") == 1
@@ -449,11 +453,11 @@ async def test_a_question_is_asked_once(crash: Crash) -> None:
 @pytest.mark.parametrize(("name", "attempt", "reason"), [("pause", 1, "Look"), ("pausing", 2, "held")])
 async def test_a_pause_waits_for_its_user_once(crash: Crash, name: str, attempt: int, reason: str) -> None:
     user, run_id = crash[name]
-    waiting = await until(user, run_id, 60, status="waiting_user", attempt=2)
+    waiting = await until(user, run_id, 120, status="waiting_user", attempt=2)
     assert waiting.reason == reason
     await halted(user, run_id)
     await ask(user, run_id, Control.run)
-    run = await ended(user, run_id, 60)
+    run = await ended(user, run_id, 120)
     assert run.result == {"outputs": {"seen": {"x": f"ada {KEPT}"}}}, run.error
     assert [step.attempt for step in await steps_of(user, run_id)] == [1, 1, 1, attempt, 1, 1]
     assert (await told_of(user, run_id)).count("run.waiting") == 1

@@ -285,7 +285,11 @@ async def worker(database: str, bus: LocalBus) -> AsyncIterator[UUID]:
 
 
 async def frames_of(user: str, run_id: UUID) -> list[Frame]:
-    """The frames that are stored once nothing is on its way."""
+    """The frames that are stored once nothing is on its way: a run is told to have ended before its drive is over."""
+    assert engine._engine is not None
+    async for _ in look(30):
+        if run_id not in engine._engine.drives:
+            break
     await recording.settle()
     async with db.as_user(user) as tx:
         return await tx.find(Frame, run_id=run_id)
