@@ -540,7 +540,7 @@ async def test_a_run_deleted_while_its_last_download_is_stored_frees_its_place(
 
     monkeypatch.setattr(store, "put", slow)
     await held.computer.page.evaluate("() => { location.href = '/small' }")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await arriving.wait()
     await ask(user, run_id, Control.cancel)
     await ended(user, run_id)
@@ -548,7 +548,7 @@ async def test_a_run_deleted_while_its_last_download_is_stored_frees_its_place(
         await engine.delete_run(tx, await tx.one(Run, id=run_id))
     drive = engine._engine.drives[run_id]
     deleted.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await held.gone.wait()
         await drive.task
     assert run_id not in engine._engine.drives
@@ -875,7 +875,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_run_over_at_once(
     async with other_worker() as process:
         await step_begun(user, run_id, 2)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
     left = await read(user, run_id)
     assert (left.status, left.attempt) == ("running", 0)

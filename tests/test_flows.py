@@ -41,7 +41,7 @@ async def shop(shop_site: FlowSite) -> FlowSite:
 async def play(user: str, shop: FlowSite, name: str, **more: Any) -> Run:
     """The run of a recording, which has to succeed."""
     recording = shop.placed((FLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    definition = workflows.import_recorder(recording)
+    definition = workflows.import_recorder(recording) | {"timeout": 20_000}
     run = await ended(user, await start(user, [], definition=definition, **more), 60)
     assert run.error is None, run.error
     return run

@@ -14,6 +14,7 @@ from tests.workers import Steps, ended, new_user, start, steps_of
 
 CLICK = {"type": "click", "selectors": [["text/Go on"]], "timeout": 900}
 READ = {"type": "extract", "name": "read", "fields": {"text": {"selectors": ["#end"]}}, "timeout": 900}
+PATIENT = {"timeout": 20_000}
 HURT = ("timeout", "page_crashed")  # failures after which a browser may not be the same
 END = "<button>Go on</button><p id=end>the end"
 
@@ -189,7 +190,7 @@ async def test_rows_that_do_not_fit_and_rows_that_are_not_there_are_named(
 async def test_popups_without_end_do_not_hinder_the_page_that_opens_them(
     user: str, worker: UUID, site: Site, path: str
 ) -> None:
-    done = await run(user, site, path, [CLICK, READ])
+    done = await run(user, site, path, [CLICK | PATIENT, READ | PATIENT])
     assert (done.error, done.outputs) == (None, {"read": {"text": "the end"}})
 
 
@@ -200,8 +201,8 @@ async def test_what_pages_try_beside_does_not_hinder_a_run_that_goes_through_all
     for path, selector in HARMLESS.items():
         steps += [
             {"type": "navigate", "url": site.url(path)},
-            CLICK | {"selectors": [selector]},
-            READ | {"name": path.strip("/")},
+            CLICK | PATIENT | {"selectors": [selector]},
+            READ | PATIENT | {"name": path.strip("/")},
         ]
     done = await run(user, site, "/plain", steps)
     assert done.error is None, (done.error, steps[done.error["step"] - 2])

@@ -159,7 +159,9 @@ async def test_every_kind_of_selector_leads_a_step_to_its_element(
         frame = where.frame()
         await frame.evaluate("reset()")
         try:
-            await stage.run.play({"type": kind, "selectors": [selector], **where.step, **step}, timeout=1500)
+            await stage.run.play(
+                {"type": kind, "selectors": [selector], **where.step, **step}, timeout=10_000
+            )
             page = await frame.evaluate("depth => state(depth)", depth)
             fates[name] = landed(page, depth) or page
         except StepFailed as failure:
@@ -201,7 +203,7 @@ async def test_a_step_without_selectors_is_done_in_its_document(stage: Stage, pl
     where, (steps, observed, wanted) = stage.places[place], ON_DOCUMENTS[kind]
     await where.frame().evaluate("reset()")
     await reach(stage, where)
-    await stage.run.play(*({**where.step, **step} for step in steps), timeout=1500)
+    await stage.run.play(*({**where.step, **step} for step in steps), timeout=10_000)
     assert observed(await seen_by(where)) == wanted
 
 
@@ -391,7 +393,7 @@ async def form(stage: Stage) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     await stage.places["main"].frame().evaluate(f"window.open('{url}') && null")
 
     async def play(left: str, *steps: Step) -> Any:
-        await stage.run.play(*(step | {"target": url} for step in steps), timeout=1500)
+        await stage.run.play(*(step | {"target": url} for step in steps), timeout=10_000)
         return await stage.run.computer.page.evaluate(left)
 
     yield play
@@ -446,7 +448,7 @@ async def test_a_path_in_a_shadow_root_counts_and_a_list_is_known_by_its_value(s
     await stage.places["main"].frame().evaluate(f"window.open('{url}') && null")
     hits = []
     for selector in (["#host", "xpath//button[2]"], "text/usd"):
-        await stage.run.play({"type": "click", "selectors": [selector], "target": url}, timeout=1500)
+        await stage.run.play({"type": "click", "selectors": [selector], "target": url}, timeout=10_000)
         hits.append(await stage.run.computer.page.evaluate("window.hit"))
     await stage.run.play({"type": "close", "target": url})
     assert hits == ["2", "list"]

@@ -28,6 +28,7 @@ from tests.pages import Site
 
 ROOT = Path(__file__).parent.parent
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+PATIENCE = 3  # how many times as long as should do a test waits, on a machine that does much at once
 Steps = list[dict[str, Any]]
 FOREVER = {"type": "waitForExpression", "expression": "false", "timeout": 60_000}
 TITLE = {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["title"]}}}
@@ -90,15 +91,15 @@ async def steps_of(user: str, run_id: UUID) -> list[Step]:
 
 
 async def ended(user: str, run_id: UUID, seconds: float = 30) -> Run:
-    await engine.wait(user, run_id, seconds)
+    await engine.wait(user, run_id, seconds * PATIENCE)
     run = await read(user, run_id)
     assert RunStatus(run.status).ended, (run.status, run.reason)
     return run
 
 
 async def look(seconds: float) -> AsyncIterator[None]:
-    """Time to look again, every 20 ms; TimeoutError after so many seconds."""
-    async with asyncio.timeout(seconds):
+    """Time to look again, every 20 ms; TimeoutError long after so many seconds."""
+    async with asyncio.timeout(seconds * PATIENCE):
         while True:
             yield
             await asyncio.sleep(0.02)
