@@ -221,6 +221,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the only place where an exceptio
     schedules.InvalidSchedule: Problem(422, "invalid_schedule", "The schedule is not valid"),
     secrets.InvalidSecret: Problem(422, "invalid_secret", "The values do not make such a secret"),
     profiles.InvalidState: Problem(422, "invalid_state", "The cookies or storage cannot be read"),
+    engine.InvalidModel: Problem(422, "invalid_model", "No such model can be asked"),
     workflows.InvalidParams: Problem(422, "invalid_params", "The params do not fit the workflow"),
     engine.NoSuchStep: Problem(422, "no_such_step", "The run has no such step"),
     approvals.NotEditable: Problem(422, "not_editable", "There is nothing to edit"),
@@ -880,7 +881,7 @@ MyRun = Annotated[Run, Depends(mine(Run))]
 ReadOnlyRun = Annotated[Run, Depends(mine(Run, read_only=True))]
 OF_NEW_RUN = (
     *(NoResultFound, workflows.InvalidWorkflow, workflows.InvalidParams),
-    *(chromium.ComputerClosed, engine.WrongState),
+    *(chromium.ComputerClosed, engine.WrongState, engine.InvalidModel),
 )
 
 
@@ -897,7 +898,7 @@ async def list_runs(user: CurrentUser, query: Annotated[RunQuery, Query()]) -> R
     responses=raises(*OF_NEW_RUN, engine.ThreadBusy),
 )
 async def create_run(tx: Tx, body: RunCreate) -> Response:
-    """Queues a run of a stored workflow or of a definition of its own."""
+    """Queues a run of a stored workflow, of a definition of its own, or of a task for an agent."""
     return await engine.enqueue(tx, body)
 
 

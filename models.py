@@ -409,8 +409,8 @@ class Delivery(Owned, Base):
 class Quota(Base):
     """A user's limits, null for the server's, and place in the queue.
 
-    `turn` makes claims fair and is never before `ready_at`, which says when to look for work; `stored_bytes`
-    follows the files' rows.
+    `budget` is what all runs of a calendar month (UTC) may use together. `turn` makes claims fair and is
+    never before `ready_at`, which says when to look for work; `stored_bytes` follows the files' rows.
     """
 
     __tablename__ = "quotas"
@@ -419,6 +419,7 @@ class Quota(Base):
     max_computers: Mapped[int | None]
     max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger)
     requests_per_minute: Mapped[int | None]
+    budget: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     turn: Mapped[datetime] = mapped_column(server_default=text("'-infinity'"))
     ready_at: Mapped[datetime | None]
@@ -634,7 +635,10 @@ def _position(run: FromClause) -> ColumnElement[Any]:
 
 
 class Run(Owned, Base):
-    """One execution of a workflow; driven by whoever holds its lease in the current epoch."""
+    """One execution of a workflow; driven by whoever holds its lease in the current epoch.
+
+    `agent` says how its models are asked and what they may do alone; `budget` is what it may use.
+    """
 
     __tablename__ = "runs"
     workflow_id: Mapped[UUID | None]
@@ -649,6 +653,8 @@ class Run(Owned, Base):
     title: Mapped[str]
     definition: Mapped[dict[str, Any]]
     params: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    agent: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    budget: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     allowed_domains: Mapped[list[str]] = mapped_column(server_default="{}")
     status: Mapped[str] = mapped_column(server_default="queued")
     control: Mapped[str] = mapped_column(server_default="run")
@@ -659,6 +665,9 @@ class Run(Owned, Base):
     attempt: Mapped[int] = mapped_column(server_default="0")
     active_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")
     step_count: Mapped[int] = mapped_column(server_default="0")
+    input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    output_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
     outputs: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
@@ -717,9 +726,16 @@ class Run(Owned, Base):
         ),
     )
     __search__ = ("title",)
+
+    @property
+    def cost_usd(self) -> float:
+        """What its models have cost, in US dollars."""
+        return (self.cost_micros or 0) / 1_000_000
+
     __expressions__: ClassVar = {
         "position": _position,
         "owner": lambda row: row.c.user_id,
+        "cost_usd": lambda row: row.c.cost_micros / text("1000000.0"),
         "error_code": lambda row: row.c.error["code"].as_string(),
     }
 
@@ -735,7 +751,11 @@ class StepStatus(StrEnum):
 
 
 class Step(Owned, Base):
-    """One step of a run: the intent is committed before acting, the outcome after."""
+    """One step of a run: the intent is committed before acting, the outcome after.
+
+    A step that a model has asked for has a `call`: its id, tool and arguments; `recorded` are the steps of a
+    flow that do the same again.
+    """
 
     __tablename__ = "steps"
     run_id: Mapped[UUID]
@@ -748,6 +768,8 @@ class Step(Owned, Base):
     safe: Mapped[bool]
     url: Mapped[str | None]
     screenshot_id: Mapped[UUID | None]
+    call: Mapped[dict[str, Any] | None]
+    recorded: Mapped[list[Any] | None]
     output: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime] = _now()
@@ -790,6 +812,28 @@ class Message(Owned, Base):
         Index(None, "user_id", "thread_id", "id", postgresql_where=_where("thread_id is not null")),
         Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
     )
+
+
+class Turn(Owned, Base):
+    """One reply of a model, with what it was told before and what came of the tools that it called.
+
+    `pointer` is that of the step whose model it is; pictures are named by their files' ids.
+    """
+
+    __tablename__ = "turns"
+    run_id: Mapped[UUID]
+    number: Mapped[int]
+    pointer: Mapped[str]
+    model_name: Mapped[str]
+    told: Mapped[list[Any]]
+    response: Mapped[dict[str, Any]]
+    results: Mapped[list[Any]] = mapped_column(server_default="[]")
+    input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    output_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    duration_ms: Mapped[int]
+    __table_args__ = (_parent("runs", "run_id", "CASCADE"), UniqueConstraint("user_id", "run_id", "number"))
+    __order__ = "number"
 
 
 class ApprovalStatus(StrEnum):

@@ -119,6 +119,11 @@ Instant = Annotated[
     PlainSerializer(_write_instant, return_type=str, when_used="json"),
 ]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^(demo|[a-z-]+:[^\s]+)$", max_length=200),
+    Field(examples=["anthropic:claude-sonnet-5-5"]),
+]
 Email = Annotated[
     str,
     StringConstraints(
@@ -789,12 +794,39 @@ class VersionRead(Wire):
 # Runs ---------------------------------------------------------------------------------------------
 
 
-class RunCreate(Wire):
-    """Either a stored workflow or a definition of its own."""
+class ModelChoice(Wire):
+    """A model, and where and with which key it is asked."""
+
+    name: ModelName
+    base_url: str | None = Field(None, max_length=500, description="Where its API is, if not at its maker's.")
+    secret: str | None = Field(
+        None, max_length=200, description="Name of the secret of kind `text` that holds its key."
+    )
+
+
+class Budget(Wire):
+    """What a run may use; one that reaches any of it pauses and goes on when it may use more."""
+
+    max_steps: int | None = Field(None, ge=1, le=10_000, description="Actions of its agents.")
+    max_tokens: int | None = Field(None, ge=1, le=10**12, description="Tokens in and out.")
+    max_cost_usd: float | None = Field(None, gt=0, le=10**6, allow_inf_nan=False)
+    max_seconds: int | None = Field(None, ge=1, le=86_400 * 30, description="Time spent acting.")
+
+
+class RunCreate(Budget):
+    """A stored workflow, a definition of its own, or a task in words for an agent."""
 
     model_config = example({"definition": EXAMPLE_FLOW, "timeout_seconds": 120})
     workflow_id: UUID | None = None
     definition: dict[str, Any] | None = None
+    task: str | None = Field(None, min_length=1, max_length=20_000, description="What an agent is to do.")
+    result_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema that the result of the task has to fit."
+    )
+    model: ModelName | ModelChoice | None = Field(None, description="Of its agents; default is the server's.")
+    fallbacks: list[ModelName | ModelChoice] = Field(
+        [], max_length=5, description="Models that are asked when one before cannot be."
+    )
     parameters: dict[str, Any] = Field({}, description="JSON Schema of `params`, beside a definition.")
     params: dict[str, Any] = Field({}, description="Values for the workflow's parameters.")
     computer_id: UUID | None = Field(None, description="An open computer to use, and to leave open.")
@@ -815,8 +847,10 @@ class RunCreate(Wire):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.workflow_id is None) == (self.definition is None):
-            raise ValueError("name either workflow_id or definition")
+        if sum(source is not None for source in (self.workflow_id, self.definition, self.task)) != 1:
+            raise ValueError("name exactly one of workflow_id, definition and task")
+        if self.result_schema is not None and self.task is None:
+            raise ValueError("a result_schema belongs to a task")
         if self.parameters and self.workflow_id is not None:
             raise ValueError("a stored workflow has its own parameters")
         _require_profile(self)
@@ -875,6 +909,10 @@ class RunRead(Wire):
     attempt: int = Field(description="Workers that have driven it; handing it over is not counted.")
     active_ms: int = Field(description="Time spent acting, pauses left out.")
     step_count: int = Field(description="Steps that have ended well.")
+    budget: Budget = Field(description="What it may use before it pauses.")
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float = Field(description="What its models have cost, by their published prices.")
     result: dict[str, Any] | None = Field(description="What it brought, by the names of its steps.")
     error: dict[str, Any] | None = Field(description="Why it failed: `code`, `detail`, and where.")
     started_at: Instant | None
@@ -903,6 +941,9 @@ class StepRead(Wire):
     status: StepStatus
     attempt: int
     url: str | None
+    call: dict[str, Any] | None = Field(
+        description="What a model called: `id`, `tool`, `arguments`; null for a step of the definition."
+    )
     screenshot_id: UUID | None = Field(description="File of the picture at its end.")
     output: Any = Field(description="What it brought.")
     error: dict[str, Any] | None = Field(description="Why it failed: `code` and `detail`.")

@@ -102,6 +102,23 @@ class Settings(BaseSettings):
     park_seconds: float = Field(600, ge=1, description="How long a waiting run keeps its browser.")
     control_seconds: float = Field(60, ge=2, le=3600, description="How long control lasts without input.")
 
+    model: str = Field(
+        "",
+        description="Model of runs that name none, such as `anthropic:claude-sonnet-5-5`; default is one whose "
+        "key is set, else `demo`.",
+    )
+    anthropic_api_key: str = Field("", description="Key of Anthropic's models, for all users.")
+    anthropic_base_url: str = Field("", description="Where Anthropic's API is; default is Anthropic's own.")
+    openai_api_key: str = Field("", description="Key of OpenAI's models, for all users.")
+    openai_base_url: str = Field("", description="Where OpenAI's API is; default is OpenAI's own.")
+    model_base_url: str = Field(
+        "", description="OpenAI-compatible server of `openai-compatible:` models, such as Ollama's or vLLM's."
+    )
+    model_api_key: str = Field("", description="Key of that server, if it asks for one.")
+    max_agent_steps: int = Field(
+        200, ge=1, le=10_000, description="Actions of an agent at which a run pauses that names no number."
+    )
+
     chromium_path: str = Field("", description="Chromium program; default is Playwright's or the system's.")
     chromium_sandbox: Literal["auto", "off"] = Field("auto", description="`off` gives up Chromium's sandbox.")
     max_computers: int = Field(0, ge=0, description="Browsers of one process; 0 means one per 512 MiB free.")

@@ -32,6 +32,7 @@ MAX_OUTPUT = 256 * 1024
 GRACE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 DISPATCH_SECONDS = 5.0
+REST_SECONDS, LOAD_SECONDS = 0.05, 2.0
 
 Modifier = Literal["Alt", "Control", "Meta", "Shift"]
 Pixel = Annotated[float, Field(ge=-10_000, le=20_000, allow_inf_nan=False)]
@@ -677,6 +678,23 @@ async def perform(computer: Computer, action: Action) -> Result:
         if computer.closed.is_set():
             raise ComputerClosed("The computer was closed") from problem
         raise await _explain(computer, action, problem) from problem
+
+
+async def rest(computer: Computer) -> None:
+    """Wait a moment for what an action has set going; a page that goes on loading is not waited for long."""
+    await computer.settled()
+    await asyncio.sleep(REST_SECONDS)
+    await _loaded(computer.active, "load", LOAD_SECONDS * 1000)
+    await computer.refresh_tabs()
+
+
+async def describe(computer: Computer) -> str:
+    """The tabs, and the accessibility tree of the active one, as a text for models."""
+    tabs = "".join(
+        f"{'* ' if tab['active'] else '  '}{tab['id']} {tab['url']} {tab['title']}\n"
+        for tab in computer.tabs()
+    )
+    return f"Tabs:\n{tabs}{await _tree(computer.active, None, None, PROBE_SECONDS * 1000)}"
 
 
 # Errors ---------------------------------------------------------------------------------------

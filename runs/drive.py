@@ -19,23 +19,40 @@ from sqlalchemy.exc import NoResultFound
 
 import db
 import logs
+from browser import actions, chromium
+from browser.actions import Action, ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
 from infra.redaction import Redactor
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
-from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
-from runs import approvals, computers, files, profiles, secrets, usage, workflows
+from models import (
+    Approval,
+    ApprovalStatus,
+    Computer,
+    Control,
+    File,
+    Message,
+    Role,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+    Turn,
+    uuid7,
+)
+from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
+from runs.agent import Call, Conversation, ModelFailed, Reply, TooLong
 from runs.computers import Held, clean, wait_for
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, Fields, StepFailed, filled
-from runs.steps import DAY, OWN_STEPS, Approve, ForEach, WaitingStep
-from runs.trail import DONE, ENVIRONMENT, Trail
-from runs.walk import Place, TooManySteps
+from runs.steps import DAY, OWN_STEPS, Agent, Approve, ForEach, WaitingStep
+from runs.trail import ENVIRONMENT, Trail, is_done
+from runs.walk import Finished, Place, TooManySteps
 from runs.workflows import Flow
-from schemas import RunRead, StepRead
+from schemas import MessageRead, RunRead, StepRead
 from settings import settings
 
 log = structlog.get_logger()
@@ -51,6 +68,13 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
+REOPENED = (
+    "The browser was closed and has been opened again at the same address: what was typed or chosen in the page "
+    "may be gone. Look at it before you go on."
+)
+MAY_HAVE_LANDED = (
+    "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."
+)
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
 
@@ -82,6 +106,27 @@ class Failed(Exception):
         self.error: dict[str, Any] = clean({"code": code, "detail": detail, **more})
 
 
+class _Deed:
+    """An action that a model wants, done like a step of a flow."""
+
+    acted = False
+
+    def __init__(self, computer: chromium.Computer, action: Action) -> None:
+        self._computer, self._action = computer, action
+
+    async def find(self) -> None:
+        """There is nothing to wait for."""
+
+    async def act(self) -> Any:
+        self._result = await actions.perform(self._computer, self._action)
+
+    async def settle(self) -> Any:
+        return self._result.output
+
+    def may_find_again(self, _: StepFailed) -> bool:
+        return False
+
+
 class Drive:
     """One claimed run; its worker's heartbeat and the computer's control tell it what is wished."""
 
@@ -111,6 +156,8 @@ class Drive:
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
+        self._talk: Conversation | None = None
+        self._news: list[str] = []  # what the model has not been told yet
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -217,7 +264,7 @@ class Drive:
             self._waiting = "control_expired"
         self._arrived, self._steered = True, False
         while (place := self._trail.place) is not None:
-            await self._do_step(flow, place)
+            await (self._do_call(flow, place) if place.is_call else self._do_step(flow, place))
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
             await self._save_profile(self.run.profile_id)
@@ -278,10 +325,10 @@ class Drive:
                 if landed:
                     tx.announce("run.step.finished", rows[0], StepRead, run_id=self.run_id)
 
-        finished = last.status in DONE
+        finished = is_done(last)
         if finished:
             self._question = None
-        elif self._refused:
+        elif self._refused and last.call is None:
             self._step = last
             raise self._refusal()
         await self._write(mark)
@@ -340,6 +387,9 @@ class Drive:
     async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
         since, next_place = self._trail.since_landing, self._trail.place
+        if next_place is not None and next_place.is_call:
+            self._news.append(REOPENED)  # the model looks for itself
+            return
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
         settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
@@ -375,6 +425,8 @@ class Drive:
                 output = await self._ask(raw, self._step)
             elif raw["type"] == "forEach":
                 output = self._items(raw)
+            elif raw["type"] == "agent":
+                filled(raw, self._trail.scope)
             else:
                 self._require_page(raw)
                 output = clean(await self._perform(self._attempt(flow, place), safe=safe))
@@ -423,9 +475,11 @@ class Drive:
         except TooManySteps as error:
             raise self._step_failure("too_many_steps", str(error)) from error
 
-    async def _intend(self, place: Place, *, safe: bool) -> Step:
+    async def _intend(self, place: Place, *, safe: bool, call: Call | None = None) -> Step:
         """Say in the log what is about to be done."""
-        raw, number = place.step, place.number
+        number = place.number
+        what = _called(call) if call else {"type": place.step["type"], "title": _title(place.step)}
+        what = self._shown(what)
         written: list[Step] = []
 
         async def write(tx: db.Tx) -> None:
@@ -442,10 +496,9 @@ class Drive:
                     run_id=self.run_id,
                     number=number,
                     pointer=place.pointer,
-                    type=raw["type"],
-                    title=_title(raw),
                     attempt=1,
                     safe=safe,
+                    **what,
                     **started,
                 )
             tx.announce("run.step.started", row, StepRead, run_id=self.run_id)
@@ -496,7 +549,7 @@ class Drive:
         """What a loop goes through. Raises StepFailed."""
         return cast("ForEach", filled(raw, self._trail.scope)).items
 
-    async def _perform(self, attempt: Attempt, *, safe: bool) -> Any:
+    async def _perform(self, attempt: Attempt | _Deed, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
         acted = False
         while True:
@@ -519,7 +572,7 @@ class Drive:
                     raise
                 self._acted = False
 
-    async def _land(self, attempt: Attempt) -> None:
+    async def _land(self, attempt: Attempt | _Deed) -> None:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""
 
         async def mark(tx: db.Tx) -> None:
@@ -592,6 +645,182 @@ class Drive:
     def _step_failure(self, code: str, detail: str, **more: Any) -> Failed:
         place = {"step": self._step.number, "pointer": self._step.pointer} if self._step else {}
         return Failed(code, detail, **place, **more)
+
+    # A model's calls -----------------------------------------------------------------------------
+
+    async def _do_call(self, flow: Flow, place: Place) -> None:
+        """Do what the model wants next and keep what came of it; only its last call ends its step."""
+        talk = await self._conversation(flow, place)
+        while (call := talk.call) is None:
+            await self._take_turn(talk)
+        await self._boundary()
+        repeatable = call.tool in tools.REPEATABLE
+        self._step = await self._intend(place, safe=repeatable, call=call)
+        began, picture_id, page = self._active(), None, ""
+        values: dict[str, Any] = {"status": StepStatus.succeeded}
+        try:
+            outcome = clean(await self._answer(talk, call, repeatable=repeatable))
+            output = outcome.result if isinstance(outcome, Finished) else outcome
+            self._weigh(output)
+            values["output"] = {"result": output} if isinstance(outcome, Finished) else output
+            said = {"outcome": "success", "text": orjson.dumps(output).decode()}
+        except (StepFailed, ActionFailed) as failure:
+            outcome, error = None, {"code": failure.code, "detail": failure.detail}
+            if (crash := self._crash()) is not None:
+                raise crash from None
+            values |= {"status": StepStatus.failed, "error": self._shown_error(error)}
+            said = {"outcome": "failed", "text": f"{failure.code}: {failure.detail}"}
+        except BROWSER_FAULTS as error:
+            raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
+        if call.tool not in tools.LOOKING:
+            picture_id, page = await self._look()
+        values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
+        await self._keep_result(
+            talk,
+            agent.result(call, page=page, picture_id=str(picture_id) if picture_id else None, **said),
+            values,
+        )
+        self._done = place.number
+        self._pass(outcome)
+
+    async def _keep_result(self, talk: Conversation, result: dict[str, Any], values: dict[str, Any]) -> None:
+        """Write the outcome of a call where the timeline and the model find it, in one transaction."""
+        turn, kept = talk.turns[-1], self._shown(result)
+        checkpoint = await self._snapshot() if self._has_navigated() else {}
+        succeeded = values["status"] == StepStatus.succeeded
+        counts = {"step_count": self.run.step_count + succeeded}
+        turns: list[Turn] = []
+
+        async def finish(tx: db.Tx) -> None:
+            turns[:] = await tx.change(Turn, {"id": turn.id}, results=[*turn.results, kept])
+            await self._finish_step(tx, values)
+
+        await self._write(finish, **counts, **checkpoint)
+        talk.turns[-1] = turns[0]
+        self._step, self._question, self._acted = None, None, False
+        self._tag_frames(None)
+
+    async def _conversation(self, flow: Flow, place: Place) -> Conversation:
+        """What was said in the step so far; a call whose worker died in it is answered with what is known."""
+        pointer = place.pointer.rpartition("/calls/")[0]
+        if self._talk is None or self._talk.pointer != pointer:
+            step = self._agent_step(flow, pointer)
+            turns, steps = await self._repeat(lambda: self._turns(pointer))
+            self._talk = Conversation(pointer, self._task(step), step.json_schema, turns)
+            for landed in steps:
+                if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
+                    lost = agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
+                    self._talk.turns[-1].results = [*self._talk.turns[-1].results, lost]
+        for news in self._news:
+            self._talk.tell(news)
+        self._news.clear()
+        return self._talk
+
+    async def _turns(self, pointer: str) -> tuple[list[Turn], list[Step]]:
+        async with db.as_user(self.run.user_id) as tx:
+            turns = await tx.find(Turn, run_id=self.run_id, pointer=pointer)
+            landed = await tx.find(Step, run_id=self.run_id, status=StepStatus.may_have_landed)
+        return turns, landed
+
+    def _agent_step(self, flow: Flow, pointer: str) -> Agent:
+        raw = dict(workflows.each(flow.steps))[pointer]
+        return cast("Agent", filled(raw, self._trail.scope))
+
+    def _task(self, step: Agent) -> str:
+        """What the model is told first."""
+        return f"<task>\n{step.task}\n</task>"
+
+    async def _take_turn(self, talk: Conversation) -> None:
+        """Ask the model, and keep its reply before any of it is done."""
+        heard = await self._repeat(self._unheard)
+        for message in heard:
+            talk.tell(message.text)
+        began, message_id = self._active(), uuid7()
+        reply, model = await self._ask_model(talk, message_id)
+        turn: list[Turn] = []
+
+        async def keep(tx: db.Tx) -> None:
+            for message in heard:
+                for row in await tx.change(Message, {"id": message.id}, taken_at=datetime.now(UTC)):
+                    tx.announce("message.updated", row, MessageRead, run_id=self.run_id)
+            if reply.text:
+                place = {"run_id": self.run_id, "thread_id": self.run.thread_id}
+                said = await tx.add(
+                    Message, id=message_id, role=Role.assistant, text=self._shown(reply.text), **place
+                )
+                tx.announce("message.created", said, MessageRead, run_id=self.run_id)
+            turn[:] = [
+                await tx.add(
+                    Turn,
+                    run_id=self.run_id,
+                    number=len(talk.turns) + 1,
+                    pointer=talk.pointer,
+                    model_name=model,
+                    told=self._shown(talk.told),
+                    response=self._shown(reply.response),
+                    duration_ms=round((self._active() - began) * 1000),
+                    **reply.used,
+                )
+            ]
+            await usage.add(tx, **reply.used)
+
+        used = {name: getattr(self.run, name) + count for name, count in reply.used.items()}
+        await self._write(keep, **used)
+        talk.add(turn[0])
+
+    async def _unheard(self) -> list[Message]:
+        """What the user has said to the run since the last turn."""
+        async with db.as_user(self.run.user_id) as tx:
+            return await tx.find(Message, run_id=self.run_id, role=Role.user, taken_at=None)
+
+    async def _ask_model(self, talk: Conversation, message_id: UUID) -> tuple[Reply, str]:
+        """One reply, and the name of the model that gave it."""
+        choice = providers.default()
+        async with providers.opened(choice, None) as model:
+            pictures = {
+                picture_id: await self._repeat(lambda id=picture_id: self._file(id))  # type: ignore[misc]
+                for picture_id in talk.pictures()
+            }
+            reply = await self._repeat(lambda: talk.ask(model, pictures, lambda _text: None))
+        return reply, choice.name
+
+    async def _file(self, file_id: str) -> bytes:
+        async with db.as_user(self.run.user_id) as tx:
+            file = await tx.one(File, id=UUID(file_id))
+        return await files.read_part(file, 0, file.size)
+
+    async def _answer(self, talk: Conversation, call: Call, *, repeatable: bool) -> Any:
+        """Do one call. Raises StepFailed, ActionFailed."""
+        try:
+            wanted = tools.parse(call.tool, call.arguments)
+        except tools.InvalidArguments as error:
+            raise StepFailed("invalid_arguments", str(error)) from error
+        match wanted:
+            case tools.Finish():
+                return self._finish(talk, wanted)
+            case tools.AskUser() | tools.RequestApproval():
+                raise StepFailed("not_yet", "Nobody can be asked yet")
+        return await self._perform(_Deed(self._computer.computer, wanted), safe=repeatable)
+
+    def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
+        """The model's result, if it is one that the task takes. Raises StepFailed."""
+        if not said.success:
+            raise Failed("agent_gave_up", str(said.result or "The agent could not do it"))
+        if talk.schema is not None and (broken := workflows.violations(talk.schema, said.result)):
+            raise StepFailed("invalid_result", f"The result does not fit its schema: {in_words(broken)}")
+        return Finished(said.result)
+
+    async def _look(self) -> tuple[UUID | None, str]:
+        """What the page looks like when it has come to rest: a picture's file, and its tree."""
+        computer = self._computer.computer
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._race(actions.rest(computer))
+                page = await self._race(actions.describe(computer))
+        except (Interrupted, TimeoutError, ActionFailed, *BROWSER_FAULTS) as error:
+            log.info("page_not_read", error=repr(error))
+            page = ""
+        return await self._picture(), page
 
     # People -------------------------------------------------------------------------------------
 
@@ -1058,7 +1287,13 @@ def _action(step: WaitingStep) -> dict[str, Any]:
 
 def _looks(raw: dict[str, Any]) -> bool:
     """Whether a step has to do with a page, so that a picture of it says something."""
-    return raw["type"] != "forEach" and not (raw["type"] == "if" and "value" in raw)
+    return raw["type"] not in ("forEach", "agent") and not (raw["type"] == "if" and "value" in raw)
+
+
+def _called(call: Call) -> dict[str, Any]:
+    """The columns of a step that does what a model wants."""
+    kept = {"id": call.id, "tool": call.tool, "arguments": call.arguments}
+    return {"type": call.tool[:100], "title": tools.in_words(call.tool, call.arguments), "call": kept}
 
 
 def _title(raw: dict[str, Any]) -> str:

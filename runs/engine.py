@@ -30,14 +30,14 @@ from models import (
     Workflow,
     uuid7,
 )
-from runs import approvals, computers, recording, secrets, usage, workflows
+from runs import approvals, computers, providers, recording, secrets, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive, checkpoint_place
-from runs.parameters import Invalid, Problem
+from runs.parameters import Invalid, Problem, pointer_to
 from runs.queue import look_at_queue
 from runs.trail import landed_earlier
 from runs.workflows import Flow
-from schemas import MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
+from schemas import Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
 from settings import settings
 
 log = structlog.get_logger()
@@ -45,7 +45,8 @@ log = structlog.get_logger()
 POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
-NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict"}
+OF_AGENTS = {"task", "result_schema", "model", "fallbacks"}
+NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
     "workflow_id",
     "profile_id",
@@ -54,6 +55,8 @@ REPEATED = (
     "title",
     "definition",
     "params",
+    "agent",
+    "budget",
     "allowed_domains",
     "priority",
     "timeout_seconds",
@@ -66,6 +69,10 @@ class WrongState(Exception):
 
 class ThreadBusy(Exception):
     """Another run of the thread has not ended, and this one was not to wait for it."""
+
+
+class InvalidModel(Invalid):
+    """A model that the run names cannot be asked; pointers lead into the request."""
 
 
 class NoSuchStep(Invalid):
@@ -81,6 +88,8 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     Raises NoResultFound, InvalidWorkflow, InvalidParams, ComputerClosed, WrongState, ThreadBusy.
     """
     definition, parameters = body.definition, body.parameters
+    if body.task is not None:
+        definition = workflows.of_task(body.task, body.result_schema)
     if body.workflow_id is not None:
         workflow = await tx.one(Workflow, id=body.workflow_id)
         definition, parameters = workflow.definition, workflow.parameters
@@ -97,11 +106,32 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
             raise WrongState("An open computer has its own cookies; name a profile only to save them in it")
     if body.thread_id is not None:
         await _take_turn(tx, body.thread_id, body.on_conflict)
-    given = body.model_dump(exclude=NOT_COLUMNS, exclude_none=True)
+    budget = body.model_dump(include={*Budget.model_fields}, exclude_none=True)
+    models = await _models(tx, body)
+    given = body.model_dump(exclude=NOT_COLUMNS | {*Budget.model_fields}, exclude_none=True)
     params = await asyncio.to_thread(workflows.resolve_params, parameters, body.params)
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made = {"title": flow.title, "definition": definition, "params": params, "timeout_seconds": limit}
+    made |= {"agent": {"models": models}, "budget": budget}
     return await _queue(tx, **made, **given, **more)
+
+
+async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:
+    """The models that the run's agents ask, the first one first. Raises InvalidModel."""
+    chosen = [choice for choice in (body.model, *body.fallbacks) if choice is not None]
+    made, found = [], []
+    for index, one in enumerate(chosen):
+        given = {"name": one} if isinstance(one, str) else one.model_dump(exclude_none=True)
+        choice = providers.Choice(**given)
+        at = pointer_to("model" if body.model and index == 0 else "fallbacks")
+        why = providers.problem(choice)
+        if why is None and choice.secret and await secrets.missing(tx, [choice.secret]):
+            why = f"There is no secret {choice.secret}; store it first"
+        found += [Problem(at, why)] if why else []
+        made.append(given)
+    if found:
+        raise InvalidModel(found)
+    return made
 
 
 async def require_secrets(tx: db.Tx, flow: Flow) -> None:

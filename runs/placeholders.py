@@ -111,6 +111,11 @@ def fill(value: Any, scope: Mapping[str, Any], pointer: str = "", key: str = "")
     return value
 
 
+def literal(text: str) -> str:
+    """A text as a workflow has to write it so that it stays what it is."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
 def escape(key: str) -> str:
     """One reference token of a JSON pointer (RFC 6901 section 3)."""
     return key.replace("~", "~0").replace("/", "~1")
@@ -128,12 +133,12 @@ def _fill(text: str, scope: Mapping[str, Any], pointer: str) -> Any:
 
 
 def _fill_expression(text: str, scope: Mapping[str, Any], pointer: str) -> str:
-    def literal(match: re.Match[str]) -> str:
+    def filled(match: re.Match[str]) -> str:
         if match[2] not in scope:
             return match[0]
         return json.dumps(_look_up(parse_path(match[1]), scope, pointer))
 
-    return _IN_EXPRESSION.sub(literal, text)
+    return _IN_EXPRESSION.sub(filled, text)
 
 
 def _look_up(path: tuple[Part, ...], scope: Mapping[str, Any], pointer: str) -> Any:

@@ -92,6 +92,12 @@ def _timeless(value: object) -> object:
     return value
 
 
+def _budgeted(value: object) -> object:
+    if value is not None:
+        raise PydanticCustomError("budgeted", "An agent has no timeout: the run's budget bounds it")
+    return value
+
+
 def _exactly_one(step: BaseModel, *names: str) -> None:
     given = step.model_fields_set & {*names}
     if len([name for name in given if name == "value" or getattr(step, name) is not None]) != 1:
@@ -127,6 +133,7 @@ class Step(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="allow", coerce_numbers_to_str=True)
     repeatable: ClassVar[bool] = False
     inner: ClassVar[tuple[str, ...]] = ()  # fields that hold further steps
+    opens: ClassVar[bool] = False  # brings nothing itself: what follows inside of it does
     type: str
     timeout: Milliseconds | None = None
     asserted_events: list[AssertedEvent] = Field([], max_length=MAX_PARTS)
@@ -348,7 +355,7 @@ class If(FrameStep):
     """
 
     model_config = ConfigDict(extra="forbid")
-    repeatable = True
+    repeatable = opens = True
     inner = ("then", "else")
     asserted_events: list[AssertedEvent] = Field([], max_length=0)
     selectors: Selectors | None = None
@@ -376,7 +383,7 @@ class ForEach(Step):
     """
 
     model_config = ConfigDict(extra="forbid")
-    repeatable = True
+    repeatable = opens = True
     inner = ("steps",)
     asserted_events: list[AssertedEvent] = Field([], max_length=0)
     timeout: Annotated[None, BeforeValidator(_timeless)] = None
@@ -420,6 +427,22 @@ class Pause(WaitingStep):
     timeout: Annotated[None, BeforeValidator(_endless)] = None
 
 
+class Call(Step):
+    """What a model wants done inside of an `agent` step; nobody writes it, and only the run knows what it is."""
+
+
+class Agent(Step):
+    """Lets a model reach a goal in the browser; `outputs.<name>` is its result, which has to fit `schema`."""
+
+    model_config = ConfigDict(extra="forbid")
+    repeatable = opens = True
+    asserted_events: list[AssertedEvent] = Field([], max_length=0)
+    timeout: Annotated[None, BeforeValidator(_budgeted)] = None
+    task: str = Field(min_length=1, max_length=20_000)
+    name: OutputName | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
 RECORDER_STEPS: dict[str, type[Step]] = {
     "navigate": Navigate,
     "click": Click,
@@ -446,5 +469,8 @@ OWN_STEPS: dict[str, type[Step]] = {
     "forEach": ForEach,
     "approve": Approve,
     "pause": Pause,
+    "agent": Agent,
 }
 STEPS = RECORDER_STEPS | OWN_STEPS
+CALL = "call"
+KNOWN_STEPS = STEPS | {CALL: Call}

@@ -5,11 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from models import Run, Step, StepStatus
-from runs.walk import Place, Walk
+from runs.walk import Finished, Place, Walk
 from runs.workflows import Flow, each, safe
 
 ENVIRONMENT = ("setViewport", "emulateNetworkConditions")
 DONE = (StepStatus.succeeded, StepStatus.may_have_landed)
+FINISH = "finish"  # the tool by which a model ends its step
+
+
+def is_done(step: Step) -> bool:
+    """Whether the run is past it; a model goes on behind what has failed."""
+    return step.status in DONE or (step.call is not None and step.status == StepStatus.failed)
 
 
 class Trail:
@@ -100,7 +106,7 @@ class Trail:
         if before is not None and begun < self._first:
             run, steps = before
             walk = Walk(flow.steps, run.params, run.outputs if begun > 1 else {}, begun)
-            done = max((step.number for step in steps if step.status in DONE), default=0)
+            done = max((step.number for step in steps if is_done(step)), default=0)
             yield from (place for place in walk.retrace(_outcomes(steps, done)) if place.top < self._first)
 
 
@@ -121,4 +127,9 @@ def landed_earlier(checkpoint: dict[str, Any], flow: Flow, done: int) -> dict[st
 
 def _outcomes(steps: list[Step], done: int) -> Iterator[tuple[Any, bool]]:
     """What each step has brought, and whether it has."""
-    return ((step.output, step.status == StepStatus.succeeded) for step in steps if step.number <= done)
+    return ((_outcome(step), step.status == StepStatus.succeeded) for step in steps if step.number <= done)
+
+
+def _outcome(step: Step) -> Any:
+    finished = step.call and step.call["tool"] == FINISH and step.status == StepStatus.succeeded
+    return Finished((step.output or {}).get("result")) if finished else step.output

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runs.steps import STEPS
+from runs.steps import CALL, KNOWN_STEPS
 from runs.workflows import alone, brings_output
 
 MAX_STEPS = 10_000  # of one run, all rounds of its loops counted
@@ -12,6 +12,13 @@ MAX_STEPS = 10_000  # of one run, all rounds of its loops counted
 
 class TooManySteps(Exception):
     """The loops of the flow go on for longer than a run may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The outcome of the call by which a model says that it is done, with what it brought."""
+
+    result: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +38,17 @@ class Place:
     @property
     def decides(self) -> bool:
         """Whether it only decides which steps come next."""
-        return bool(STEPS[self.step["type"]].inner)
+        return KNOWN_STEPS[self.step["type"]].opens
+
+    @property
+    def is_call(self) -> bool:
+        """Whether a model says what is to be done there."""
+        return bool(self.step["type"] == CALL)
 
     @property
     def unknown_inside(self) -> bool:
         """Whether it stands for steps inside of it that nobody knows to have been done or not."""
-        return any(self.step.get(name) for name in STEPS[self.step["type"]].inner)
+        return any(self.step.get(name) for name in KNOWN_STEPS[self.step["type"]].inner)
 
 
 class Walk:
@@ -65,7 +77,8 @@ class Walk:
     def go_on(self, output: Any, *, brought: bool = True) -> None:
         """Go to the next step; `output` is what the step at this place has brought, if it has.
 
-        An `if` brings `{"met": bool}` and a `forEach` the list of its items. Raises TooManySteps.
+        An `if` brings `{"met": bool}`, a `forEach` the list of its items, and the last call of an `agent` what
+        it `Finished` with. Raises TooManySteps.
         """
         if (place := self.place) is None:
             raise RuntimeError("the walk is over")
@@ -103,9 +116,7 @@ class Walk:
     def _do(
         self, step: dict[str, Any], pointer: str, top: int, variables: Mapping[str, Any]
     ) -> Generator[Place, Any, None]:
-        self._number += 1
-        if self._number - top > MAX_STEPS:
-            raise TooManySteps(f"A run takes at most {MAX_STEPS:,} steps")
+        self._count(top)
         scope = {"params": self._params, "outputs": self.outputs, **variables}
         outcome = yield Place(self._number, pointer, top, alone(step), scope)
         if step["type"] == "if":
@@ -113,6 +124,25 @@ class Walk:
             yield from self._all(step.get(way, ()), f"{pointer}/{way}", top, variables)
         elif step["type"] == "forEach":
             yield from self._loop(step, outcome or [], pointer, top, variables)
+        elif step["type"] == "agent":
+            yield from self._calls(step, pointer, top, scope)
+
+    def _count(self, top: int) -> None:
+        self._number += 1
+        if self._number - top > MAX_STEPS:
+            raise TooManySteps(f"A run takes at most {MAX_STEPS:,} steps")
+
+    def _calls(
+        self, step: dict[str, Any], pointer: str, top: int, scope: Mapping[str, Any]
+    ) -> Generator[Place, Any, None]:
+        """One place after the other, as many as it takes until the model has finished."""
+        outcome, made = None, 0
+        while not isinstance(outcome, Finished):
+            self._count(top)
+            outcome = yield Place(self._number, f"{pointer}/calls/{made}", top, {"type": CALL}, scope)
+            made += 1
+        if brings_output(step):
+            self._bring(step["name"], outcome.result)
 
     def _loop(
         self, step: dict[str, Any], items: list[Any], pointer: str, top: int, variables: Mapping[str, Any]

@@ -33,11 +33,12 @@ from runs.placeholders import (
     PlaceholderMissing,
     fill,
     is_whole,
+    literal,
     paths,
     written,
 )
 from runs.secrets import ALL_FIELDS
-from runs.steps import MAX_DEPTH, MAX_PARTS, OWN_STEPS, STEPS, Milliseconds, Step
+from runs.steps import KNOWN_STEPS, MAX_DEPTH, MAX_PARTS, OWN_STEPS, STEPS, Milliseconds, Step
 from schemas import (
     RunToWorkflow,
     WorkflowCheck,
@@ -80,7 +81,7 @@ MAX_STEPS, MAX_TEXT, MAX_VALUES, MAX_PROBLEMS = 1_000, 100_000, 200_000, 100
 MAX_SCHEMAS = 10_000  # values in the schemas of all steps together
 OWN_PREFIX = "cua."
 NAMES = (("name",), ("as",))
-WITH_SCHEMA = ("extract", "approve")
+WITH_SCHEMA = ("extract", "approve", "agent")
 
 
 class InvalidWorkflow(Invalid):
@@ -167,7 +168,7 @@ def problems(
 def safe(step: dict[str, Any] | Step) -> bool:
     """Whether the step may be repeated blindly: it reads, waits, or leads to the same state again."""
     kind = step.type if isinstance(step, Step) else _native(step)["type"]
-    return STEPS[kind].repeatable
+    return KNOWN_STEPS[kind].repeatable
 
 
 def brings_output(step: dict[str, Any]) -> bool:
@@ -515,6 +516,13 @@ async def restore(tx: db.Tx, workflow: Workflow, version: int) -> Response:
     kept = await tx.one(WorkflowVersion, workflow_id=workflow.id, version=version)
     body = WorkflowUpdate(definition=kept.definition, parameters=kept.parameters)
     return await update(tx, workflow, body)
+
+
+def of_task(task: str, schema: dict[str, Any] | None) -> dict[str, Any]:
+    """The definition of a run that has nothing but a task in words."""
+    step = {"type": "agent", "task": literal(task), "name": "result"}
+    title = " ".join(task.split())[:200] or "Task"
+    return {"title": title, "steps": [step | ({"schema": schema} if schema is not None else {})]}
 
 
 async def from_run(tx: db.Tx, run: Run, body: RunToWorkflow) -> Response:

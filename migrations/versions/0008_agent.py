@@ -1,0 +1,72 @@
+"""What models were told, replied and cost, and what their runs may use."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+COUNTS = ("input_tokens", "output_tokens", "cost_micros")
+
+
+def upgrade() -> None:
+    op.add_column("quotas", _json("budget"))
+    op.add_column("runs", _json("agent"))
+    op.add_column("runs", _json("budget"))
+    for name in COUNTS:
+        op.add_column("runs", _count(name))
+    op.add_column("steps", sa.Column("call", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("steps", sa.Column("recorded", sa.JSON(none_as_null=True), nullable=True))
+    op.create_table(
+        "turns",
+        sa.Column("run_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("pointer", sa.Text(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("told", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("response", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("results", sa.JSON(none_as_null=True), server_default="[]", nullable=False),
+        *(_count(name) for name in COUNTS),
+        sa.Column("duration_ms", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("turns_user_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id", "run_id"],
+            ["runs.user_id", "runs.id"],
+            name=op.f("turns_user_id_run_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("user_id", "id", name=op.f("turns_pkey")),
+        sa.UniqueConstraint("user_id", "run_id", "number", name=op.f("turns_user_id_run_id_number_key")),
+    )
+    caller = "(select nullif(current_setting('app.user_id', true), ''))"
+    visible = f"user_id = {caller} or (select current_setting('app.system', true) = 'on')"
+    op.execute("alter table turns enable row level security")
+    op.execute("alter table turns force row level security")
+    op.execute(f"create policy owner on turns using ({visible}) with check ({visible})")
+
+
+def downgrade() -> None:
+    op.drop_table("turns")
+    op.drop_column("steps", "recorded")
+    op.drop_column("steps", "call")
+    for name in reversed(COUNTS):
+        op.drop_column("runs", name)
+    op.drop_column("runs", "budget")
+    op.drop_column("runs", "agent")
+    op.drop_column("quotas", "budget")
+
+
+def _json(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.JSON(none_as_null=True), server_default="{}", nullable=False)
+
+
+def _count(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
