@@ -134,6 +134,7 @@ from schemas import (
     RunRead,
     RunRetry,
     RunToWorkflow,
+    RunUpdate,
     RunWait,
     ScheduleCreate,
     SchedulePreview,
@@ -907,6 +908,12 @@ async def read_run(user: CurrentUser, id: UUID, query: Annotated[RunWait, Query(
     """With `?wait=30` the answer comes when the run ends, or after so many seconds."""
     await engine.wait(user, id, query.wait)
     return await db.read(user, Run, RunDetail, id)
+
+
+@update("/api/runs/{id}", response_model=Reply[RunRead], responses=raises(engine.WrongState))
+async def update_run(tx: Tx, run: MyRun, body: RunUpdate) -> Response:
+    """Changes its budget; a run that had paused for want of it goes on."""
+    return await engine.change_budget(tx, run, body)
 
 
 @app.delete("/api/runs/{id}", response_model=Reply[None], responses=raises(engine.WrongState))

@@ -811,6 +811,12 @@ class Message(Owned, Base):
         CheckConstraint("thread_id is not null or run_id is not null", name="place"),
         Index(None, "user_id", "thread_id", "id", postgresql_where=_where("thread_id is not null")),
         Index(None, "user_id", "run_id", "id", postgresql_where=_where("run_id is not null")),
+        Index(
+            "messages_user_id_run_id_unheard_ix",
+            "user_id",
+            "run_id",
+            postgresql_where=_where("role = 'user' and taken_at is null"),
+        ),
     )
 
 

@@ -870,6 +870,11 @@ class RunQuery(PageQuery):
     schedule_id: UUID | None = None
 
 
+class RunUpdate(Patch, Budget):
+    clearable = frozenset(Budget.model_fields)
+    model_config = example({"max_steps": 400})
+
+
 class RunRetry(Wire):
     model_config = example({"from_step": 2})
     from_step: int = Field(
@@ -900,7 +905,8 @@ class RunRead(Wire):
     control: Control = Field(description="What its user wants; `status` follows within a second.")
     reason: str | None = Field(
         description="Why it is paused or waits: `requested`, `control`, `control_expired`, "
-        "`may_have_landed`, `page_not_restored`, `page_changed`, or the title of its step."
+        "`may_have_landed`, `page_not_restored`, `page_changed`, `budget_…`, its agent's question, why no model "
+        "can be asked (`model_…`), or the title of its step."
     )
     priority: int
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")

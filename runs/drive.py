@@ -23,7 +23,7 @@ from browser import actions, chromium
 from browser.actions import Action, ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
-from infra.redaction import Redactor
+from infra.redaction import Redactor, cut
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import (
@@ -49,7 +49,7 @@ from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, Fields, StepFailed, filled
 from runs.steps import DAY, OWN_STEPS, Agent, Approve, ForEach, WaitingStep
-from runs.trail import ENVIRONMENT, Trail, is_done
+from runs.trail import ENVIRONMENT, FINISH, Trail, is_done
 from runs.walk import Finished, Place, TooManySteps
 from runs.workflows import Flow
 from schemas import MessageRead, RunRead, StepRead
@@ -59,6 +59,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+MAX_BEFORE, MAX_SAID = 20, 2_000  # messages of the thread that a model is told first, and characters of each
 LAND_SECONDS = 0.7
 LOOK_SECONDS = 3.0
 LEAVE_SECONDS = 5.0
@@ -72,6 +73,7 @@ REOPENED = (
     "The browser was closed and has been opened again at the same address: what was typed or chosen in the page "
     "may be gone. Look at it before you go on."
 )
+STEERED = "The user has used the browser meanwhile. Look at the page before you go on."
 MAY_HAVE_LANDED = (
     "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."
 )
@@ -158,6 +160,9 @@ class Drive:
         self._question: Approval | None = None
         self._talk: Conversation | None = None
         self._news: list[str] = []  # what the model has not been told yet
+        self._heard: list[Message] = []  # what it is told now
+        self._short: str | None = None  # the part of a budget that is used up
+        self._calls = 0
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -177,7 +182,7 @@ class Drive:
         elif asked_at > self._told_at and control != self._control:
             self._control = control
             if self._control is Control.run:
-                self._waiting, self._steered = None, False
+                self._waiting, self._short, self._steered = None, None, False
             self._changed.set()
         elif self._question is not None:
             self._changed.set()  # time to see whether it has been answered
@@ -333,6 +338,7 @@ class Drive:
             raise self._refusal()
         await self._write(mark)
         self._done = last.number if finished or landed else last.number - 1
+        self._calls = sum(step.call is not None for step in steps if step.number <= self._done)
         return steps
 
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
@@ -652,15 +658,18 @@ class Drive:
         """Do what the model wants next and keep what came of it; only its last call ends its step."""
         talk = await self._conversation(flow, place)
         while (call := talk.call) is None:
+            await self._stay_within_budget()
+            self._tell_news(talk)
             await self._take_turn(talk)
-        await self._boundary()
+        await self._stay_within_budget()
         repeatable = call.tool in tools.REPEATABLE
         self._step = await self._intend(place, safe=repeatable, call=call)
+        self._calls += 1
         began, picture_id, page = self._active(), None, ""
         values: dict[str, Any] = {"status": StepStatus.succeeded}
         try:
-            outcome = clean(await self._answer(talk, call, repeatable=repeatable))
-            output = outcome.result if isinstance(outcome, Finished) else outcome
+            outcome = await self._answer(talk, call, self._step)
+            output = clean(outcome.result if isinstance(outcome, Finished) else outcome)
             self._weigh(output)
             values["output"] = {"result": output} if isinstance(outcome, Finished) else output
             said = {"outcome": "success", "text": orjson.dumps(output).decode()}
@@ -669,7 +678,11 @@ class Drive:
             if (crash := self._crash()) is not None:
                 raise crash from None
             values |= {"status": StepStatus.failed, "error": self._shown_error(error)}
-            said = {"outcome": "failed", "text": f"{failure.code}: {failure.detail}"}
+            refused = failure.code in ("approval_denied", "approval_expired")
+            said = {
+                "outcome": "denied" if refused else "failed",
+                "text": f"{failure.code}: {failure.detail}",
+            }
         except BROWSER_FAULTS as error:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         if call.tool not in tools.LOOKING:
@@ -692,11 +705,16 @@ class Drive:
         turns: list[Turn] = []
 
         async def finish(tx: db.Tx) -> None:
+            await self._take_heard(tx)
+            if self._question is not None and result["tool"] == "request_approval":
+                await self._spend(tx)
             turns[:] = await tx.change(Turn, {"id": turn.id}, results=[*turn.results, kept])
+            if succeeded and result["tool"] == FINISH and result["id"]:
+                await self._tell_user(tx, _as_text(values["output"]["result"]), uuid7())
             await self._finish_step(tx, values)
 
         await self._write(finish, **counts, **checkpoint)
-        talk.turns[-1] = turns[0]
+        talk.turns[-1], self._heard = turns[0], []
         self._step, self._question, self._acted = None, None, False
         self._tag_frames(None)
 
@@ -705,50 +723,48 @@ class Drive:
         pointer = place.pointer.rpartition("/calls/")[0]
         if self._talk is None or self._talk.pointer != pointer:
             step = self._agent_step(flow, pointer)
-            turns, steps = await self._repeat(lambda: self._turns(pointer))
-            self._talk = Conversation(pointer, self._task(step), step.json_schema, turns)
+            turns, steps, before = await self._repeat(lambda: self._turns(pointer))
+            task = _first_words(step.task, before)
+            self._talk = Conversation(pointer, task, step.json_schema, turns)
             for landed in steps:
                 if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
                     lost = agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
                     self._talk.turns[-1].results = [*self._talk.turns[-1].results, lost]
-        for news in self._news:
-            self._talk.tell(news)
-        self._news.clear()
         return self._talk
 
-    async def _turns(self, pointer: str) -> tuple[list[Turn], list[Step]]:
+    def _tell_news(self, talk: Conversation) -> None:
+        for news in dict.fromkeys(self._news):
+            talk.tell(news)
+        self._news.clear()
+
+    async def _turns(self, pointer: str) -> tuple[list[Turn], list[Step], list[Message]]:
+        """The step's turns, its run's calls that may have landed, and what was said in the thread before."""
+        before: list[Message] = []
         async with db.as_user(self.run.user_id) as tx:
             turns = await tx.find(Turn, run_id=self.run_id, pointer=pointer)
             landed = await tx.find(Step, run_id=self.run_id, status=StepStatus.may_have_landed)
-        return turns, landed
+            if self.run.thread_id is not None:
+                place = (self.run.user_id, self.run.thread_id, self.run_id, MAX_BEFORE)
+                before = [Message(**row) for row in await tx.call("said_before", *place)]
+        return turns, landed, before
 
     def _agent_step(self, flow: Flow, pointer: str) -> Agent:
         raw = dict(workflows.each(flow.steps))[pointer]
         return cast("Agent", filled(raw, self._trail.scope))
 
-    def _task(self, step: Agent) -> str:
-        """What the model is told first."""
-        return f"<task>\n{step.task}\n</task>"
-
     async def _take_turn(self, talk: Conversation) -> None:
         """Ask the model, and keep its reply before any of it is done."""
-        heard = await self._repeat(self._unheard)
-        for message in heard:
+        self._heard = await self._repeat(self._unheard)
+        for message in self._heard:
             talk.tell(message.text)
         began, message_id = self._active(), uuid7()
         reply, model = await self._ask_model(talk, message_id)
         turn: list[Turn] = []
 
         async def keep(tx: db.Tx) -> None:
-            for message in heard:
-                for row in await tx.change(Message, {"id": message.id}, taken_at=datetime.now(UTC)):
-                    tx.announce("message.updated", row, MessageRead, run_id=self.run_id)
+            await self._take_heard(tx)
             if reply.text:
-                place = {"run_id": self.run_id, "thread_id": self.run.thread_id}
-                said = await tx.add(
-                    Message, id=message_id, role=Role.assistant, text=self._shown(reply.text), **place
-                )
-                tx.announce("message.created", said, MessageRead, run_id=self.run_id)
+                await self._tell_user(tx, reply.text, message_id)
             turn[:] = [
                 await tx.add(
                     Turn,
@@ -766,12 +782,25 @@ class Drive:
 
         used = {name: getattr(self.run, name) + count for name, count in reply.used.items()}
         await self._write(keep, **used)
+        self._heard = []
         talk.add(turn[0])
+
+    async def _take_heard(self, tx: db.Tx) -> None:
+        """The model knows it now, for good."""
+        for message in self._heard:
+            for row in await tx.change(Message, {"id": message.id}, taken_at=datetime.now(UTC)):
+                tx.announce("message.updated", row, MessageRead, run_id=self.run_id)
+
+    async def _tell_user(self, tx: db.Tx, text: str, message_id: UUID) -> None:
+        place = {"run_id": self.run_id, "thread_id": self.run.thread_id}
+        said = await tx.add(Message, id=message_id, role=Role.assistant, text=self._shown(text), **place)
+        tx.announce("message.created", said, MessageRead, run_id=self.run_id)
 
     async def _unheard(self) -> list[Message]:
         """What the user has said to the run since the last turn."""
         async with db.as_user(self.run.user_id) as tx:
-            return await tx.find(Message, run_id=self.run_id, role=Role.user, taken_at=None)
+            rows = await tx.call("unheard_messages", self.run.user_id, self.run_id)
+        return [Message(**row) for row in rows]
 
     async def _ask_model(self, talk: Conversation, message_id: UUID) -> tuple[Reply, str]:
         """One reply, and the name of the model that gave it."""
@@ -789,7 +818,7 @@ class Drive:
             file = await tx.one(File, id=UUID(file_id))
         return await files.read_part(file, 0, file.size)
 
-    async def _answer(self, talk: Conversation, call: Call, *, repeatable: bool) -> Any:
+    async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
         try:
             wanted = tools.parse(call.tool, call.arguments)
@@ -798,14 +827,82 @@ class Drive:
         match wanted:
             case tools.Finish():
                 return self._finish(talk, wanted)
-            case tools.AskUser() | tools.RequestApproval():
-                raise StepFailed("not_yet", "Nobody can be asked yet")
-        return await self._perform(_Deed(self._computer.computer, wanted), safe=repeatable)
+            case tools.AskUser():
+                return await self._ask_user(wanted.question, step)
+            case tools.RequestApproval():
+                action = {"type": call.tool, "title": wanted.title, "arguments": wanted.arguments}
+                return {"approved": True, "arguments": await self._approved(wanted.title, action, step)}
+        return await self._perform(_Deed(self._computer.computer, wanted), safe=step.safe)
+
+    async def _ask_user(self, question: str, step: Step) -> dict[str, Any]:
+        """Wait for what only a person can tell; asked once, however many workers wait for it."""
+
+        async def ask(tx: db.Tx) -> None:
+            await self._tell_user(tx, question, step.id)
+
+        if not await self._repeat(lambda: self._was_asked(step)):
+            await self._write(ask)
+            self._waiting = cut(question, 500)
+        await self._boundary()
+        self._heard = await self._repeat(self._unheard)
+        return {"answer": "\n".join(message.text for message in self._heard) or None}
+
+    async def _was_asked(self, step: Step) -> bool:
+        async with db.as_user(self.run.user_id) as tx:
+            return bool(await tx.find(Message, id=step.id))
+
+    async def _approved(self, title: str, action: dict[str, Any], step: Step) -> dict[str, Any]:
+        """Wait for a person's yes to just this action; returns its arguments, which they may have changed.
+
+        Raises StepFailed for a no.
+        """
+        if self._question is None:
+            await self._put_question(title, action, step, timedelta(milliseconds=DAY))
+        await self._boundary()
+        answer = self._question
+        if answer is None or self._refused:
+            failure = self._refusal()
+            raise StepFailed(failure.error["code"], failure.error["detail"])
+        if _page(self._url()) != _page(answer.url):
+            raise StepFailed("page_changed", "The page is another one than the one that was approved")
+        return {**answer.action["arguments"], **(answer.arguments or {})}
+
+    async def _spend(self, tx: db.Tx) -> None:
+        """Use up the yes in the transaction that goes on with it. Raises StepFailed."""
+        if (
+            (answer := self._question) is None
+            or self._step is None
+            or answer.status != ApprovalStatus.approved
+        ):
+            return
+        if not await approvals.use(tx, answer, answer.action, self._step.number):
+            raise StepFailed("approval_denied", "The approval is not for this any more")
+
+    async def _stay_within_budget(self) -> None:
+        """Pause while the run has used up what it may use."""
+        while (short := self._used_up()) is not None:
+            self._short = short
+            await self._boundary()
+        await self._boundary()
+
+    def _used_up(self) -> str | None:
+        """The part of the budget that is used up, as a reason to pause."""
+        used = {
+            "max_steps": self._calls,
+            "max_tokens": self.run.input_tokens + self.run.output_tokens,
+            "max_cost_usd": self.run.cost_usd,
+            "max_seconds": self._active(),
+        }
+        budget = {"max_steps": settings.max_agent_steps} | self.run.budget
+        return next(
+            (name.replace("max", "budget", 1) for name, most in budget.items() if used[name] >= most), None
+        )
 
     def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
         """The model's result, if it is one that the task takes. Raises StepFailed."""
         if not said.success:
-            raise Failed("agent_gave_up", str(said.result or "The agent could not do it"))
+            why = _as_text(said.result or "The agent could not do it")
+            raise self._step_failure("agent_gave_up", why)
         if talk.schema is not None and (broken := workflows.violations(talk.schema, said.result)):
             raise StepFailed("invalid_result", f"The result does not fit its schema: {in_words(broken)}")
         return Finished(said.result)
@@ -846,22 +943,27 @@ class Drive:
             broken = await asyncio.to_thread(workflows.violations, wanted.json_schema, wanted.arguments)
             if broken:
                 raise StepFailed("invalid_step", f"The arguments do not fit their schema: {in_words(broken)}")
+        patience = timedelta(milliseconds=wanted.timeout or DAY)
+        await self._put_question(wanted.title, _action(wanted), step, patience)
+
+    async def _put_question(
+        self, title: str, action: dict[str, Any], step: Step, patience: timedelta
+    ) -> None:
         while (picture_id := await self._picture()) is None and self._pressing():
             await self._boundary()
-        patience = timedelta(milliseconds=wanted.timeout or DAY)
 
         async def ask(tx: db.Tx) -> None:
             self._question = await approvals.request(
                 tx,
                 step,
-                title=wanted.title,
-                action=_action(wanted),
+                title=title,
+                action=action,
                 url=self._url(),
                 screenshot_id=picture_id,
                 expires_at=datetime.now(UTC) + patience,
             )
 
-        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=wanted.title)
+        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=title)
 
     def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
@@ -921,6 +1023,8 @@ class Drive:
             return None
         if self._waiting is not None:
             return RunStatus.waiting_user, self._waiting
+        if self._short is not None:
+            return RunStatus.paused, self._short
         if self._held.wanted:
             return RunStatus.paused, "control"
         if self._control is Control.pause:
@@ -932,7 +1036,8 @@ class Drive:
     @property
     def _resumes(self) -> bool:
         """Whether the run, now that it may act, goes on for good and not only back to its page."""
-        answered = self._question is None or self._question.status == ApprovalStatus.approved
+        told_no = self._refused and self._step is not None and self._step.call is not None
+        answered = self._question is None or self._question.status == ApprovalStatus.approved or told_no
         stays = self._steered or self._waiting is not None or self._control is not Control.run
         return self._informed and answered and not stays
 
@@ -980,13 +1085,15 @@ class Drive:
         """Say that the run has halted, let a person who waits steer, and keep what would reopen its page."""
         self._spent, self._acting_since = self._active(), None
         if (self.run.status, self.run.reason) != (status, reason):
-            if status is RunStatus.waiting_user:
+            event = "paused" if status is RunStatus.paused else "waiting"
+            if reason in (self._waiting, self._short):
                 # A wish to go on shows only against a wish to pause.
-                await self._write(event="waiting", status=status, reason=reason, control=Control.pause)
+                await self._write(event=event, status=status, reason=reason, control=Control.pause)
                 self._control, self._told_at = Control.pause, _now()
             else:
-                event = "paused" if status is RunStatus.paused else "waiting"
                 await self._write(event=event, status=status, reason=reason)
+            if reason == "control":
+                self._news.append(STEERED)
         if not self.halted:
             self.halted = True
             await computers.grant(self._computer)
@@ -1288,6 +1395,17 @@ def _action(step: WaitingStep) -> dict[str, Any]:
 def _looks(raw: dict[str, Any]) -> bool:
     """Whether a step has to do with a page, so that a picture of it says something."""
     return raw["type"] not in ("forEach", "agent") and not (raw["type"] == "if" and "value" in raw)
+
+
+def _first_words(task: str, before: list[Message]) -> str:
+    """What a model is told first: the task, after what was said in its thread."""
+    said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
+    return (f"<earlier>\n{said}\n</earlier>\n" if said else "") + f"<task>\n{task}\n</task>"
+
+
+def _as_text(result: Any) -> str:
+    """A result as people read it."""
+    return result if isinstance(result, str) and result else orjson.dumps(result).decode()
 
 
 def _called(call: Call) -> dict[str, Any]:

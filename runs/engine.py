@@ -37,7 +37,7 @@ from runs.parameters import Invalid, Problem, pointer_to
 from runs.queue import look_at_queue
 from runs.trail import landed_earlier
 from runs.workflows import Flow
-from schemas import Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
+from schemas import Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry, RunUpdate
 from settings import settings
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
+ASK_USER = "ask_user"
 OF_AGENTS = {"task", "result_schema", "model", "fallbacks"}
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
@@ -111,9 +112,13 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     given = body.model_dump(exclude=NOT_COLUMNS | {*Budget.model_fields}, exclude_none=True)
     params = await asyncio.to_thread(workflows.resolve_params, parameters, body.params)
     limit = body.timeout_seconds or settings.run_timeout_seconds
-    made = {"title": flow.title, "definition": definition, "params": params, "timeout_seconds": limit}
-    made |= {"agent": {"models": models}, "budget": budget}
-    return await _queue(tx, **made, **given, **more)
+    made: dict[str, Any] = {"title": flow.title, "definition": definition, "params": params}
+    made |= {"id": uuid7(), "timeout_seconds": limit, "agent": {"models": models}, "budget": budget}
+    reply = await _queue(tx, **made, **given, **more)
+    if body.task is not None:
+        place = {"thread_id": body.thread_id, "run_id": made["id"]}
+        await _add_message(tx, text=body.task, taken_at=datetime.now(UTC), **place)
+    return reply
 
 
 async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:
@@ -166,6 +171,18 @@ async def _take_turn(tx: db.Tx, thread_id: UUID, on_conflict: str) -> None:
         for run in await tx.find(Run, lock=True, id=row["id"]):
             if row["begun"] and not RunStatus(run.status).ended:
                 await _wish(tx, run, Control.cancel)
+
+
+async def change_budget(tx: db.Tx, run: Run, body: RunUpdate) -> Response:
+    """Change what a run may use; one that had paused for want of it goes on. Raises WrongState."""
+    run = await tx.one(Run, lock=True, id=run.id)
+    if RunStatus(run.status).ended:
+        raise WrongState(f"The run has ended ({run.status}); start another one")
+    changed = body.model_dump(exclude_unset=True)
+    budget = {name: most for name, most in (run.budget | changed).items() if most is not None}
+    if run.status == RunStatus.paused and (run.reason or "").startswith("budget_"):
+        run = await _wish(tx, run, Control.run)
+    return await tx.update(Run, RunRead, run.id, budget=budget)
 
 
 async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
@@ -281,9 +298,17 @@ def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | 
 
 
 async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:
-    """Tell a run something while it goes on; its thread hears it too. Raises WrongState."""
+    """Tell a run something while it goes on, or what its agent has asked; its thread hears it too.
+
+    Raises WrongState.
+    """
     if RunStatus(run.status).ended:
         raise WrongState(f"The run has ended ({run.status}); nobody would hear it")
+    run = await tx.one(Run, lock=True, id=run.id)
+    if run.status == RunStatus.waiting_user and await tx.find(
+        Step, run_id=run.id, type=ASK_USER, status=StepStatus.started
+    ):
+        await _wish(tx, run, Control.run)  # which is what its agent waits for
     return await _say(tx, body, f"/api/runs/{run.id}/messages", run_id=run.id, thread_id=run.thread_id)
 
 
@@ -293,9 +318,14 @@ async def say(tx: db.Tx, thread: Thread, body: MessageCreate) -> Response:
 
 
 async def _say(tx: db.Tx, body: MessageCreate, location: str, **place: UUID | None) -> Response:
-    message = await tx.add(Message, **body.model_dump(), **place, role=Role.user)
-    tx.announce("message.created", message, MessageRead, run_id=message.run_id)
+    message = await _add_message(tx, **body.model_dump(), **place)
     return tx.reply(MessageRead.model_validate(message), 201, location)
+
+
+async def _add_message(tx: db.Tx, **values: Any) -> Message:
+    message = await tx.add(Message, role=Role.user, **values)
+    tx.announce("message.created", message, MessageRead, run_id=message.run_id)
+    return message
 
 
 async def delete_thread(tx: db.Tx, thread: Thread) -> Response:

@@ -3,13 +3,15 @@
 from uuid import UUID
 
 import orjson
+import pytest
 
 import db
-from models import Message, Turn
+from models import Control, Message, Run, Turn
 from runs import engine
-from schemas import RunCreate
+from schemas import MessageCreate, RunCreate, RunUpdate
 from tests.pages import Site
-from tests.workers import ended, steps_of
+from tests.test_approvals import answer, questions
+from tests.workers import ask, ended, steps_of, until
 
 
 async def begin(user: str, *lines: str, **more: object) -> UUID:
@@ -37,8 +39,115 @@ async def test_a_task_is_done_by_the_model_and_ends_with_its_result(
     ]
     async with db.as_user(user) as tx:
         turns = await tx.find(Turn, run_id=run_id)
-        said = await tx.find(Message, run_id=run_id)
     assert [turn.number for turn in turns] == [1, 2, 3]
     assert "Second" in turns[0].results[0]["page"]
     assert turns[0].results[0]["picture_id"] == str(steps[1].screenshot_id)
-    assert [message.text for message in said] == [f"I open {site.url('/second')}.", "Nearly there"]
+    assert (await said_in(user, run_id))[1:] == [
+        ("assistant", f"I open {site.url('/second')}."),
+        ("assistant", "Nearly there"),
+        ("assistant", "All done"),
+    ]
+
+
+async def calls_of(user: str, run_id: UUID) -> list[tuple[str, str]]:
+    """The tools that were called and how that ended."""
+    return [(step.type, step.status) for step in await steps_of(user, run_id) if step.call is not None]
+
+
+async def said_in(user: str, run_id: UUID) -> list[tuple[str, str]]:
+    async with db.as_user(user) as tx:
+        return [(message.role, message.text) for message in await tx.find(Message, run_id=run_id)]
+
+
+async def tell(user: str, run_id: UUID, text: str) -> None:
+    async with db.as_user(user, "user") as tx:
+        await engine.guide(tx, await tx.one(Run, id=run_id), MessageCreate(text=text))
+
+
+# People -------------------------------------------------------------------------------------------
+
+
+async def test_a_question_waits_for_its_user_whose_answer_is_what_the_model_hears(
+    user: str, worker: UUID
+) -> None:
+    run_id = await begin(user, "ask 'Which colour?'")
+    waiting = await until(user, run_id, status="waiting_user")
+    assert (waiting.reason, waiting.control) == ("Which colour?", "pause")
+    await tell(user, run_id, "Blue")
+    run = await ended(user, run_id)
+    assert run.result == {"outputs": {"result": {"Which colour?": "Blue"}}}
+    assert await calls_of(user, run_id) == [("ask_user", "succeeded"), ("finish", "succeeded")]
+    assert await said_in(user, run_id) == [
+        ("user", "ask 'Which colour?'"),
+        ("assistant", "Which colour?"),
+        ("user", "Blue"),
+        ("assistant", '{"Which colour?":"Blue"}'),
+    ]
+
+
+async def test_a_run_that_is_resumed_without_an_answer_goes_on_without_one(user: str, worker: UUID) -> None:
+    run_id = await begin(user, "ask 'Which colour?'")
+    await until(user, run_id, status="waiting_user")
+    await ask(user, run_id, Control.run)
+    assert (await ended(user, run_id)).result == {"outputs": {"result": {"Which colour?": None}}}
+
+
+async def test_guidance_is_heard_while_the_run_goes_on(user: str, site: Site, worker: UUID) -> None:
+    run_id = await begin(user, f"open {site.url('/')}", "finish 'As planned'", max_steps=1)
+    await until(user, run_id, status="paused")
+    await tell(user, run_id, "finish 'Otherwise'")
+    async with db.as_user(user, "user") as tx:
+        await engine.change_budget(tx, await tx.one(Run, id=run_id), RunUpdate(max_steps=None))
+    assert (await ended(user, run_id)).result == {"outputs": {"result": "Otherwise"}}
+    async with db.as_user(user) as tx:
+        assert all(message.taken_at for message in await tx.find(Message, run_id=run_id, role="user"))
+
+
+@pytest.mark.parametrize(
+    ("decision", "result"),
+    [
+        ({"decision": "approve"}, {"outputs": {"result": {}}}),
+        ({"decision": "deny", "note": "Too dear"}, None),
+    ],
+)
+async def test_what_the_model_asks_leave_for_goes_on_only_with_a_yes(
+    user: str, worker: UUID, decision: dict[str, str], result: object
+) -> None:
+    run_id = await begin(user, "approve 'Pay 12 euros'")
+    await until(user, run_id, status="waiting_approval")
+    (asked,) = await questions(user, run_id)
+    assert (asked.title, asked.action["type"]) == ("Pay 12 euros", "request_approval")
+    await answer(user, asked.id, **decision)
+    run = await ended(user, run_id)
+    assert run.result == result
+    (asked,) = await questions(user, run_id)
+    if result is None:
+        assert run.error == {"code": "agent_gave_up", "detail": "Not approved: Pay 12 euros", "step": 3, "pointer": "/steps/0/calls/1"}  # fmt: skip
+        assert (asked.status, asked.used_at) == ("denied", None)
+        assert (await steps_of(user, run_id))[1].error == {
+            "code": "approval_denied",
+            "detail": "Denied: Too dear",
+        }
+    else:
+        assert asked.used_at is not None
+
+
+# Budgets ------------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_has_used_up_its_budget_pauses_and_goes_on_when_it_may_use_more(
+    user: str, site: Site, worker: UUID
+) -> None:
+    lines = [f"open {site.url('/')}", *(f"say '{number}'" for number in range(4))]
+    run_id = await begin(user, *lines, max_steps=2)
+    paused = await until(user, run_id, status="paused")
+    assert paused.reason == "budget_steps"
+    assert len(await calls_of(user, run_id)) == 2
+    await ask(user, run_id, Control.run)
+    again = await until(user, run_id, status="paused", control="pause")
+    assert again.reason == "budget_steps"
+    async with db.as_user(user, "user") as tx:
+        await engine.change_budget(tx, await tx.one(Run, id=run_id), RunUpdate(max_steps=10))
+    run = await ended(user, run_id)
+    assert (run.status, run.budget) == ("succeeded", {"max_steps": 10})
+    assert len(await calls_of(user, run_id)) == 6

@@ -8,6 +8,26 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+# What a run's user has said that its model has not heard.
+UNHEARD = """
+create function unheard_messages(owner text, run uuid) returns setof messages language sql stable as $$
+  select * from messages m
+   where m.user_id = owner and m.run_id = run and m.role = 'user' and m.taken_at is null order by m.id
+$$
+"""
+# The newest of what was said in a thread before a run, and not to it.
+SAID_BEFORE = """
+create function said_before(owner text, thread uuid, run uuid, most integer)
+returns setof messages language sql stable as $$
+  select * from (
+    select * from messages m
+     where m.user_id = owner and m.thread_id = thread and m.run_id is distinct from run and m.id < run
+       and m.role <> 'system'
+     order by m.id desc limit most) newest
+   order by newest.id
+$$
+"""
+INDEX = op.f("messages_user_id_run_id_unheard_ix")
 COUNTS = ("input_tokens", "output_tokens", "cost_micros")
 
 
@@ -46,6 +66,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "id", name=op.f("turns_pkey")),
         sa.UniqueConstraint("user_id", "run_id", "number", name=op.f("turns_user_id_run_id_number_key")),
     )
+    op.create_index(
+        INDEX,
+        "messages",
+        ["user_id", "run_id"],
+        postgresql_where=sa.text("role = 'user' and taken_at is null"),
+    )
+    op.execute(UNHEARD)
+    op.execute(SAID_BEFORE)
     caller = "(select nullif(current_setting('app.user_id', true), ''))"
     visible = f"user_id = {caller} or (select current_setting('app.system', true) = 'on')"
     op.execute("alter table turns enable row level security")
@@ -54,6 +82,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("drop function said_before")
+    op.execute("drop function unheard_messages")
+    op.drop_index(INDEX, table_name="messages")
     op.drop_table("turns")
     op.drop_column("steps", "recorded")
     op.drop_column("steps", "call")
