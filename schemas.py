@@ -915,7 +915,9 @@ class RunRead(Wire):
     attempt: int = Field(description="Workers that have driven it; handing it over is not counted.")
     active_ms: int = Field(description="Time spent acting, pauses left out.")
     step_count: int = Field(description="Steps that have ended well.")
-    budget: Budget = Field(description="What it may use before it pauses.")
+    budget: dict[str, float] = Field(
+        description="What it may use before it pauses, by the names of a new run."
+    )
     input_tokens: int
     output_tokens: int
     cost_usd: float = Field(description="What its models have cost, by their published prices.")

@@ -162,7 +162,10 @@ class Conversation:
         made: list[ModelMessage] = []
         before: list[dict[str, Any]] = []
         for told, turn in [*((turn.told, turn) for turn in self.turns), (self.told, None)]:
-            parts: list[Any] = [_returned(result, pictures, shown=shown[result["id"]]) for result in before]
+            parts: list[Any] = [
+                _returned(result, pictures, shown=shown[result["id"]], brief=self.level > 0)
+                for result in before
+            ]
             parts += [UserPromptPart(text) for text in told]
             made.append(ModelRequest(parts=parts, instructions=INSTRUCTIONS))
             if turn is not None:
@@ -246,8 +249,8 @@ def result(
     }
 
 
-def _returned(kept: dict[str, Any], pictures: Mapping[str, bytes], *, shown: bool) -> Any:
-    text = kept["text"] if shown else cut(kept["text"], BRIEF)
+def _returned(kept: dict[str, Any], pictures: Mapping[str, bytes], *, shown: bool, brief: bool) -> Any:
+    text = cut(kept["text"], BRIEF) if brief and not shown else kept["text"]
     if kept["page"] and shown:
         text = f"{text}\n<page>\n{_fenced(kept['page'])}\n</page>"
     picture = pictures.get(kept["picture_id"] or "") if shown else None

@@ -6,7 +6,8 @@
     ask "Which colour?"                  approve "Pay 12 euros"       say "Nearly there"
     finish "Ordered"
 
-What it reads and is answered is its result, unless `finish` says another.
+What it reads and is answered is its result, unless `finish` says another. When its browser was lost, it
+fills in again what it had filled in since it last went on; what may have happened is taken for done.
 """
 
 import json
@@ -31,6 +32,12 @@ from runs.trail import FINISH
 TASK = re.compile(r"<task>\n(.*?)\n</task>", re.DOTALL)
 FIELDS = ("textbox", "searchbox", "combobox", "spinbutton", "listbox", "slider")
 CLICKED = ("button", "link", "checkbox", "radio", "menuitem", "tab", "option", "switch", "summary")
+MOVING = ("open", "click", "press")
+FILLING = ("type", "choose", "check", "uncheck")
+REOPENED = (
+    "The browser was closed and has been opened again at the same address: what was typed or chosen in the "
+    "page may be gone. Look at it before you go on."
+)
 TRIES = 5
 
 
@@ -68,6 +75,25 @@ class _Failed(Exception):
 class _Demo:
     lines: deque[str]
     result: dict[str, Any] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+
+    def hear(self, text: str) -> None:
+        """What people say comes before what is left to do."""
+        task = TASK.search(text)
+        if text == REOPENED:
+            self.lines.extendleft(reversed(self._filled_in()))
+        elif task or _is_instruction(text):
+            self.lines.extendleft(reversed((task[1] if task else text).splitlines()))
+
+    def _filled_in(self) -> list[str]:
+        """The fields since the last step that may have led to another page."""
+        verbs = [line.split(" ", 1)[0].lower() for line in self.done]
+        moved = max((at for at, verb in enumerate(verbs) if verb in MOVING), default=-1)
+        return [
+            line
+            for line, verb in zip(self.done[moved + 1 :], verbs[moved + 1 :], strict=True)
+            if verb in FILLING
+        ]
 
     def follow(self) -> Calls:
         """Every call in order; the last one finishes."""
@@ -77,6 +103,7 @@ class _Demo:
                 line = self.lines.popleft().strip()
                 if line:
                     yield from self._instruction(line)
+                    self.done.append(line)
         except _Failed as failure:
             said = str(failure)
             yield _Wish(FINISH, {"result": said, "success": False}, said)
@@ -100,9 +127,9 @@ class _Demo:
             case "scroll", ["down" | "up" as where]:
                 yield from self._do(line, "scroll", dy=600 if where == "down" else -600)
             case "wait", ["for", text]:
-                yield from self._find(line, text, ())
+                yield from self._read(line, text)
             case "read", [text]:
-                self.result[text] = (yield from self._find(line, text, ()))["element"]
+                self.result[text] = yield from self._read(line, text)
             case "say", [_]:
                 yield _Wish("screenshot", {}, words[0])
             case "ask" | "approve" | "finish", [text]:
@@ -129,6 +156,16 @@ class _Demo:
     def _at(self, line: str, name: str, roles: tuple[str, ...], tool: str, **arguments: Any) -> Calls:
         match = yield from self._find(line, name, roles)
         yield from self._do(line, tool, target={"ref": match["ref"]}, **arguments)
+
+    def _read(self, line: str, words: str) -> Generator[_Wish, _Seen, str]:
+        """The first line of the page that has the words."""
+        for _ in range(TRIES):
+            seen = yield _Wish("get_page_text", {})
+            lines = str(seen.output.get("text", "")).splitlines()
+            if found := [each.strip() for each in lines if words.lower() in each.lower()]:
+                return found[0]
+            yield _Wish("wait", {"duration_ms": 500})
+        raise _Failed(f"The page does not say {words!r}: {line}")
 
     def _find(self, line: str, name: str, roles: tuple[str, ...]) -> Generator[_Wish, _Seen, dict[str, str]]:
         for _ in range(TRIES):
@@ -158,7 +195,7 @@ def _program(messages: list[ModelMessage]) -> _Wish:
     demo, calls, wish = _Demo(deque()), None, None
     for part in _parts(messages):
         if isinstance(part, UserPromptPart):
-            demo.lines.extendleft(reversed(_told(part)))
+            demo.hear(_text(part))
         elif wish is not None and calls is not None:
             wish = calls.send(_seen(part))
         if calls is None:
@@ -178,10 +215,8 @@ def _parts(messages: list[ModelMessage]) -> Iterator[UserPromptPart | ToolReturn
             yield from (part for part in message.parts if isinstance(part, ToolReturnPart))
 
 
-def _told(part: UserPromptPart) -> list[str]:
-    content = part.content if isinstance(part.content, str) else " ".join(map(str, part.content))
-    task = TASK.search(content)
-    return (task[1] if task else content).splitlines() if task or _is_instruction(content) else []
+def _text(part: UserPromptPart) -> str:
+    return part.content if isinstance(part.content, str) else " ".join(map(str, part.content))
 
 
 def _is_instruction(text: str) -> bool:
@@ -193,7 +228,7 @@ def _is_instruction(text: str) -> bool:
 def _seen(part: ToolReturnPart) -> _Seen:
     content = part.content if isinstance(part.content, list) else [part.content]
     text = next((item for item in content if isinstance(item, str)), "")
-    return _Seen(part.outcome != "success", text)
+    return _Seen(part.outcome in ("failed", "denied"), text)
 
 
 async def _stream(messages: list[ModelMessage], _: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:

@@ -42,8 +42,9 @@ from models import (
     uuid7,
 )
 from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
-from runs.agent import Call, Conversation, ModelFailed, Reply, TooLong
+from runs.agent import Call, Conversation, Reply
 from runs.computers import Held, clean, wait_for
+from runs.demo_model import REOPENED
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
@@ -69,10 +70,6 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-REOPENED = (
-    "The browser was closed and has been opened again at the same address: what was typed or chosen in the page "
-    "may be gone. Look at it before you go on."
-)
 STEERED = "The user has used the browser meanwhile. Look at the page before you go on."
 MAY_HAVE_LANDED = (
     "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."

@@ -305,11 +305,15 @@ async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:
     if RunStatus(run.status).ended:
         raise WrongState(f"The run has ended ({run.status}); nobody would hear it")
     run = await tx.one(Run, lock=True, id=run.id)
-    if run.status == RunStatus.waiting_user and await tx.find(
-        Step, run_id=run.id, type=ASK_USER, status=StepStatus.started
-    ):
-        await _wish(tx, run, Control.run)  # which is what its agent waits for
+    if run.status == RunStatus.waiting_user and await _asks(tx, run):
+        await _wish(tx, run, Control.run)
     return await _say(tx, body, f"/api/runs/{run.id}/messages", run_id=run.id, thread_id=run.thread_id)
+
+
+async def _asks(tx: db.Tx, run: Run) -> bool:
+    """Whether its agent waits for what its user says; another worker may have begun to ask."""
+    asked = await tx.find(Step, run_id=run.id, type=ASK_USER)
+    return any(step.status in (StepStatus.started, StepStatus.interrupted) for step in asked)
 
 
 async def say(tx: db.Tx, thread: Thread, body: MessageCreate) -> Response:

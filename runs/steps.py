@@ -428,7 +428,7 @@ class Pause(WaitingStep):
 
 
 class Call(Step):
-    """What a model wants done inside of an `agent` step; nobody writes it, and only the run knows what it is."""
+    """What a model wants done inside of an `agent` step; nobody writes it, and only the run knows it."""
 
 
 class Agent(Step):

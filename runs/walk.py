@@ -77,8 +77,8 @@ class Walk:
     def go_on(self, output: Any, *, brought: bool = True) -> None:
         """Go to the next step; `output` is what the step at this place has brought, if it has.
 
-        An `if` brings `{"met": bool}`, a `forEach` the list of its items, and the last call of an `agent` what
-        it `Finished` with. Raises TooManySteps.
+        An `if` brings `{"met": bool}`, a `forEach` the list of its items, and the last call of an `agent`
+        what it `Finished` with. Raises TooManySteps.
         """
         if (place := self.place) is None:
             raise RuntimeError("the walk is over")

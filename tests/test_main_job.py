@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from demo.shop import FLOW, PARAMETERS, Shop
 from tests import make
 from tests.conftest import Backend, free_port
+from tests.workers import PATIENCE
 
 ENDED = {"run.succeeded", "run.failed", "run.cancelled"}
 HEADER = 32
@@ -52,7 +53,7 @@ async def start_shopping(client: httpx.AsyncClient, shop: Shop) -> str:
 
 async def until_steps(client: httpx.AsyncClient, run_id: str, count: int) -> None:
     """Return once the run has begun so many steps."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while len((await client.get(f"/api/runs/{run_id}/steps")).json()["data"]) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -61,7 +62,7 @@ async def until(
     client: httpx.AsyncClient, run_id: str, *statuses: str, seconds: float = 30
 ) -> dict[str, Any]:
     """The run, once its status is one of these."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(seconds * PATIENCE):
         while True:
             run: dict[str, Any] = (await client.get(f"/api/runs/{run_id}")).json()["data"]
             if run["status"] in statuses:
