@@ -176,6 +176,10 @@ class User(Base):
                 "max_computers",
                 "max_storage_bytes",
                 "requests_per_minute",
+                "max_month_steps",
+                "max_month_tokens",
+                "max_month_cost_usd",
+                "max_month_seconds",
                 "stored_bytes",
             )
         },
@@ -409,8 +413,8 @@ class Delivery(Owned, Base):
 class Quota(Base):
     """A user's limits, null for the server's, and place in the queue.
 
-    `budget` is what all runs of a calendar month (UTC) may use together. `turn` makes claims fair and is
-    never before `ready_at`, which says when to look for work; `stored_bytes` follows the files' rows.
+    What starts with `max_month` is for all agents of a calendar month (UTC) together. `turn` makes claims fair
+    and is never before `ready_at`, which says when to look for work; `stored_bytes` follows the files' rows.
     """
 
     __tablename__ = "quotas"
@@ -419,7 +423,10 @@ class Quota(Base):
     max_computers: Mapped[int | None]
     max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger)
     requests_per_minute: Mapped[int | None]
-    budget: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    max_month_steps: Mapped[int | None] = mapped_column(BigInteger)
+    max_month_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    max_month_cost_usd: Mapped[float | None]
+    max_month_seconds: Mapped[int | None] = mapped_column(BigInteger)
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     turn: Mapped[datetime] = mapped_column(server_default=text("'-infinity'"))
     ready_at: Mapped[datetime | None]
@@ -823,13 +830,13 @@ class Message(Owned, Base):
 class Turn(Owned, Base):
     """One reply of a model, with what it was told before and what came of the tools that it called.
 
-    `pointer` is that of the step whose model it is; pictures are named by their files' ids.
+    `step` is the number of the step whose model it is; pictures are named by their files' ids.
     """
 
     __tablename__ = "turns"
     run_id: Mapped[UUID]
+    step: Mapped[int]
     number: Mapped[int]
-    pointer: Mapped[str]
     model_name: Mapped[str]
     told: Mapped[list[Any]]
     response: Mapped[dict[str, Any]]
@@ -838,7 +845,10 @@ class Turn(Owned, Base):
     output_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cost_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
     duration_ms: Mapped[int]
-    __table_args__ = (_parent("runs", "run_id", "CASCADE"), UniqueConstraint("user_id", "run_id", "number"))
+    __table_args__ = (
+        _parent("runs", "run_id", "CASCADE"),
+        UniqueConstraint("user_id", "run_id", "step", "number"),
+    )
     __order__ = "number"
 
 

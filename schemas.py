@@ -399,6 +399,10 @@ class LimitsRead(Wire):
     max_computers: int = Field(description="Computers that are open at once.")
     max_storage_bytes: int | None = Field(description="null is no limit.")
     requests_per_minute: int | None = Field(description="null is the server's own limit.")
+    max_month_steps: int | None = Field(description="Of all agents in a month (UTC); null is no limit.")
+    max_month_tokens: int | None
+    max_month_cost_usd: float | None
+    max_month_seconds: int | None
 
 
 class UsageRead(Wire):
@@ -1422,22 +1426,33 @@ class UserRead(Wire):
     max_computers: int | None
     max_storage_bytes: int | None
     requests_per_minute: int | None
+    max_month_steps: int | None
+    max_month_tokens: int | None
+    max_month_cost_usd: float | None
+    max_month_seconds: int | None
     stored_bytes: int
     created_at: Instant
     updated_at: Instant
 
 
 class UserUpdate(Patch):
-    """Limits that are null are the server's."""
+    """Limits that are null are the server's; those of a month (UTC) bound what a user's agents do."""
 
     model_config = example({"max_runs": 4})
-    clearable = frozenset({"max_runs", "max_computers", "max_storage_bytes", "requests_per_minute"})
+    clearable = frozenset(
+        ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute", "max_month_steps")
+        + ("max_month_tokens", "max_month_cost_usd", "max_month_seconds")
+    )
     role: Literal["user", "admin"] | None = None
     disabled: bool | None = Field(None, description="Ends sockets and runs, and refuses every credential.")
     max_runs: int | None = Field(None, ge=0, le=1000)
     max_computers: int | None = Field(None, ge=0, le=1000)
     max_storage_bytes: int | None = Field(None, ge=0, le=2**50)
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000)
+    max_month_steps: int | None = Field(None, ge=0, le=10**12)
+    max_month_tokens: int | None = Field(None, ge=0, le=10**15)
+    max_month_cost_usd: float | None = Field(None, ge=0, le=10**9, allow_inf_nan=False)
+    max_month_seconds: int | None = Field(None, ge=0, le=10**12)
 
 
 class AdminRunQuery(PageQuery):

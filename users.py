@@ -16,6 +16,7 @@ from models import Control, Quota, Run, Usage, User
 from runs import computers, engine, files
 from runs.computers import wait_for, woken
 from runs.queue import look_at_queue
+from runs.usage import MONTHLY
 from schemas import (
     AdminRunQuery,
     AdminRunRead,
@@ -117,6 +118,7 @@ def _limits(quota: Quota) -> LimitsRead:
             else quota.max_storage_bytes
         ),
         requests_per_minute=quota.requests_per_minute,
+        **{name: getattr(quota, name) for name in MONTHLY},
     )
 
 
@@ -205,6 +207,7 @@ async def change(user_id: str, body: UserUpdate, *, by: str) -> UserRead:
         changed = _changes(user, quota, body)
         if limited := {name: value for name, value in changed.items() if name in _LIMITS}:
             [quota] = await tx.change(Quota, {}, **limited)
+            await engine.go_on_within_budget(tx)
         if account := {name: value for name, value in changed.items() if name not in _LIMITS}:
             user = await _change_account(tx, account)
         if changed:
@@ -217,7 +220,7 @@ async def change(user_id: str, body: UserUpdate, *, by: str) -> UserRead:
     return _shown(user, quota)
 
 
-_LIMITS = ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute")
+_LIMITS = ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute", *MONTHLY)
 
 
 def _takes_power(body: UserUpdate) -> bool:

@@ -1,6 +1,7 @@
 """What a computer can be told to do: one vocabulary for people, workflows and models, and raw live input."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import re
@@ -681,10 +682,12 @@ async def perform(computer: Computer, action: Action) -> Result:
 
 
 async def rest(computer: Computer) -> None:
-    """Wait a moment for what an action has set going; a page that goes on loading is not waited for long."""
+    """Wait for what an action has set going; a page that goes on loading is not waited for long."""
     await computer.settled()
     await asyncio.sleep(REST_SECONDS)
-    await _loaded(computer.active, "load", LOAD_SECONDS * 1000)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOAD_SECONDS):
+            await computer.active.loaded.wait()
     await computer.refresh_tabs()
 
 

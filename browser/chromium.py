@@ -181,6 +181,10 @@ class Tab:
     dialogs: int = 0
     asked_at: float = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)  # clear while it goes to another document
+
+    def __post_init__(self) -> None:
+        self.loaded.set()
 
 
 class Computer:
@@ -480,6 +484,8 @@ class Computer:
         self._tab_number += 1
         tab = Tab(f"t{self._tab_number}", page, cdp, info["targetId"])
         cdp.on("Page.frameNavigated", lambda event: self._on_document(tab, event["frame"]))
+        cdp.on("Page.frameStartedLoading", lambda event: self._on_loading(tab, event["frameId"], ended=False))
+        cdp.on("Page.frameStoppedLoading", lambda event: self._on_loading(tab, event["frameId"], ended=True))
         await self._call(cdp.send("Page.enable"))
         page.on("framenavigated", lambda frame: self._on_navigated(tab, frame))
         page.on("domcontentloaded", lambda _: self._touch())
@@ -535,6 +541,12 @@ class Computer:
         elif frame.url != "about:blank" or tab.url != "about:blank":
             tab.navigated = True
             self._touch()
+
+    @staticmethod
+    def _on_loading(tab: Tab, frame_id: str, *, ended: bool) -> None:
+        """The main frame, which has the target's id, sets out for another document or has it."""
+        if frame_id == tab.target_id:
+            (tab.loaded.set if ended else tab.loaded.clear)()
 
     def _on_document(self, tab: Tab, frame: dict[str, Any]) -> None:
         """What pages were told is all gone with a new document, unless another tab has been told it."""

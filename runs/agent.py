@@ -123,9 +123,9 @@ class Reply:
 class Conversation:
     """The turns of one `agent` step so far, and what comes next."""
 
-    def __init__(self, pointer: str, task: str, schema: dict[str, Any] | None, turns: list[Turn]) -> None:
-        """`turns` are those of the step at `pointer`, oldest first; its result has to fit the schema."""
-        self.pointer, self.schema, self.turns = pointer, schema, turns
+    def __init__(self, step: int, task: str, schema: dict[str, Any] | None, turns: list[Turn]) -> None:
+        """`turns` are those of the step of this number, oldest first; its result has to fit the schema."""
+        self.step, self.schema, self.turns = step, schema, turns
         self.told: list[str] = [] if turns else [task]
         self.level = 0
         self._tools = [*_definitions(schema)]

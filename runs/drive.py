@@ -717,12 +717,11 @@ class Drive:
 
     async def _conversation(self, flow: Flow, place: Place) -> Conversation:
         """What was said in the step so far; a call whose worker died in it is answered with what is known."""
-        pointer = place.pointer.rpartition("/calls/")[0]
-        if self._talk is None or self._talk.pointer != pointer:
-            step = self._agent_step(flow, pointer)
-            turns, steps, before = await self._repeat(lambda: self._turns(pointer))
+        if self._talk is None or self._talk.step != place.agent:
+            step = self._agent_step(flow, place.pointer.rpartition("/calls/")[0])
+            turns, steps, before = await self._repeat(lambda: self._turns(place.agent))
             task = _first_words(step.task, before)
-            self._talk = Conversation(pointer, task, step.json_schema, turns)
+            self._talk = Conversation(place.agent, task, step.json_schema, turns)
             for landed in steps:
                 if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
                     lost = agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
@@ -734,11 +733,11 @@ class Drive:
             talk.tell(news)
         self._news.clear()
 
-    async def _turns(self, pointer: str) -> tuple[list[Turn], list[Step], list[Message]]:
+    async def _turns(self, step: int) -> tuple[list[Turn], list[Step], list[Message]]:
         """The step's turns, its run's calls that may have landed, and what was said in the thread before."""
         before: list[Message] = []
         async with db.as_user(self.run.user_id) as tx:
-            turns = await tx.find(Turn, run_id=self.run_id, pointer=pointer)
+            turns = await tx.find(Turn, run_id=self.run_id, step=step)
             landed = await tx.find(Step, run_id=self.run_id, status=StepStatus.may_have_landed)
             if self.run.thread_id is not None:
                 place = (self.run.user_id, self.run.thread_id, self.run_id, MAX_BEFORE)
@@ -767,7 +766,7 @@ class Drive:
                     Turn,
                     run_id=self.run_id,
                     number=len(talk.turns) + 1,
-                    pointer=talk.pointer,
+                    step=talk.step,
                     model_name=model,
                     told=self._shown(talk.told),
                     response=self._shown(reply.response),
@@ -877,13 +876,18 @@ class Drive:
 
     async def _stay_within_budget(self) -> None:
         """Pause while the run has used up what it may use."""
-        while (short := self._used_up()) is not None:
-            self._short = short
+        while (short := self._used_up() or await self._repeat(self._month_used_up)) is not None:
+            self._short = short.replace("max", "budget", 1)
             await self._boundary()
         await self._boundary()
 
+    async def _month_used_up(self) -> str | None:
+        async with db.as_user(self.run.user_id) as tx:
+            active_ms = round(self._active() * 1000)
+            return await usage.month_used_up(tx, steps=self.run.step_count, active_ms=active_ms)
+
     def _used_up(self) -> str | None:
-        """The part of the budget that is used up, as a reason to pause."""
+        """The part of the run's budget that is used up."""
         used = {
             "max_steps": self._calls,
             "max_tokens": self.run.input_tokens + self.run.output_tokens,
@@ -891,9 +895,7 @@ class Drive:
             "max_seconds": self._active(),
         }
         budget = {"max_steps": settings.max_agent_steps} | self.run.budget
-        return next(
-            (name.replace("max", "budget", 1) for name, most in budget.items() if used[name] >= most), None
-        )
+        return next((name for name, most in budget.items() if used[name] >= most), None)
 
     def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
         """The model's result, if it is one that the task takes. Raises StepFailed."""
@@ -949,6 +951,8 @@ class Drive:
         while (picture_id := await self._picture()) is None and self._pressing():
             await self._boundary()
 
+        kept = await self._where_it_is()
+
         async def ask(tx: db.Tx) -> None:
             self._question = await approvals.request(
                 tx,
@@ -960,7 +964,7 @@ class Drive:
                 expires_at=datetime.now(UTC) + patience,
             )
 
-        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=title)
+        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=title, **kept)
 
     def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
@@ -1081,23 +1085,33 @@ class Drive:
     async def _halt(self, status: RunStatus, reason: str) -> None:
         """Say that the run has halted, let a person who waits steer, and keep what would reopen its page."""
         self._spent, self._acting_since = self._active(), None
+        arrives, self.halted = not self.halted, True
+        waits = (
+            status is not RunStatus.paused
+        )  # whoever wants a pause is told before a slow page gives its state
+        kept = await self._where_it_is() if arrives and waits else {}
         if (self.run.status, self.run.reason) != (status, reason):
-            event = "paused" if status is RunStatus.paused else "waiting"
+            event = "waiting" if waits else "paused"
             if reason in (self._waiting, self._short):
                 # A wish to go on shows only against a wish to pause.
-                await self._write(event=event, status=status, reason=reason, control=Control.pause)
+                await self._write(event=event, status=status, reason=reason, control=Control.pause, **kept)
                 self._control, self._told_at = Control.pause, _now()
             else:
-                await self._write(event=event, status=status, reason=reason)
+                await self._write(event=event, status=status, reason=reason, **kept)
             if reason == "control":
                 self._news.append(STEERED)
-        if not self.halted:
-            self.halted = True
+        elif kept:
+            await self._write(**kept)
+        if arrives:
             await computers.grant(self._computer)
-            self._has_navigated()
-            if kept := await self._snapshot():
+            if not waits and (kept := await self._where_it_is()):
                 await self._write(**kept)
         await computers.grant(self._computer)
+
+    async def _where_it_is(self) -> dict[str, Any]:
+        """A checkpoint, whether or not the page has been left since the last one."""
+        self._has_navigated()
+        return await self._snapshot()
 
     async def _race(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something that may be broken off; raises Interrupted when a wish or time comes first."""

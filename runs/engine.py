@@ -185,6 +185,13 @@ async def change_budget(tx: db.Tx, run: Run, body: RunUpdate) -> Response:
     return await tx.update(Run, RunRead, run.id, budget=budget)
 
 
+async def go_on_within_budget(tx: db.Tx) -> None:
+    """Let the user's runs go on that had paused for want of a month's budget; they look for themselves."""
+    for run in await tx.find(Run, lock=True, status=RunStatus.paused):
+        if (run.reason or "").startswith("budget_month_"):
+            await _wish(tx, run, Control.run)
+
+
 async def wish(tx: db.Tx, run: Run, control: Control) -> Response:
     """Ask a run to pause, go on or end: at once if no worker drives it, else within a second.
 

@@ -26,7 +26,7 @@ class Place:
     """A step at its turn; `number` counts up in the order of the run and `top` names its outermost step.
 
     `step` is without the steps that it holds, which have places of their own; `scope` is what its
-    placeholders know, but for secrets.
+    placeholders know, but for secrets. `agent` is the number of the step whose model calls there.
     """
 
     number: int
@@ -34,6 +34,7 @@ class Place:
     top: int
     step: dict[str, Any]
     scope: Mapping[str, Any]
+    agent: int = 0
 
     @property
     def decides(self) -> bool:
@@ -136,10 +137,11 @@ class Walk:
         self, step: dict[str, Any], pointer: str, top: int, scope: Mapping[str, Any]
     ) -> Generator[Place, Any, None]:
         """One place after the other, as many as it takes until the model has finished."""
-        outcome, made = None, 0
+        outcome, made, agent = None, 0, self._number
         while not isinstance(outcome, Finished):
             self._count(top)
-            outcome = yield Place(self._number, f"{pointer}/calls/{made}", top, {"type": CALL}, scope)
+            place = Place(self._number, f"{pointer}/calls/{made}", top, {"type": CALL}, scope, agent)
+            outcome = yield place
             made += 1
         if brings_output(step):
             self._bring(step["name"], outcome.result)

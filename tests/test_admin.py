@@ -17,6 +17,7 @@ from models import Approval, Computer, Quota, Run, User
 from runs import computers, engine
 from runs.engine import WrongState
 from runs.queue import look_at_queue
+from runs.usage import MONTHLY
 from schemas import AdminRunQuery, ComputerCreate, UserUpdate
 from settings import settings
 from tests import make
@@ -26,7 +27,7 @@ from tests.test_keys import close_code, message, socket
 
 SECONDS = 30.0
 SECRET = "s3cr3t-contents"
-LIMITS = ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute")
+LIMITS = ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute", *MONTHLY)
 
 
 async def id_of(client: httpx.AsyncClient) -> str:
@@ -181,7 +182,14 @@ async def test_limits_are_set_shown_logged_and_cleared(
     me = (await alice.get("/api/me")).json()["data"]
     path = f"/api/admin/users/{me['id']}"
     before = (await admin.get(path)).json()["data"]
-    wanted = {"max_runs": 0, "max_computers": 5, "max_storage_bytes": 2**40, "requests_per_minute": 60}
+    wanted: dict[str, float] = {
+        "max_runs": 0,
+        "max_computers": 5,
+        "max_storage_bytes": 2**40,
+        "requests_per_minute": 60,
+    }
+    wanted |= {"max_month_steps": 100, "max_month_tokens": 10**6, "max_month_seconds": 60}
+    wanted |= {"max_month_cost_usd": 2.5}
     assert (await admin.patch(path, json=wanted)).json()["data"] == before | wanted
     assert (await admin.get(path)).json()["data"] == before | wanted
     assert (await admin.put(path, json={"max_runs": None})).json()["data"] == before | wanted | {

@@ -1,17 +1,18 @@
 """Agents: a model's loop in a real browser, durable from turn to turn."""
 
+from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
 
 import db
-from models import Control, Message, Run, Turn
+from models import Control, Message, Quota, Run, Thread, Turn
 from runs import engine
 from schemas import MessageCreate, RunCreate, RunUpdate
 from tests.pages import Site
 from tests.test_approvals import answer, questions
-from tests.workers import ask, ended, steps_of, until
+from tests.workers import Steps, ask, ended, start, steps_of, until
 
 
 async def begin(user: str, *lines: str, **more: object) -> UUID:
@@ -151,3 +152,72 @@ async def test_a_run_that_has_used_up_its_budget_pauses_and_goes_on_when_it_may_
     run = await ended(user, run_id)
     assert (run.status, run.budget) == ("succeeded", {"max_steps": 10})
     assert len(await calls_of(user, run_id)) == 6
+
+
+async def test_a_users_month_bounds_all_of_their_runs_until_it_may_be_more(
+    user: str, site: Site, worker: UUID
+) -> None:
+    async with db.as_user(user) as tx:
+        await tx.change(Quota, {}, max_month_steps=2)
+    run_id = await begin(user, f"open {site.url('/')}", "say 'One'", "finish 'Done'")
+    paused = await until(user, run_id, status="paused")
+    assert paused.reason == "budget_month_steps"
+    async with db.as_user(user) as tx:
+        await tx.change(Quota, {}, max_month_steps=9)
+        await engine.go_on_within_budget(tx)
+    assert (await ended(user, run_id)).status == "succeeded"
+
+
+# Inside of workflows ------------------------------------------------------------------------------
+
+
+async def test_an_agent_in_a_loop_reaches_its_goal_in_each_round_and_later_steps_know_its_results(
+    user: str, site: Site, worker: UUID
+) -> None:
+    loop: dict[str, Any] = {
+        "type": "forEach",
+        "items": ["One", "Two"],
+        "name": "rounds",
+        "steps": [{"type": "agent", "name": "said", "task": "say 'Hm'\nfinish '{{ item }}'"}],
+    }
+    steps: Steps = [
+        {"type": "navigate", "url": site.url("/")},
+        loop,
+        {"type": "change", "selectors": ["#name"], "value": "{{ outputs.rounds[1].said }}"},
+        {
+            "type": "extract",
+            "name": "seen",
+            "fields": {"name": {"selectors": ["#name"], "attribute": "value"}},
+        },
+    ]
+    run_id = await start(user, steps)
+    run = await ended(user, run_id)
+    assert run.error is None, run.error
+    assert run.result is not None
+    assert run.result["outputs"]["rounds"] == [{"said": "One"}, {"said": "Two"}]
+    assert [step.pointer for step in await steps_of(user, run_id)] == [
+        "/steps/0",
+        "/steps/1",
+        "/steps/1/steps/0",
+        "/steps/1/steps/0/calls/0",
+        "/steps/1/steps/0/calls/1",
+        "/steps/1/steps/0",
+        "/steps/1/steps/0/calls/0",
+        "/steps/1/steps/0/calls/1",
+        "/steps/2",
+        "/steps/3",
+    ]
+
+
+async def test_runs_of_a_thread_know_what_was_said_in_it_before(user: str, worker: UUID) -> None:
+    async with db.as_user(user) as tx:
+        thread = await tx.add(Thread, name="Talk")
+    first = await begin(user, "finish 'Blue'", thread_id=str(thread.id))
+    await ended(user, first)
+    second = await begin(user, "finish 'Again'", thread_id=str(thread.id))
+    assert (await ended(user, second)).status == "succeeded"
+    async with db.as_user(user) as tx:
+        (turn,) = await tx.find(Turn, run_id=second)
+    assert turn.told == [
+        "<earlier>\nuser: finish 'Blue'\nassistant: Blue\n</earlier>\n<task>\nfinish 'Again'\n</task>"
+    ]

@@ -11,6 +11,7 @@ import db
 import users
 from models import Control, Quota, Run, RunStatus
 from runs import engine, usage
+from runs.usage import MONTHLY
 from settings import settings
 from tests import make
 from tests.workers import look
@@ -54,6 +55,7 @@ async def test_a_run_counts_when_it_ends_with_exactly_what_it_shows(alice: httpx
         "max_computers": settings.max_computers_per_user,
         "max_storage_bytes": settings.max_storage_mb_per_user * 2**20,
         "requests_per_minute": None,
+        **dict.fromkeys(MONTHLY),
     }
     for run in ended:
         assert (await alice.delete(f"/api/runs/{run['id']}")).status_code == 200
@@ -107,7 +109,18 @@ async def test_days_go_back_as_far_as_asked_newest_first(user: str, other_user: 
 
 async def test_limits_are_the_users_own_where_there_are_any(user: str) -> None:
     async with db.as_user(user) as tx:
-        own = {"max_runs": 0, "max_computers": 7, "max_storage_bytes": 10, "requests_per_minute": 5}
+        own: dict[str, float] = {
+            "max_runs": 0,
+            "max_computers": 7,
+            "max_storage_bytes": 10,
+            "requests_per_minute": 5,
+        }
+        own |= {
+            "max_month_steps": 1,
+            "max_month_tokens": 2,
+            "max_month_cost_usd": 0.5,
+            "max_month_seconds": 3,
+        }
         await tx.change(Quota, {}, **own)
     assert (await users.usage(user, 1)).limits.model_dump() == own
 

@@ -28,11 +28,18 @@ returns setof messages language sql stable as $$
 $$
 """
 INDEX = op.f("messages_user_id_run_id_unheard_ix")
+LIMITS: dict[str, sa.BigInteger | sa.Float[float]] = {
+    "max_month_steps": sa.BigInteger(),
+    "max_month_tokens": sa.BigInteger(),
+    "max_month_cost_usd": sa.Float(),
+    "max_month_seconds": sa.BigInteger(),
+}
 COUNTS = ("input_tokens", "output_tokens", "cost_micros")
 
 
 def upgrade() -> None:
-    op.add_column("quotas", _json("budget"))
+    for name, kind in LIMITS.items():
+        op.add_column("quotas", sa.Column(name, kind, nullable=True))
     op.add_column("runs", _json("agent"))
     op.add_column("runs", _json("budget"))
     for name in COUNTS:
@@ -42,8 +49,8 @@ def upgrade() -> None:
     op.create_table(
         "turns",
         sa.Column("run_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("pointer", sa.Text(), nullable=False),
         sa.Column("model_name", sa.Text(), nullable=False),
         sa.Column("told", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("response", sa.JSON(none_as_null=True), nullable=False),
@@ -64,7 +71,9 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "id", name=op.f("turns_pkey")),
-        sa.UniqueConstraint("user_id", "run_id", "number", name=op.f("turns_user_id_run_id_number_key")),
+        sa.UniqueConstraint(
+            "user_id", "run_id", "step", "number", name=op.f("turns_user_id_run_id_step_number_key")
+        ),
     )
     op.create_index(
         INDEX,
@@ -92,7 +101,8 @@ def downgrade() -> None:
         op.drop_column("runs", name)
     op.drop_column("runs", "budget")
     op.drop_column("runs", "agent")
-    op.drop_column("quotas", "budget")
+    for name in reversed(LIMITS):
+        op.drop_column("quotas", name)
 
 
 def _json(name: str) -> sa.Column[object]:
