@@ -1597,6 +1597,20 @@ class EventsMessage(Wire):
     upto: int = Field(description="Cursor to resume from, also where a filter left events out.")
 
 
+class DeltaMessage(Wire):
+    """Text of a message while a model still writes it; the event `message.created` has the whole.
+
+    No delta is kept or repeated: where `offset` is not what has come so far, some are missing, and 0 begins
+    anew.
+    """
+
+    type: Literal["delta"] = "delta"
+    run_id: UUID
+    message_id: UUID
+    offset: int = Field(description="Characters of the message before this text.")
+    text: str
+
+
 class PositionMessage(Wire):
     """The server's sign of life; without subscriptions `subscription` and `upto` are null."""
 
@@ -1659,6 +1673,7 @@ SocketMessage = Annotated[
     | SubscribedMessage
     | UnsubscribedMessage
     | EventsMessage
+    | DeltaMessage
     | PositionMessage
     | WatchingMessage
     | ViewMessage
