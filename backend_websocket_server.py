@@ -1,7 +1,7 @@
 """Every HTTP route and WebSocket of CUA Backend, and nothing else.
 
 Ops · Auth · Me · Keys · Secrets · Profiles · Computers · Threads · Workflows · Runs · Approvals · Schedules ·
-Files · Webhooks · Events · Analytics · Admin · Sockets
+Files · Webhooks · Events · Analytics · Admin · Agent · Sockets
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
+from ag_ui.core import RunAgentInput
 from asyncpg import IntegrityConstraintViolationError, UniqueViolationError
 from fastapi import Body, Depends, Header, Path, Query, Request, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
@@ -1437,6 +1438,23 @@ async def cancel_any_run(once: Once, run: UUID) -> Response:
 async def read_stats() -> Response:
     """Counts of all users together."""
     return envelope(await analytics.stats())
+
+
+# Agent --------------------------------------------------------------------------------------------
+
+OF_ANSWER = (approvals.AlreadyDecided, approvals.Expired, approvals.NotEditable)
+
+
+@app.post(
+    "/api/agent",
+    response_class=live.AgentStream,
+    status_code=200,
+    summary="Talk to an agent over AG-UI",
+    responses=raises(*OF_NEW_RUN, engine.ThreadBusy, *OF_ANSWER, db.KeyBusy, live.TooManyConnections),
+)
+async def run_agent(caller: CurrentCaller, body: RunAgentInput) -> Response:
+    """AG-UI 1.0 over Server-Sent Events: begins a run or goes on with one; a `runId` begins one once."""
+    return await live.run_agent(caller, body)
 
 
 # Sockets ------------------------------------------------------------------------------------------
