@@ -7,6 +7,7 @@ to its end or to where it waits for a person: the next one takes the answer and 
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -27,7 +28,19 @@ from live.endings import Ending
 from live.hub import Hub, TooManyConnections, running
 from live.stream import EventStream
 from live.subscription import Subscription
-from models import Approval, Base, Control, Message, Run, RunStatus, Step, StepStatus, Stream, Thread
+from models import (
+    Approval,
+    ApprovalStatus,
+    Base,
+    Control,
+    Message,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+    Stream,
+    Thread,
+)
 from runs import approvals, engine
 from runs.computers import wait_for
 from schemas import (
@@ -55,6 +68,7 @@ SHAPES: dict[str, tuple[type[Base], type[BaseModel]]] = {
     "message": (Message, MessageRead),
     "approval": (Approval, ApprovalRead),
 }
+WAITING = (RunStatus.waiting_user, RunStatus.waiting_approval)
 NO_ANSWER = "The user gives no answer."
 
 
@@ -111,31 +125,33 @@ async def _begin_once(caller: Caller, body: RunAgentInput) -> _Begun:
 async def _begin(tx: db.Tx, body: RunAgentInput) -> _Begun:
     thread = await _thread(tx, body.thread_id)
     head = max((stream.last_seq for stream in await tx.find(Stream)), default=0)
+    asked, wanted = _said(body), _wanted(body)
+    news = bool(asked) and body.messages[-1].role == "user"
     if body.resume:
-        answered = [await _resume(tx, thread, entry) for entry in body.resume]
-        return _Begun(run_id=answered[-1], after=head, answered=True)
+        run = [await _resume(tx, thread, entry) for entry in body.resume][-1]
+        if not (RunStatus(run.status).ended and news):
+            return _Begun(run_id=run.id, after=head, answered=True)
     for run in await tx.find(Run, id=named, thread_id=thread.id) if (named := _uuid(body.run_id)) else ():
         return _Begun(run_id=run.id)
-    asked, wanted = _said(body), _wanted(body)
-    going_on = [
-        await tx.one(Run, lock=True, id=row["id"])
-        for row in await tx.call("thread_runs", tx.user_id, thread.id)
-    ]
-    waiting = [run for run in going_on if run.status in (RunStatus.waiting_user, RunStatus.waiting_approval)]
-    news = body.messages[-1].role == "user" if body.messages else False
-    if waiting and news and asked and "workflow_id" not in wanted:
-        question = await _question(tx, waiting[0])
-        await engine.guide(tx, waiting[0], _checked(MessageCreate, ("messages",), text=asked))
-        return _Begun(run_id=waiting[0].id, after=head, answered=question is not None)
-    if going_on and not news and "workflow_id" not in wanted:
-        return _Begun(run_id=going_on[0].id, after=head)
     if "workflow_id" not in wanted:
+        for run in await _going_on(tx, thread, waiting=news):
+            question = await _question(tx, run)
+            if news:
+                await engine.guide(tx, run, _checked(MessageCreate, ("messages",), text=asked))
+            return _Begun(run_id=run.id, after=head, answered=news and question is not None)
         if not asked:
             raise _invalid(("messages",), "there is nothing to do: say it in a message of the user's")
         wanted["task"] = asked
     given = _checked(RunCreate, ("forwardedProps",), **wanted, thread_id=thread.id)
     reply = await engine.enqueue(tx, given)
     return _Begun(run_id=orjson.loads(bytes(reply.body))["data"]["id"])
+
+
+async def _going_on(tx: db.Tx, thread: Thread, *, waiting: bool) -> list[Run]:
+    """The thread's runs that have not ended, or only those that wait for a person."""
+    rows = await tx.call("thread_runs", tx.user_id, thread.id)
+    runs = [await tx.one(Run, lock=True, id=row["id"]) for row in rows]
+    return [run for run in runs if not waiting or run.status in WAITING]
 
 
 async def _thread(tx: db.Tx, name: str) -> Thread:
@@ -159,24 +175,31 @@ async def _thread(tx: db.Tx, name: str) -> Thread:
         return await tx.one(Thread, id=row["id"])
 
 
-async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> UUID:
-    """Answer an interrupt: an approval, a model's question, or a run that waits. Returns the run's id."""
+async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
+    """Answer an interrupt: an approval, a model's question, or a run that waits. Returns the run.
+
+    An approval that is answered already, or by nobody in time, can still be cancelled: that changes nothing.
+    """
     if (asked := _uuid(entry.interrupt_id)) is None:
         raise NoResultFound
+    resolved = entry.status == "resolved"
     for approval in await tx.find(Approval, id=asked):
-        run = await tx.one(Run, id=approval.run_id, thread_id=thread.id)
-        await approvals.decide(tx, asked, _decision(entry))
-        return run.id
+        run = await tx.one(Run, lock=True, id=approval.run_id, thread_id=thread.id)
+        if resolved or (
+            approval.status == ApprovalStatus.pending and approval.expires_at > datetime.now(UTC)
+        ):
+            await approvals.decide(tx, asked, _decision(entry))
+        return run
     for step in await tx.find(Step, id=asked):
         run = await tx.one(Run, lock=True, id=step.run_id, thread_id=thread.id)
         question = await _question(tx, run)
         if question is None or question.id != step.id:
             raise engine.WrongState("The question is answered already")
         await engine.guide(tx, run, MessageCreate(text=_answer(entry)))
-        return run.id
+        return run
     run = await tx.one(Run, lock=True, id=asked, thread_id=thread.id)
-    await engine.wish(tx, run, Control.run if entry.status == "resolved" else Control.cancel)
-    return run.id
+    await engine.wish(tx, run, Control.run if resolved else Control.cancel)
+    return run
 
 
 async def _question(tx: db.Tx, run: Run) -> Step | None:

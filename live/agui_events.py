@@ -73,12 +73,12 @@ class Telling:
 
     def opening(self, *, answered: bool) -> Iterator[BaseEvent]:
         """The state before the stretch; a run that was `answered` waits no more."""
-        self.open = True
+        self.open, self.over = True, False
         self._open_steps.clear()
         if answered:
             self._waits = False
         if self._run:
-            yield self._snapshot()
+            yield from self._change(self._run, waits=self._waits)
 
     def tell(self, event: dict[str, Any]) -> Iterator[BaseEvent]:
         """One event of the log."""
@@ -169,19 +169,16 @@ class Telling:
 
     # The run
 
-    def _change(self, run: dict[str, Any]) -> Iterator[BaseEvent]:
+    def _change(self, run: dict[str, Any], *, waits: bool | None = None) -> Iterator[BaseEvent]:
         self._run = run
         self._computer_id = run["computer_id"] or self._computer_id
+        self._waits = _waits(run) if waits is None else waits
         yield self._snapshot()
-        status, reason = run["status"], run["reason"]
-        self._waits = status in ("waiting_approval", "waiting_user") or (
-            status == "paused" and reason not in OF_PEOPLE
-        )
-        if status == "succeeded":
+        if run["status"] == "succeeded":
             yield from self._finish(result=run["result"], outcome=RunFinishedSuccessOutcome())
-        elif status == "cancelled":
+        elif run["status"] == "cancelled":
             yield from self._finish(outcome=RunFinishedCancelledOutcome())
-        elif status == "failed":
+        elif run["status"] == "failed":
             yield from self._fail(run["error"]["code"], run["error"]["detail"])
 
     def _snapshot(self) -> BaseEvent:
@@ -235,6 +232,12 @@ class Telling:
             response_schema=ANSWER if asks else {"type": "object"},
             metadata={"run_id": self._run["id"], "status": self._run["status"]},
         )
+
+
+def _waits(run: dict[str, Any]) -> bool:
+    """Whether the run goes on only when somebody answers."""
+    paused = run["status"] == "paused" and run["reason"] not in OF_PEOPLE
+    return paused or run["status"] in ("waiting_approval", "waiting_user")
 
 
 def _name(step: dict[str, Any]) -> str:
