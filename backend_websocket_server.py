@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-from ag_ui.core import RunAgentInput
 from asyncpg import IntegrityConstraintViolationError, UniqueViolationError
 from fastapi import Body, Depends, Header, Path, Query, Request, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
@@ -75,6 +74,7 @@ from schemas import (
     AdminRunQuery,
     AdminRunRead,
     AdminUserQuery,
+    AgentInput,
     AnalyticsQuery,
     AnalyticsSummary,
     ApprovalDecision,
@@ -1450,9 +1450,9 @@ OF_ANSWER = (approvals.AlreadyDecided, approvals.Expired, approvals.NotEditable)
     response_class=live.AgentStream,
     status_code=200,
     summary="Talk to an agent over AG-UI",
-    responses=raises(*OF_NEW_RUN, engine.ThreadBusy, *OF_ANSWER, db.KeyBusy, live.TooManyConnections),
+    responses=raises(*OF_NEW_RUN, engine.ThreadBusy, *OF_ANSWER, live.TooManyConnections),
 )
-async def run_agent(caller: CurrentCaller, body: RunAgentInput) -> Response:
+async def run_agent(caller: CurrentCaller, body: AgentInput) -> Response:
     """AG-UI 1.0 over Server-Sent Events: begins a run or goes on with one; a `runId` begins one once."""
     return await live.run_agent(caller, body)
 

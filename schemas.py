@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from ag_ui.core import RunAgentInput
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -1463,6 +1464,24 @@ class StatsRead(Wire):
     computers: int = Field(description="Open browsers.")
     stored_bytes: int
     pending_deliveries: int = Field(description="Of webhooks.")
+
+
+# Agent --------------------------------------------------------------------------------------------
+
+
+class AgentInput(RunAgentInput):
+    """What AG-UI's clients send; fields that they add are let be."""
+
+    model_config = example(
+        {
+            "threadId": "shopping",
+            "runId": "1",
+            "messages": [{"id": "1", "role": "user", "content": "Find the cheapest tea."}],
+            "tools": [],
+            "context": [],
+            "forwardedProps": {"allowed_domains": ["example.com"], "max_steps": 50},
+        }
+    )
 
 
 # Socket -------------------------------------------------------------------------------------------

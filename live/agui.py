@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import orjson
-from ag_ui.core import BaseEvent, ResumeEntry, RunAgentInput, RunErrorEvent, UserMessage
+from ag_ui.core import BaseEvent, ResumeEntry, RunErrorEvent, UserMessage
 from ag_ui.encoder import EventEncoder
 from asyncpg import UniqueViolationError
 from fastapi.exceptions import RequestValidationError
@@ -44,6 +44,7 @@ from models import (
 from runs import approvals, engine
 from runs.computers import wait_for
 from schemas import (
+    AgentInput,
     ApprovalDecision,
     ApprovalRead,
     Budget,
@@ -96,7 +97,7 @@ class _Begun(BaseModel):
     answered: bool = False
 
 
-async def run_agent(caller: Caller, body: RunAgentInput) -> StreamingResponse:
+async def run_agent(caller: Caller, body: AgentInput) -> StreamingResponse:
     """Start a run, or go on with the one that the thread has, and tell of it until it ends or waits.
 
     A `runId` that the thread has seen within a day begins nothing and tells the same again. Raises what
@@ -111,7 +112,7 @@ async def run_agent(caller: Caller, body: RunAgentInput) -> StreamingResponse:
 # What a request asks for ----------------------------------------------------------------------------
 
 
-async def _begin_once(caller: Caller, body: RunAgentInput) -> _Begun:
+async def _begin_once(caller: Caller, body: AgentInput) -> _Begun:
     named = hashlib.sha256(orjson.dumps([body.thread_id, body.run_id])).hexdigest()
     try:
         async with db.as_user(caller.user_id, caller.actor, db.Idempotency(f"agui:{named}", "agui")) as tx:
@@ -119,10 +120,12 @@ async def _begin_once(caller: Caller, body: RunAgentInput) -> _Begun:
             tx.reply(begun.model_dump_json())
     except db.Repeat as repeat:
         begun = _Begun.model_validate(orjson.loads(bytes(repeat.reply.body))["data"])
+    except db.KeyBusy:
+        raise engine.ThreadBusy("Another request begins this runId at the moment; repeat yours") from None
     return begun
 
 
-async def _begin(tx: db.Tx, body: RunAgentInput) -> _Begun:
+async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
     thread = await _thread(tx, body.thread_id)
     head = max((stream.last_seq for stream in await tx.find(Stream)), default=0)
     asked, wanted = _said(body), _wanted(body)
@@ -227,7 +230,7 @@ def _answer(entry: ResumeEntry) -> str:
     return _checked(MessageCreate, ("resume", "payload"), text=answer).text
 
 
-def _wanted(body: RunAgentInput) -> dict[str, Any]:
+def _wanted(body: AgentInput) -> dict[str, Any]:
     """What the new run is to be, beside its task: what else a client keeps in these places is its own."""
     state, forwarded = _mapping(body.state), _mapping(body.forwarded_props)
     return {name: state[name] for name in OF_STATE & state.keys()} | {
@@ -235,7 +238,7 @@ def _wanted(body: RunAgentInput) -> dict[str, Any]:
     }
 
 
-def _said(body: RunAgentInput) -> str | None:
+def _said(body: AgentInput) -> str | None:
     """The text of the user's last message."""
     for message in reversed(body.messages):
         if isinstance(message, UserMessage):
@@ -275,7 +278,7 @@ def _uuid(text: str) -> UUID | None:
 class AgentStream(EventStream):
     """A run as AG-UI's events; it ends with the run, or when that waits for a person."""
 
-    def __init__(self, hub: Hub, caller: Caller, body: RunAgentInput, begun: _Begun) -> None:
+    def __init__(self, hub: Hub, caller: Caller, body: AgentInput, begun: _Begun) -> None:
         super().__init__(hub, caller, 0, "", run_id=begun.run_id, kinds=None)
         self._begun = begun
         self._telling = Telling(body.thread_id, body.run_id, _mapping(body.state))

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from ag_ui.core import BaseEvent, RunAgentInput
+from ag_ui.core import BaseEvent
 
 import db
 from live import agui
@@ -22,7 +22,7 @@ from live.agui_events import ANSWER, Telling
 from models import Message, RunStatus, Step, StepStatus
 from models import Run as RunRow
 from runs import engine
-from schemas import DeltaMessage
+from schemas import AgentInput, DeltaMessage
 from tests import make
 from tests.conftest import Backend
 from tests.pages import Site
@@ -323,7 +323,7 @@ async def test_a_question_is_answered_by_resuming(user: str, idle: None, payload
     run_id, step_id, thread = await question(user)
     status = "resolved" if payload else "cancelled"
     entry = {"interruptId": str(step_id), "status": status, "payload": payload}
-    body = RunAgentInput.model_validate(asked(thread=thread, resume=[entry]))
+    body = AgentInput.model_validate(asked(thread=thread, resume=[entry]))
     async with db.as_user(user, "user") as tx:
         begun = await agui._begin(tx, body)
         [message] = await tx.find(Message, run_id=run_id)
@@ -337,7 +337,7 @@ async def test_a_question_is_answered_by_resuming(user: str, idle: None, payload
 
 async def test_a_question_is_answered_by_the_next_message(user: str, idle: None) -> None:
     run_id, _, thread = await question(user)
-    body = RunAgentInput.model_validate(asked("The red one", thread=thread))
+    body = AgentInput.model_validate(asked("The red one", thread=thread))
     async with db.as_user(user, "user") as tx:
         begun = await agui._begin(tx, body)
         [message] = await tx.find(Message, run_id=run_id)
@@ -454,10 +454,10 @@ def test_a_message_is_told_once_however_its_pieces_come(
     told: list[BaseEvent] = []
     for offset, text in pieces:
         told += telling.hear(DeltaMessage(offset=offset, text=text, **where))
-    event = {"kind": "message.created", "resource": {"type": "message", "id": str(message_id)}}
-    told += telling.tell(event | {"data": {"role": "assistant", "text": "Nearly there"}})
+    said = {"kind": "message.created", "resource": {"type": "message", "id": str(message_id)}}
+    told += telling.tell(said | {"data": {"role": "assistant", "text": "Nearly there"}})
     told += telling.hear(DeltaMessage(offset=12, text="late", **where))
-    events = [event.model_dump(mode="json", by_alias=True) for event in told]
+    events: Events = [event.model_dump(mode="json", by_alias=True) for event in told]
     assert [event["delta"] for event in events if "delta" in event] == parts
     opened: dict[str, str] = {}
     texts = []
