@@ -209,8 +209,9 @@ async def _question(tx: db.Tx, run: Run) -> Step | None:
     """What the run's model asks its user now."""
     if run.status != RunStatus.waiting_user:
         return None
-    found = await tx.find(Step, run_id=run.id, status=StepStatus.started, type=ASK)
-    return found[-1] if found else None
+    steps = await tx.find(Step, run_id=run.id, type=ASK)
+    under_way = [step for step in steps if step.status in (StepStatus.started, StepStatus.interrupted)]
+    return under_way[-1] if under_way else None
 
 
 def _decision(entry: ResumeEntry) -> ApprovalDecision:

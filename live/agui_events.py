@@ -130,7 +130,10 @@ class Telling:
         if (call := step["call"]) is not None:
             arguments = call["arguments"]
             text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-            yield ToolCallStartEvent(tool_call_id=id, tool_call_name=call["tool"])
+            # A question is also a message, which has the id of its step.
+            yield ToolCallStartEvent(
+                tool_call_id=id, tool_call_name=call["tool"], parent_message_id=f"{id}-call"
+            )
             yield ToolCallArgsEvent(tool_call_id=id, delta=text)
             yield ToolCallEndEvent(tool_call_id=id)
         else:

@@ -122,7 +122,12 @@ async def test_a_task_is_told_from_its_start_to_its_result(ann: httpx.AsyncClien
     result = json.loads(calls[3].pop("content"))
     assert result == steps[1]["output"]
     assert calls == [
-        {"type": "TOOL_CALL_START", **named, "toolCallName": "navigate"},
+        {
+            "type": "TOOL_CALL_START",
+            **named,
+            "toolCallName": "navigate",
+            "parentMessageId": f"{steps[1]['id']}-call",
+        },
         {
             "type": "TOOL_CALL_ARGS",
             **named,
