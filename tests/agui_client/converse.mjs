@@ -12,7 +12,6 @@ const told = [];
 
 for (const { message, payload, state, ...parameters } of JSON.parse(runs)) {
   const events = [];
-  const known = agent.messages.length + (message ? 1 : 0);
   if (message) agent.addMessage({ id: crypto.randomUUID(), role: "user", content: message });
   if (state) agent.setState(state);
   if (payload) {
@@ -22,13 +21,13 @@ for (const { message, payload, state, ...parameters } of JSON.parse(runs)) {
       payload,
     }));
   }
-  const { result } = await agent.runAgent(parameters, {
+  const { result, newMessages } = await agent.runAgent(parameters, {
     onEvent: ({ event }) => void events.push(event.type),
   });
   told.push({
     events,
     result: result ?? null,
-    messages: agent.messages.slice(known),
+    messages: newMessages,
     state: agent.state,
     interrupts: agent.pendingInterrupts,
   });
