@@ -1,7 +1,7 @@
 """Every HTTP route and WebSocket of CUA Backend, and nothing else.
 
 Ops · Auth · Me · Keys · Secrets · Profiles · Computers · Threads · Workflows · Runs · Approvals · Schedules ·
-Files · Webhooks · Events · Analytics · Admin · Sockets
+Files · Webhooks · Events · Analytics · Admin · Agent · Sockets
 """
 
 from collections.abc import Callable
@@ -74,6 +74,7 @@ from schemas import (
     AdminRunQuery,
     AdminRunRead,
     AdminUserQuery,
+    AgentInput,
     AnalyticsQuery,
     AnalyticsSummary,
     ApprovalDecision,
@@ -1444,6 +1445,23 @@ async def cancel_any_run(once: Once, run: UUID) -> Response:
 async def read_stats() -> Response:
     """Counts of all users together."""
     return envelope(await analytics.stats())
+
+
+# Agent --------------------------------------------------------------------------------------------
+
+OF_ANSWER = (approvals.AlreadyDecided, approvals.Expired, approvals.NotEditable)
+
+
+@app.post(
+    "/api/agent",
+    response_class=live.AgentStream,
+    status_code=200,
+    summary="Talk to an agent over AG-UI",
+    responses=raises(*OF_NEW_RUN, engine.ThreadBusy, *OF_ANSWER, live.TooManyConnections),
+)
+async def run_agent(caller: CurrentCaller, body: AgentInput) -> Response:
+    """AG-UI 1.0 over Server-Sent Events: begins a run or goes on with one; a `runId` begins one once."""
+    return await live.run_agent(caller, body)
 
 
 # Sockets ------------------------------------------------------------------------------------------

@@ -844,7 +844,7 @@ _ROUTE_SCOPES: tuple[tuple[str, str, Scope | None], ...] = (
     ("[A-Z]+", r"/api/(auth|keys|admin)(/.*)?", None),
     ("GET|HEAD", r".*", "read"),
     ("POST", r"/api/files/\{id\}/link", "read"),
-    ("[A-Z]+", r"/api/(runs|computers|approvals)(/.*)?", "run"),
+    ("[A-Z]+", r"/api/(runs|computers|approvals|agent)(/.*)?", "run"),
     ("POST", r"/api/threads/\{id\}/messages|/api/schedules/\{id\}/run|/api/files", "run"),
     ("[A-Z]+", r".*", "write"),
 )

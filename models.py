@@ -537,6 +537,15 @@ class Thread(Owned, Base):
     __tablename__ = "threads"
     name: Mapped[str]
     labels: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    __table_args__ = (
+        Index(
+            "threads_agui_ix",
+            "user_id",
+            text("(labels ->> 'agui')"),
+            unique=True,
+            postgresql_where=_where("labels ->> 'agui' is not null"),
+        ),
+    )
 
 
 class Workflow(Owned, Base):

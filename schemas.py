@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from ag_ui.core import RunAgentInput
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -1488,6 +1489,24 @@ class StatsRead(Wire):
     pending_deliveries: int = Field(description="Of webhooks.")
 
 
+# Agent --------------------------------------------------------------------------------------------
+
+
+class AgentInput(RunAgentInput):
+    """What AG-UI's clients send; fields that they add are let be."""
+
+    model_config = example(
+        {
+            "threadId": "shopping",
+            "runId": "1",
+            "messages": [{"id": "1", "role": "user", "content": "Find the cheapest tea."}],
+            "tools": [],
+            "context": [],
+            "forwardedProps": {"allowed_domains": ["example.com"], "max_steps": 50},
+        }
+    )
+
+
 # Socket -------------------------------------------------------------------------------------------
 
 RequestId = (
@@ -1620,6 +1639,20 @@ class EventsMessage(Wire):
     upto: int = Field(description="Cursor to resume from, also where a filter left events out.")
 
 
+class DeltaMessage(Wire):
+    """Text of a message while a model still writes it; the event `message.created` has the whole.
+
+    No delta is kept or repeated: where `offset` is not what has come so far, some are missing, and 0 begins
+    anew.
+    """
+
+    type: Literal["delta"] = "delta"
+    run_id: UUID
+    message_id: UUID
+    offset: int = Field(description="Characters of the message before this text.")
+    text: str
+
+
 class PositionMessage(Wire):
     """The server's sign of life; without subscriptions `subscription` and `upto` are null."""
 
@@ -1682,6 +1715,7 @@ SocketMessage = Annotated[
     | SubscribedMessage
     | UnsubscribedMessage
     | EventsMessage
+    | DeltaMessage
     | PositionMessage
     | WatchingMessage
     | ViewMessage

@@ -65,6 +65,7 @@ SECTIONS = {
     "events": "The log of everything that happens, by page or as it happens.",
     "analytics": "How runs went.",
     "admin": "Users and runs of everyone, for administrators; never any contents.",
+    "agent": "Agents for clients that speak AG-UI.",
 }
 _FIRST_WORDS = {
     **dict.fromkeys(("health", "ready", "config", "metrics"), "ops"),

@@ -13,6 +13,7 @@ CUT = "…"  # where `cut` has ended a text
 HALF = re.compile(
     r"(?:%[0-9A-Fa-f]{2}){0,3}(?:%[0-9A-Fa-f]{0,2})?|&#?\w{0,5}|\\u?[0-9A-Fa-f]{0,3}"
 )  # a character
+HALF_AT_END = re.compile(rf"(?:{HALF.pattern})\Z")
 ENTITIES = {"&": "amp|#38", "<": "lt|#60", ">": "gt|#62", '"': "quot|#34", "'": "apos|#39|#x27"}
 SPACES = r"(?:\s|\+|%20|%0[9AaDd]|&nbsp;|&#160;|%[Cc]2%[Aa]0|\\[nrt])+"
 
@@ -64,16 +65,43 @@ class Redactor:
             return {self(key): self(item) for key, item in value.items()}
         return value
 
-    def _redacted(self, text: str) -> str:
+    def settled(self, text: str, start: int) -> int:
+        """Where a text that is still to go on may be cut, at `start` or later: no value reaches over it."""
+        if not self._pieces:
+            return len(text)
+        end = max(start, min(_unfinished(piece, text) for piece in self._pieces))
+        for match in self._expressions().finditer(text, start):
+            if match.start() < end < match.end():
+                return match.start()
+        return end
+
+    def part(self, text: str, start: int, end: int) -> str:
+        """The text between two places where it may be cut, without what is secret."""
+        if not self._pieces:
+            return text[start:end]
+        shown, at = [], start
+        for match in self._expressions().finditer(text, start):
+            if match.end() > end:
+                break
+            shown += [text[at : match.start()], self._names[(match.lastindex or 1) - 1]]
+            at = match.end()
+        return "".join([*shown, text[at:end]])
+
+    def _expressions(self) -> re.Pattern[str]:
+        """Every whole value; a group for each, in the order of their names."""
         if self._whole is None:
             longest_first = sorted(self._pieces, key=len, reverse=True)
             named = (f"({_expression(piece)})" for piece in longest_first)
             self._names = [self._pieces[piece] for piece in longest_first]
             self._whole = re.compile("|".join(named))
             self._heads = re.compile("|".join({_head(piece) for piece in longest_first}))
+        return self._whole
+
+    def _redacted(self, text: str) -> str:
+        whole = self._expressions()
         if self._heads.search(text) is None:
             return text
-        text = self._whole.sub(lambda match: self._names[(match.lastindex or 1) - 1], text)
+        text = whole.sub(lambda match: self._names[(match.lastindex or 1) - 1], text)
         return self._without_beginnings(text) if self._heads.search(text) else text
 
     def _without_beginnings(self, text: str) -> str:
@@ -144,3 +172,21 @@ def _beginning(piece: str, text: str, end: int) -> int | None:
         if at == end or HALF.fullmatch(text, at, end):
             return match.start()
     return None
+
+
+def _unfinished(piece: str, text: str) -> int:
+    """Where the piece begins that the text's end may have cut off, or has just ended; else its length."""
+    characters = _characters(piece)
+    for match in _one(characters[0]).finditer(text, max(0, len(text) - 12 * len(piece))):
+        at = match.end()
+        for char in characters[1:]:
+            if HALF.fullmatch(text, at):
+                return match.start()
+            if (found := _one(char).match(text, at)) is None:
+                break
+            at = found.end()
+        else:
+            if at == len(text):
+                return match.start()
+    half = HALF_AT_END.search(text)
+    return half.start() if half else len(text)

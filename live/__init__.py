@@ -4,9 +4,20 @@ Events are pulled: a subscription is a cursor, and all cursors of a user read on
 or the database where the ring no longer reaches. A slow client therefore costs no more than its cursor.
 """
 
+from live.agui import AgentStream, run_agent
 from live.hub import TooManyConnections, start, stop
 from live.session import serve
 from live.stream import EventStream, event_stream
 from live.transport import TransportAccess
 
-__all__ = ["EventStream", "TooManyConnections", "TransportAccess", "event_stream", "serve", "start", "stop"]
+__all__ = [
+    "AgentStream",
+    "EventStream",
+    "TooManyConnections",
+    "TransportAccess",
+    "event_stream",
+    "run_agent",
+    "serve",
+    "start",
+    "stop",
+]

@@ -22,6 +22,8 @@ from infra.bus import Bus
 from live import endings, limits
 from live.endings import Ending
 from live.transport import Peer
+from runs import deltas
+from schemas import DeltaMessage
 from settings import settings
 
 log = structlog.get_logger()
@@ -50,6 +52,9 @@ class Connection(Protocol):
     def notice(self, events: list[db.LoggedEvent]) -> None:
         """These were added to the ring."""
 
+    def hear(self, delta: DeltaMessage, /) -> None:
+        """A model of the user's goes on to speak."""
+
     def tick(self, now: float, /) -> None:
         """A second has passed; `now` is monotonic."""
 
@@ -68,7 +73,9 @@ class Log:
         self._ring: list[db.LoggedEvent] = []
         self._ring_bytes = 0
         self._news = asyncio.Event()
-        self._unsubscribe = hub.bus.subscribe(f"user:{user_id}", lambda _: self._news.set())
+        self._subscribed = ExitStack()
+        self._subscribed.callback(hub.bus.subscribe(f"user:{user_id}", lambda _: self._news.set()))
+        self._subscribed.callback(hub.bus.subscribe(deltas.topic(user_id), self._hear))
         self.opened = asyncio.create_task(self._open())
         self._reader = asyncio.create_task(self._follow())
 
@@ -86,9 +93,14 @@ class Log:
         self._news.set()
 
     def close(self) -> None:
-        self._unsubscribe()
+        self._subscribed.close()
         self.opened.cancel()
         self._reader.cancel()
+
+    def _hear(self, payload: bytes) -> None:
+        delta = DeltaMessage.model_validate_json(payload)
+        for follower in self.followers:
+            follower.hear(delta)
 
     async def _open(self) -> None:
         self.head = (await db.log_bounds(self.user_id))[1]

@@ -13,6 +13,7 @@ UNACKNOWLEDGED = 2  # frames of one stream
 
 QUEUED_BYTES = 2**20
 QUEUED_EVENTS = 4096
+QUEUED_DELTAS = 256  # of one connection; older ones are dropped
 READ_EVENTS = 500  # events of one read of the log that all viewers share
 PAGE_EVENTS = 200  # events of one read for one subscription that catches up
 BATCH_BYTES = 64 * 1024  # of one `events` message, after its first event

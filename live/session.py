@@ -45,6 +45,7 @@ from schemas import (
     ControlledMessage,
     ControlRead,
     ControlRequest,
+    DeltaMessage,
     ErrorMessage,
     HelloMessage,
     InputRequest,
@@ -182,6 +183,7 @@ class Session:
         self._authenticating = self._warned = False
         self._news = asyncio.Event()
         self._control: deque[str] = deque()
+        self._deltas: deque[DeltaMessage] = deque(maxlen=limits.QUEUED_DELTAS)
         self._subscriptions: dict[int, Subscription] = {}
         self._streams: dict[int, _Stream] = {}
         self._holds: dict[UUID, _Hold] = {}
@@ -235,6 +237,11 @@ class Session:
             for event in events:
                 if event.kind in _COMPUTER_KINDS:
                     self._notice_computer(event.kind, orjson.loads(event.text))
+
+    def hear(self, delta: DeltaMessage) -> None:
+        if any(it.wants("message.created", delta.run_id) for it in self._subscriptions.values()):
+            self._deltas.append(delta)
+            self._news.set()
 
     def tick(self, now: float) -> None:
         """Once a second: deadlines, signs of life, and whether the client keeps up."""
@@ -352,6 +359,8 @@ class Session:
             return {"type": "websocket.send", "text": self._control.popleft()}
         if (text := self._next_view() or self._next_events()) is not None:
             return {"type": "websocket.send", "text": text}
+        if self._deltas:
+            return {"type": "websocket.send", "text": self._deltas.popleft().model_dump_json()}
         if (frame := self._next_frame()) is not None:
             return {"type": "websocket.send", "bytes": frame}
         return None

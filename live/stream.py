@@ -18,6 +18,7 @@ from live.endings import Ended, Ending
 from live.hub import Hub, Log, TooManyConnections, running
 from live.subscription import Subscription, position
 from live.transport import Peer
+from schemas import DeltaMessage
 
 log = structlog.get_logger()
 
@@ -81,6 +82,9 @@ class EventStream(StreamingResponse):
 
     def notice(self, events: list[db.LoggedEvent]) -> None:  # noqa: ARG002
         self._news.set()
+
+    def hear(self, delta: DeltaMessage) -> None:
+        """Only what is in the log is told."""
 
     def tick(self, _now: float) -> None:
         """Once a second: whether the token's time is up."""

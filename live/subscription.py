@@ -39,7 +39,7 @@ class Subscription:
     def _choose(self, waiting: list[db.LoggedEvent], events: list[db.LoggedEvent]) -> int:
         size = 0
         for taken, event in enumerate(waiting):
-            if self._wants(event):
+            if self.wants(event.kind, event.run_id):
                 size += len(event.text)
                 if events and size > limits.BATCH_BYTES:
                     return taken
@@ -57,9 +57,10 @@ class Subscription:
         if not page:
             self.upto = head
 
-    def _wants(self, event: db.LoggedEvent) -> bool:
-        return (self._run_id is None or event.run_id == self._run_id) and (
-            self._kinds is None or event.kind in self._kinds or event.kind.startswith(self._beginnings)
+    def wants(self, kind: str, run_id: UUID | None) -> bool:
+        """Whether the filter lets such an event through."""
+        return (self._run_id is None or run_id == self._run_id) and (
+            self._kinds is None or kind in self._kinds or kind.startswith(self._beginnings)
         )
 
 

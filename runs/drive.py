@@ -44,6 +44,7 @@ from models import (
 from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
 from runs.agent import Call, Conversation, Reply
 from runs.computers import Held, clean, wait_for
+from runs.deltas import Deltas
 from runs.demo_model import REOPENED
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
@@ -806,7 +807,9 @@ class Drive:
                 picture_id: await self._repeat(lambda id=picture_id: self._file(id))  # type: ignore[misc]
                 for picture_id in talk.pictures()
             }
-            reply = await self._repeat(lambda: talk.ask(model, pictures, lambda _text: None))
+            reply = await self._repeat(
+                lambda: talk.ask(model, pictures, Deltas(self.run, message_id, self._purse.redactor))
+            )
         return reply, choice.name
 
     async def _file(self, file_id: str) -> bytes:

@@ -44,6 +44,7 @@ RUN = {
     "POST /api/threads/{id}/messages",
     "POST /api/schedules/{id}/run",
     "POST /api/files",
+    "POST /api/agent",
 }
 
 

@@ -36,6 +36,13 @@ LIMITS: dict[str, sa.BigInteger | sa.Float[float]] = {
 }
 COUNTS = ("input_tokens", "output_tokens", "cost_micros")
 
+# A thread of an AG-UI client, by the name that the client has for it.
+LABELLED_THREADS = """
+create function labelled_threads(owner text, label text) returns table (id uuid) language sql stable as $$
+  select t.id from threads t where t.user_id = owner and t.labels ->> 'agui' = label
+$$
+"""
+
 
 def upgrade() -> None:
     for name, kind in LIMITS.items():
@@ -88,12 +95,22 @@ def upgrade() -> None:
     op.execute("alter table turns enable row level security")
     op.execute("alter table turns force row level security")
     op.execute(f"create policy owner on turns using ({visible}) with check ({visible})")
+    op.create_index(
+        "threads_agui_ix",
+        "threads",
+        ["user_id", sa.text("(labels ->> 'agui')")],
+        unique=True,
+        postgresql_where=sa.text("labels ->> 'agui' is not null"),
+    )
+    op.execute(LABELLED_THREADS)
 
 
 def downgrade() -> None:
     op.execute("drop function said_before")
     op.execute("drop function unheard_messages")
     op.drop_index(INDEX, table_name="messages")
+    op.execute("drop function labelled_threads(text, text)")
+    op.drop_index("threads_agui_ix", table_name="threads")
     op.drop_table("turns")
     op.drop_column("steps", "recorded")
     op.drop_column("steps", "call")
