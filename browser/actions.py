@@ -540,7 +540,7 @@ class ReadConsole(_Action):
         tab = computer.active
         entries = [
             entry
-            for entry in computer.listen(tab).console
+            for entry in computer.traffic(tab).console
             if not self.errors_only or entry["level"] == "error"
         ]
         return Result(output={**_where(tab), "entries": entries[-self.limit :], "total": len(entries)})
@@ -557,7 +557,7 @@ class ReadNetwork(_Action):
         tab = computer.active
         entries = [
             entry
-            for entry in computer.listen(tab).requests
+            for entry in computer.traffic(tab).requests
             if not self.failed_only or entry["failure"] or (entry["status"] or 0) >= 400
         ]
         return Result(output={**_where(tab), "entries": entries[-self.limit :], "total": len(entries)})

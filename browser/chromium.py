@@ -257,12 +257,17 @@ class Computer:
             f"There is no tab {tab_id[:40]!r}; the tabs are {[tab.id for tab in self._tabs.values()]}"
         )
 
-    def listen(self, tab: Tab) -> Traffic:
-        """What a tab has told; from now on all tabs, those to come too, are listened to."""
+    def listen(self) -> None:
+        """From now on keep what tabs, those to come too, write to the console and ask of the network."""
         self._listens = True
-        for each in self._tabs.values():
-            each.traffic = each.traffic or Traffic(each.page)
-        return tab.traffic or Traffic(tab.page)
+        for tab in self._tabs.values():
+            tab.traffic = tab.traffic or Traffic(tab.page)
+
+    def traffic(self, tab: Tab) -> Traffic:
+        """What is kept of it, which is nothing before somebody listens."""
+        self.listen()
+        tab.traffic = tab.traffic or Traffic(tab.page)
+        return tab.traffic
 
     async def new_tab(self) -> Tab:
         """Open a blank tab and make it active."""

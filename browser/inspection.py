@@ -59,11 +59,16 @@ async def itself(page: Page, element: Locator, timeout: float) -> Seen:
 
 
 async def holds_secret(page: Page, timeout: float) -> bool:
-    """Whether a field of the page, or of a frame in it, holds a secret that was filled in."""
+    """Whether a field of the page, or of a frame in it, may hold a secret that was filled in."""
     for frame in page.frames:
-        told = await frame.locator(f"{FACTS}=secret").get_attribute("facts", timeout=timeout)
-        if told is None or json.loads(told)["secret"]:
-            return True
+        try:
+            told = await frame.locator(f"{FACTS}=secret").get_attribute("facts", timeout=timeout)
+        except PlaywrightError:
+            if not frame.is_detached():
+                return True  # it hangs, or goes on to another page
+        else:
+            if told is None or json.loads(told)["secret"]:
+                return True
     return False
 
 

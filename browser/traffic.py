@@ -27,14 +27,14 @@ class Traffic:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         place = message.location
-        at = f"{_shown(place['url'])}:{place['lineNumber']}" if place.get("url") else None
+        at = f"{shown_url(place['url'])}:{place['lineNumber'] + 1}" if place.get("url") else None
         self.console.append({"level": message.type, "text": cut(message.text, MAX_TEXT), "at": at})
 
     def _on_error(self, error: Exception | WebError) -> None:
         self.console.append({"level": "error", "text": cut(str(error), MAX_TEXT), "at": None})
 
     def _on_request(self, request: Request) -> None:
-        entry: dict[str, Any] = {"method": request.method, "url": _shown(request.url)}
+        entry: dict[str, Any] = {"method": request.method, "url": shown_url(request.url)}
         entry |= {"type": request.resource_type, "status": None, "failure": None}
         self.requests.append(entry)
         self._asked.append((request, entry))
@@ -46,7 +46,7 @@ class Traffic:
                 return
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """The address without the name and password in it; data addresses without their data."""
     if not url.startswith(("http://", "https://", "ws://", "wss://")):
         return cut(url, 100)

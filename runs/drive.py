@@ -44,6 +44,7 @@ from models import (
 from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
 from runs.agent import Call, Conversation, ModelFailed, Reply, TooLong
 from runs.computers import Held, clean, wait_for
+from runs.filling import address, filling, refuse_script
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
@@ -157,6 +158,8 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._talk: Conversation | None = None
+        self._secrets_told = ""
+        self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
         self._news: list[str] = []  # what the model has not been told yet
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
@@ -251,6 +254,8 @@ class Drive:
             raise Failed("invalid_workflow", str(error)) from error
         # A page that is reopened may show a secret at once.
         self._purse.names = tuple(workflows.named_secrets(flow.steps))
+        if any(step["type"] == "agent" for _, step in workflows.each(flow.steps)):
+            await self._repeat(self._name_all_secrets)
         await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
@@ -268,6 +273,13 @@ class Drive:
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
             await self._save_profile(self.run.profile_id)
+
+    async def _name_all_secrets(self) -> None:
+        """An agent may fill in any secret of its user, and is told their names."""
+        async with db.as_user(self.run.user_id) as tx:
+            kept = await secrets.all_of(tx)
+        self._purse.names = tuple(secret.name for secret in kept)
+        self._secrets_told = secrets.in_words(kept)
 
     async def _save_profile(self, profile_id: UUID) -> None:
         """Keep the cookies and storage as the run leaves them; a run that did its work never fails for it."""
@@ -659,8 +671,9 @@ class Drive:
         began, picture_id, page = self._active(), None, ""
         values: dict[str, Any] = {"status": StepStatus.succeeded}
         try:
-            outcome = clean(await self._answer(talk, call, repeatable=repeatable))
-            output = outcome.result if isinstance(outcome, Finished) else outcome
+            outcome = await self._answer(talk, call, repeatable=repeatable)
+            output = self._shown(outcome.result if isinstance(outcome, Finished) else outcome)
+            outcome = Finished(output) if isinstance(outcome, Finished) else output
             self._weigh(output)
             values["output"] = {"result": output} if isinstance(outcome, Finished) else output
             said = {"outcome": "success", "text": orjson.dumps(output).decode()}
@@ -706,6 +719,7 @@ class Drive:
         if self._talk is None or self._talk.pointer != pointer:
             step = self._agent_step(flow, pointer)
             turns, steps = await self._repeat(lambda: self._turns(pointer))
+            self._computer.computer.listen()
             self._talk = Conversation(pointer, self._task(step), step.json_schema, turns)
             for landed in steps:
                 if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
@@ -728,7 +742,7 @@ class Drive:
 
     def _task(self, step: Agent) -> str:
         """What the model is told first."""
-        return f"<task>\n{step.task}\n</task>"
+        return f"<task>\n{step.task}\n</task>\n{self._secrets_told}".rstrip()
 
     async def _take_turn(self, talk: Conversation) -> None:
         """Ask the model, and keep its reply before any of it is done."""
@@ -800,7 +814,27 @@ class Drive:
                 return self._finish(talk, wanted)
             case tools.AskUser() | tools.RequestApproval():
                 raise StepFailed("not_yet", "Nobody can be asked yet")
-        return await self._perform(_Deed(self._computer.computer, wanted), safe=repeatable)
+        return await self._perform(await self._deed(wanted), safe=repeatable)
+
+    async def _deed(self, wanted: Action) -> Attempt | _Deed:
+        """How an action is done; no script comes near a secret, before or after. Raises StepFailed."""
+        computer = self._computer.computer
+        await refuse_script(computer, wanted)
+        if isinstance(wanted, actions.Evaluate):
+            self._scripted.add(address(computer, wanted))
+        return filling(computer, wanted, self._reveal_to_model) or _Deed(computer, wanted)
+
+    async def _reveal_to_model(
+        self, fields: Fields, addresses: tuple[str, ...]
+    ) -> Mapping[str, Mapping[str, str]]:
+        """The same as `_reveal`, but not where a script of the model's may lie in wait. Raises StepFailed."""
+        for scripted in self._scripted:
+            blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
+            if blank or any(secrets.same_origin(scripted, address) for address in addresses):
+                raise StepFailed(
+                    "secret_refused", "A script has run on this site; no secret is filled in there"
+                )
+        return await self._reveal(fields, addresses)
 
     def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
         """The model's result, if it is one that the task takes. Raises StepFailed."""

@@ -37,7 +37,7 @@ from runs.parameters import Invalid, Problem, pointer_to
 from runs.queue import look_at_queue
 from runs.trail import landed_earlier
 from runs.workflows import Flow
-from schemas import Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
+from schemas import ApprovalPolicy, Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry
 from settings import settings
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
-OF_AGENTS = {"task", "result_schema", "model", "fallbacks"}
+OF_AGENTS = {"task", "result_schema", "model", "fallbacks", "approval"}
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
     "workflow_id",
@@ -112,8 +112,14 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     params = await asyncio.to_thread(workflows.resolve_params, parameters, body.params)
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made = {"title": flow.title, "definition": definition, "params": params, "timeout_seconds": limit}
-    made |= {"agent": {"models": models}, "budget": budget}
+    made |= {"agent": {"models": models, "approval": _approval(body)}, "budget": budget}
     return await _queue(tx, **made, **given, **more)
+
+
+def _approval(body: RunCreate) -> dict[str, Any]:
+    """When the run's agents ask first."""
+    given = body.approval
+    return (ApprovalPolicy(mode=given) if isinstance(given, str) else given).model_dump()
 
 
 async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:
