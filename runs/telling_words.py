@@ -96,7 +96,7 @@ HARMLESS = """
     track my order, payment methods, sign in, sign out, sign on, log in, accessibility statement,
     privacy policy, terms of payment, reply to all reviews, accept all, accept all cookies,
     accept cookies, allow all, allow all cookies, reject all, apply filter, apply filters,
-    alle akzeptieren, tout accepter, aceptar todo, accetta tutto, aceitar tudo, alles accepteren,
+    alle akzeptieren, tout accepter, aceptar todas, accetta tutto, aceitar tudo, alles accepteren,
     show replies, view replies, view comments, show comments, read comments, book reviews, books,
     accept language"""
 MOST_WORDS_OF_LINK = 5

@@ -353,7 +353,7 @@ async def test_console_and_network_are_kept_from_the_first_page_on(
     console, errors, failed, network = (step.output or {} for step in steps[3:7])
     said = {(entry["level"], entry["text"]) for entry in console["entries"]}
     assert said >= {("warning", "careful"), ("error", "broken 1"), ("error", "late")}
-    assert [entry["text"] for entry in errors["entries"]] == ["late"]
+    assert [entry["level"] for entry in errors["entries"]] == ["error"]
     assert {entry["url"] for entry in failed["entries"]} >= {site.url("/missing?a=1"), site.url("/nothing")}
     assert network["entries"][0] == {
         "method": "GET", "url": site.url("/page"), "type": "document", "status": 200, "failure": None,
