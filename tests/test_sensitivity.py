@@ -7,12 +7,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+import db
 from browser.actions import Action, ActionFailed, perform
 from browser.chromium import Browsers, Computer, Options
-from runs import telling_words
+from models import Run
+from runs import engine, telling_words
 from runs.sensitivity import REASONS, acts, assess, examine, needs_approval
+from schemas import RunCreate
 from tests import pages
 from tests.pages import Site
 
@@ -377,3 +380,33 @@ def test_of_several_hosts_the_strictest_rule_holds() -> None:
     assert needs_approval(policy, (), "shop.example", "bank.example")
     assert not needs_approval(policy, ("payment",), "shop.example")
     assert needs_approval({"mode": "always"}, (), "shop.example")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {"mode": "sensitive", "domains": {}}),
+        ({"approval": "never"}, {"mode": "never", "domains": {}}),
+        (
+            {"approval": {"mode": "never", "domains": {"Bank.Example": "always"}}},
+            {"mode": "never", "domains": {"bank.example": "always"}},
+        ),
+    ],
+)
+async def test_a_run_keeps_when_its_agents_ask(
+    user: str, database: str, given: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    later = {"run_after": "2100-01-01T00:00:00Z"}
+    async with db.as_user(user, "user") as tx:
+        await engine.enqueue(tx, RunCreate.model_validate({"task": "Do it", "model": "demo"} | later | given))
+        (run,) = await tx.find(Run)
+    assert run.agent["approval"] == kept
+
+
+@pytest.mark.parametrize(
+    "approval",
+    ["sometimes", {"mode": "no"}, {"domains": {"bank.example:443": "never"}}, {"domains": {"a b": "never"}}],
+)
+def test_a_rule_that_is_none_is_refused(approval: object) -> None:
+    with pytest.raises(ValidationError):
+        RunCreate.model_validate({"task": "Do it", "approval": approval})
