@@ -360,6 +360,16 @@ async def test_console_and_network_are_kept_from_the_first_page_on(
     }  # fmt: skip
 
 
+async def test_tabs_that_open_later_are_listened_to(user: str, worker: UUID, obedient: Obedient) -> None:
+    async with pages.serve({"/page": "<script>console.log('here', location.pathname)</script>"}) as site:
+        tab, console = order("new_tab", url=site.url("/page")), order("read_console")
+        run_id = await begin(user, tab, console)
+        await ended(user, run_id)
+        (output,) = [step.output for step in await steps_of(user, run_id) if step.type == "read_console"]
+    assert output is not None
+    assert ("log", "here /page") in [(entry["level"], entry["text"]) for entry in output["entries"]]
+
+
 def test_addresses_are_shown_without_name_and_password() -> None:
     assert shown_url("https://ann:hidden@shop.example:8443/a?b=1") == "https://shop.example:8443/a?b=1"
     assert shown_url("wss://ann@shop.example/") == "wss://shop.example/"

@@ -35,7 +35,7 @@ SHOP = """<title>Shop</title><style>body {margin: 0} .bar {height: 30px}</style>
 <button id=titled title="Delete this">x</button><div id=made><span>Place order</span></div>
 <a id=leads href=/second>Second</a><a id=file_link href=/second download>Paper</a><a id=outside href=https://elsewhere.example/>Away</a>
 <a id=buys href=/second>Buy</a><a id=headline href=/second>How to buy a house in nine easy steps</a><a id=script href="javascript:1">Buy it when you have thought about it</a>
-<label id=label for=agree>I agree to everything</label><input id=agree type=checkbox>
+<label id=named for=go>Onward</label><label id=label for=agree>I agree to everything</label><input id=agree type=checkbox>
 <textarea id=chat></textarea><div id=rich contenteditable>rich</div><input id=loose aria-label="Reply to Ann"><input id=calm aria-label="Name">
 <input id=otp autocomplete=one-time-code><input id=cardish name=card_number><input id=pin placeholder="Verification code"><p id=text>Some words</p>
 <x-pay id=closed style="display:block;width:80px;height:20px"></x-pay><x-open id=open></x-open>
@@ -121,6 +121,7 @@ async def reasons(computer: Computer, action: str, **fields: Any) -> tuple[str, 
         ("#headline", ()),
         ("#script", ("payment",)),
         ("#label", ("confirm",)),
+        ("#named", ("submit",)),
         ("#note", ()),
         ("#pass", ()),
         ("#text", ()),
