@@ -830,7 +830,7 @@ class Drive:
         """The same as `_reveal`, but not where a script of the model's may lie in wait. Raises StepFailed."""
         for scripted in self._scripted:
             blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
-            if blank or any(secrets.same_origin(scripted, address) for address in addresses):
+            if blank or any(secrets.same_origin(scripted, place) for place in addresses):
                 raise StepFailed(
                     "secret_refused", "A script has run on this site; no secret is filled in there"
                 )
