@@ -134,11 +134,12 @@ async def test_never_asks_nothing_but_for_the_domains_that_say_so(
     user: str, worker: UUID, shop: Site, obedient: Obedient
 ) -> None:
     policy = {"mode": "never", "domains": {"localhost": "sensitive"}}
+    again = order("left_click", target={"selector": "button"})
     orders = (
         order("navigate", url=shop.url("/shop")),
         CLICK,
         order("navigate", url=shop.other("/shop")),
-        CLICK,
+        again,
     )
     run_id = await begin(user, *orders, approval=policy)
     approval = await asked(user, run_id)
