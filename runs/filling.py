@@ -51,7 +51,7 @@ class Filling(Attempt):
 
     async def _element_of(self, tab: Tab) -> ElementHandle | None:
         """The field, once it is there to be used."""
-        self._late = StepFailed("element_not_found", f"Nothing on the page fits {self._target_of}")
+        self._late = StepFailed("not_found", f"Nothing on the page fits {self._target_of}")
         try:
             found = await self._target_of.element(tab)
         except ActionFailed:

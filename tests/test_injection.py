@@ -267,7 +267,7 @@ async def test_type_fills_a_secret_in_too(user: str, worker: UUID, obedient: Obe
         (order("find", query="{{ secrets.shop.password }}"), "secret_misplaced"),
         (order("form_input", **FILL | {"value": "{{ secrets.none.password }}"}), "placeholder_missing"),
         (order("form_input", **FILL | {"target": {"selector": "button"}}), "value_refused"),
-        (order("form_input", **FILL | {"target": {"selector": "#none"}}), "element_not_found"),
+        (order("form_input", **FILL | {"target": {"selector": "#none"}}), "not_found"),
         (order("form_input", **FILL | {"tab": "t99"}), "no_such_tab"),
     ],
 )
