@@ -145,6 +145,12 @@ Domain = Annotated[
 ]
 
 
+def _without_port(domain: str) -> str:
+    if ":" in domain:
+        raise ValueError("name the domain without a port")
+    return domain
+
+
 @cache
 def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
@@ -809,6 +815,19 @@ class ModelChoice(Wire):
     )
 
 
+ApprovalMode = Literal["never", "sensitive", "always"]
+Host = Annotated[Domain, AfterValidator(_without_port)]
+
+
+class ApprovalPolicy(Wire):
+    """When agents ask before they act: as the domain of the page says, or else `mode`."""
+
+    mode: ApprovalMode = "sensitive"
+    domains: dict[Host, ApprovalMode] = Field(
+        {}, max_length=100, description="The most specific domain decides; subdomains count."
+    )
+
+
 class Budget(Wire):
     """What a run may use; one that reaches any of it pauses and goes on when it may use more."""
 
@@ -831,6 +850,11 @@ class RunCreate(Budget):
     model: ModelName | ModelChoice | None = Field(None, description="Of its agents; default is the server's.")
     fallbacks: list[ModelName | ModelChoice] = Field(
         [], max_length=5, description="Models that are asked when one before cannot be."
+    )
+    approval: ApprovalMode | ApprovalPolicy = Field(
+        "sensitive",
+        description="Before which actions its agents ask: those that pay, send, publish, delete, sign in, "
+        "upload, run scripts and the like (`sensitive`), all that do more than look, or none.",
     )
     parameters: dict[str, Any] = Field({}, description="JSON Schema of `params`, beside a definition.")
     params: dict[str, Any] = Field({}, description="Values for the workflow's parameters.")

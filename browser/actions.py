@@ -6,6 +6,8 @@ import errno
 import json
 import re
 from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
 from playwright.async_api import ElementHandle, FileChooser, Locator, Response
@@ -391,7 +393,7 @@ KEY_NAMES = (
 Keys = Annotated[str, Field(min_length=1, max_length=64, examples=["Enter", "Control+A", "ctrl+shift+t"])]
 
 
-def _key_names(keys: str) -> str:
+def key_names(keys: str) -> str:
     """`ctrl+a` as `Control+a`; a plus sign at the end is the key itself."""
     held, plus, key = keys.rpartition("+") if not keys.endswith("+") else (keys[:-2], keys[-2:-1], "+")
     names = [*(held.split("+") if plus else []), key]
@@ -432,7 +434,7 @@ class Key(_Action):
     async def run(self, computer: Computer) -> Result:
         keyboard = computer.active.page.keyboard
         for _ in range(self.repeat):
-            await keyboard.press(_key_names(self.keys))
+            await keyboard.press(key_names(self.keys))
         return Result()
 
 
@@ -444,7 +446,7 @@ class HoldKey(_Action):
     duration_ms: int = Field(ge=1, le=10_000)
 
     async def run(self, computer: Computer) -> Result:
-        await computer.active.page.keyboard.press(_key_names(self.keys), delay=self.duration_ms)
+        await computer.active.page.keyboard.press(key_names(self.keys), delay=self.duration_ms)
         return Result()
 
     @property
@@ -526,6 +528,40 @@ class GetPageText(_Action):
         script = f"(text => [text.slice(0, {most}), text.length > {most}])({PAGE_TEXT})"
         text, truncated = await _evaluate(tab, script, self.timeout_ms)
         return Result(output={**_where(tab), "text": text, "truncated": truncated})
+
+
+class ReadConsole(_Action):
+    """What the page has written to its console lately, errors included; the newest last."""
+
+    action: Literal["read_console"]
+    limit: int = Field(50, ge=1, le=200)
+    errors_only: bool = False
+
+    async def run(self, computer: Computer) -> Result:
+        tab = computer.active
+        entries = [
+            entry
+            for entry in computer.traffic(tab).console
+            if not self.errors_only or entry["level"] == "error"
+        ]
+        return Result(output={**_where(tab), "entries": entries[-self.limit :], "total": len(entries)})
+
+
+class ReadNetwork(_Action):
+    """What the page has asked of the network lately, without headers and bodies; the newest last."""
+
+    action: Literal["read_network"]
+    limit: int = Field(50, ge=1, le=200)
+    failed_only: bool = False
+
+    async def run(self, computer: Computer) -> Result:
+        tab = computer.active
+        entries = [
+            entry
+            for entry in computer.traffic(tab).requests
+            if not self.failed_only or entry["failure"] or (entry["status"] or 0) >= 400
+        ]
+        return Result(output={**_where(tab), "entries": entries[-self.limit :], "total": len(entries)})
 
 
 class Find(_Action):
@@ -639,7 +675,8 @@ class FileUpload(_Action):
 Action = Annotated[
     Navigate | Back | Forward | Reload | NewTab | SwitchTab | CloseTab | ListTabs
     | Click | Hover | Drag | MouseDown | MouseUp | MouseMove | Scroll | Type | Key | HoldKey
-    | Wait | Screenshot | Zoom | ReadPage | GetPageText | Find | ScrollTo | Evaluate | FormInput | FileUpload,
+    | Wait | Screenshot | Zoom | ReadPage | GetPageText | ReadConsole | ReadNetwork | Find | ScrollTo
+    | Evaluate | FormInput | FileUpload,
     Field(discriminator="action"),
 ]  # fmt: skip
 _POINT = {"x": 640, "y": 360}
@@ -657,6 +694,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"action": "wait", "duration_ms": 500},
     *({"action": "screenshot"}, {"action": "zoom", "coordinate": _POINT, "width": 200, "height": 100}),
     *({"action": "read_page"}, {"action": "get_page_text"}, {"action": "find", "query": "add to cart"}),
+    *({"action": "read_console", "errors_only": True}, {"action": "read_network", "limit": 20}),
     {"action": "scroll_to", "target": {"ref": "ref_e4"}},
     {"action": "evaluate", "expression": "document.title"},
     {"action": "form_input", "target": {"selector": "#country"}, "value": "Germany"},
@@ -667,12 +705,18 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
 
 async def perform(computer: Computer, action: Action) -> Result:
     """Do an action within its time; raises ActionFailed, and ComputerClosed when there is no computer."""
+    async with explained(computer, action), asyncio.timeout(action.seconds + GRACE_SECONDS):
+        await computer.settled()
+        if action.tab is not None and action.activates and computer.active.id != action.tab:
+            await computer.switch_tab(action.tab)
+        return await action.run(computer)
+
+
+@asynccontextmanager
+async def explained(computer: Computer, action: Action) -> AsyncIterator[None]:
+    """What goes wrong with an action raises ActionFailed, and ComputerClosed when there is no computer."""
     try:
-        async with asyncio.timeout(action.seconds + GRACE_SECONDS):
-            await computer.settled()
-            if action.tab is not None and action.activates and computer.active.id != action.tab:
-                await computer.switch_tab(action.tab)
-            return await action.run(computer)
+        yield
     except NoSuchTab as problem:
         raise ActionFailed("no_such_tab", str(problem)) from problem
     except FAULTS as problem:

@@ -33,8 +33,10 @@ from playwright.async_api import (
 )
 from playwright.async_api import Error as PlaywrightError
 
+from browser import inspection
 from browser.input import Input
 from browser.screencast import Screencast
+from browser.traffic import Traffic
 from infra.redaction import cut
 from settings import settings
 
@@ -180,6 +182,7 @@ class Tab:
     navigated: bool = False
     dialogs: int = 0
     asked_at: float = 0
+    traffic: Traffic | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)  # clear while it goes to another document
 
@@ -207,6 +210,7 @@ class Computer:
         self._context_id = ""
         self._tabs: dict[Page, Tab] = {}
         self._adopting: dict[Page, asyncio.Task[None]] = {}
+        self._listens = False
         self._active: Tab | None = None
         self._settled = asyncio.Event()  # set unless the last tab is being replaced
         self._tab_number = 0
@@ -256,6 +260,18 @@ class Computer:
         raise NoSuchTab(
             f"There is no tab {tab_id[:40]!r}; the tabs are {[tab.id for tab in self._tabs.values()]}"
         )
+
+    def listen(self) -> None:
+        """From now on keep what tabs, those to come too, write to the console and ask of the network."""
+        self._listens = True
+        for tab in self._tabs.values():
+            tab.traffic = tab.traffic or Traffic(tab.page)
+
+    def traffic(self, tab: Tab) -> Traffic:
+        """What is kept of it, which is nothing before somebody listens."""
+        self.listen()
+        tab.traffic = tab.traffic or Traffic(tab.page)
+        return tab.traffic
 
     async def new_tab(self) -> Tab:
         """Open a blank tab and make it active."""
@@ -495,6 +511,7 @@ class Computer:
         page.on("close", lambda _: self._on_tab_closed(tab))
         if page.is_closed():
             return
+        tab.traffic = Traffic(page) if self._listens else None
         self._tabs[page] = tab
         self.report("tab", {"tab": tab.id, "state": "opened", "url": cut(page.url, 2048), "title": ""})
         self._on_navigated(tab, page.main_frame)
@@ -841,7 +858,9 @@ class Browsers:
     async def _start_driver(self) -> Playwright:
         """Playwright's driver, whose temporary files are left behind when it is killed."""
         with self._place.for_children():
-            return await async_playwright().start()
+            playwright = await async_playwright().start()
+        await inspection.prepare(playwright)
+        return playwright
 
     async def close(self) -> None:
         """Close every computer and process, then the driver."""

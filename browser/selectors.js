@@ -541,5 +541,5 @@
     return size(found) > most ? { size: size(found) } : { found };
   };
 
-  return { find, count, change, conceal, typed, read: readAtMost };
+  return { find, count, change, conceal, typed, read: readAtMost, roleOf, nameOf };
 })()

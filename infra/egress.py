@@ -107,7 +107,7 @@ class Policy:
     def check(self, host: str, port: int) -> None:
         """Raise Refused unless the canonical host may be asked for; its addresses are judged by `resolve`."""
         if self.allowed_domains and not any(
-            (allowed_port is None or allowed_port == port) and _within(host, allowed)
+            (allowed_port is None or allowed_port == port) and within(host, allowed)
             for allowed, allowed_port in map(_authority, self.allowed_domains)
         ):
             raise Refused(f"{host} is not among the allowed domains")
@@ -122,7 +122,8 @@ class Policy:
             )
 
 
-def _within(host: str, allowed: str) -> bool:
+def within(host: str, allowed: str) -> bool:
+    """Whether a host is an allowed one, or a subdomain of it; both canonical."""
     return host == allowed or ("." in allowed and _literal(allowed) is None and host.endswith("." + allowed))
 
 

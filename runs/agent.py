@@ -4,6 +4,7 @@ Every reply is a row of `turns` before any of it is done, with what came of its 
 their files' ids. What is sent to the model is made of these rows alone, so that another worker goes on with it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ PICTURES, STRIDE = (
 )  # newest results that keep their picture and page; older ones lose them, so many at once
 BRIEF = 300  # characters that an older result keeps
 MAX_LEVEL = 3  # how often a conversation is made shorter because the model could not take it
+
+OUR_TAGS = re.compile(r"<(?=\s*/?\s*(?:page|task|secrets)\b)", re.IGNORECASE)
 
 INSTRUCTIONS = """\
 You operate a web browser for a user, by calling tools, until the user's task is done; then you call `finish`.
@@ -250,7 +253,7 @@ def result(
 
 
 def _returned(kept: dict[str, Any], pictures: Mapping[str, bytes], *, shown: bool, brief: bool) -> Any:
-    text = cut(kept["text"], BRIEF) if brief and not shown else kept["text"]
+    text = _fenced(cut(kept["text"], BRIEF) if brief and not shown else kept["text"])
     if kept["page"] and shown:
         text = f"{text}\n<page>\n{_fenced(kept['page'])}\n</page>"
     picture = pictures.get(kept["picture_id"] or "") if shown else None
@@ -263,8 +266,8 @@ def _returned(kept: dict[str, Any], pictures: Mapping[str, bytes], *, shown: boo
 
 
 def _fenced(page: str) -> str:
-    """A page's text, which cannot end its own fence."""
-    return page.replace("</page", "<\\/page")
+    """What strangers wrote, in which no tag of ours begins or ends."""
+    return OUR_TAGS.sub(r"<\\", page)
 
 
 def _definitions(schema: dict[str, Any] | None) -> Iterator[ToolDefinition]:

@@ -41,15 +41,29 @@ from models import (
     Turn,
     uuid7,
 )
-from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
+from runs import (
+    agent,
+    approvals,
+    computers,
+    files,
+    profiles,
+    providers,
+    secrets,
+    sensitivity,
+    tools,
+    usage,
+    workflows,
+)
 from runs.agent import Call, Conversation, Reply
 from runs.computers import Held, clean, wait_for
 from runs.deltas import Deltas
 from runs.demo_model import REOPENED
+from runs.filling import address, filling, refuse_script
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, Fields, StepFailed, filled
+from runs.sensitivity import Assessment
 from runs.steps import DAY, OWN_STEPS, Agent, Approve, ForEach, WaitingStep
 from runs.trail import ENVIRONMENT, FINISH, Trail, is_done
 from runs.walk import Finished, Place, TooManySteps
@@ -157,8 +171,11 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._talk: Conversation | None = None
+        self._secrets_told = ""
+        self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
         self._news: list[str] = []  # what the model has not been told yet
         self._heard: list[Message] = []  # what it is told now
+        self._matter: dict[str, Any] | None = None  # what a yes is spent on
         self._short: str | None = None  # the part of a budget that is used up
         self._calls = 0
         self._used_at = _now()
@@ -254,6 +271,8 @@ class Drive:
             raise Failed("invalid_workflow", str(error)) from error
         # A page that is reopened may show a secret at once.
         self._purse.names = tuple(workflows.named_secrets(flow.steps))
+        if any(step["type"] == "agent" for _, step in workflows.each(flow.steps)):
+            await self._repeat(self._name_all_secrets)
         await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
@@ -271,6 +290,13 @@ class Drive:
         await self._boundary()
         if self.run.save_profile and self.run.profile_id is not None:
             await self._save_profile(self.run.profile_id)
+
+    async def _name_all_secrets(self) -> None:
+        """An agent may fill in any secret of its user, and is told their names."""
+        async with db.as_user(self.run.user_id) as tx:
+            kept = await secrets.all_of(tx)
+        self._purse.names = tuple(secret.name for secret in kept)
+        self._secrets_told = secrets.in_words(kept)
 
     async def _save_profile(self, profile_id: UUID) -> None:
         """Keep the cookies and storage as the run leaves them; a run that did its work never fails for it."""
@@ -580,11 +606,14 @@ class Drive:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""
 
         async def mark(tx: db.Tx) -> None:
+            if self._matter is not None:
+                await self._spend(tx)
             await tx.change(
                 Step, {"run_id": self.run_id, "status": StepStatus.started}, acted_at=datetime.now(UTC)
             )
 
         await self._write(mark)
+        self._matter = None
         if self._pressing():
             raise Interrupted
         task = asyncio.ensure_future(attempt.act())
@@ -667,7 +696,8 @@ class Drive:
         values: dict[str, Any] = {"status": StepStatus.succeeded}
         try:
             outcome = await self._answer(talk, call, self._step)
-            output = clean(outcome.result if isinstance(outcome, Finished) else outcome)
+            output = self._shown(outcome.result if isinstance(outcome, Finished) else outcome)
+            outcome = Finished(output) if isinstance(outcome, Finished) else output
             self._weigh(output)
             values["output"] = {"result": output} if isinstance(outcome, Finished) else output
             said = {"outcome": "success", "text": orjson.dumps(output).decode()}
@@ -713,7 +743,7 @@ class Drive:
 
         await self._write(finish, **counts, **checkpoint)
         talk.turns[-1], self._heard = turns[0], []
-        self._step, self._question, self._acted = None, None, False
+        self._step, self._question, self._matter, self._acted = None, None, None, False
         self._tag_frames(None)
 
     async def _conversation(self, flow: Flow, place: Place) -> Conversation:
@@ -721,7 +751,8 @@ class Drive:
         if self._talk is None or self._talk.step != place.agent:
             step = self._agent_step(flow, place.pointer.rpartition("/calls/")[0])
             turns, steps, before = await self._repeat(lambda: self._turns(place.agent))
-            task = _first_words(step.task, before)
+            self._computer.computer.listen()
+            task = _first_words(step.task, before, self._secrets_told)
             self._talk = Conversation(place.agent, task, step.json_schema, turns)
             for landed in steps:
                 if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
@@ -831,7 +862,46 @@ class Drive:
             case tools.RequestApproval():
                 action = {"type": call.tool, "title": wanted.title, "arguments": wanted.arguments}
                 return {"approved": True, "arguments": await self._approved(wanted.title, action, step)}
-        return await self._perform(_Deed(self._computer.computer, wanted), safe=step.safe)
+        allowed, asked = await self._allowed(call, wanted, step)
+        return await self._perform(await self._deed(allowed), safe=step.safe and not asked)
+
+    async def _deed(self, wanted: Action) -> Attempt | _Deed:
+        """How an action is done; no script comes near a secret, before or after. Raises StepFailed."""
+        computer = self._computer.computer
+        await refuse_script(computer, wanted)
+        if isinstance(wanted, actions.Evaluate):
+            self._scripted.add(address(computer, wanted))
+        return filling(computer, wanted, self._reveal_to_model) or _Deed(computer, wanted)
+
+    async def _reveal_to_model(
+        self, fields: Fields, addresses: tuple[str, ...]
+    ) -> Mapping[str, Mapping[str, str]]:
+        """The same as `_reveal`, but not where a script of the model's may lie in wait. Raises StepFailed."""
+        for scripted in self._scripted:
+            blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
+            if blank or any(secrets.same_origin(scripted, place) for place in addresses):
+                raise StepFailed(
+                    "secret_refused", "A script has run on this site; no secret is filled in there"
+                )
+        return await self._reveal(fields, addresses)
+
+    async def _allowed(self, call: Call, wanted: Action, step: Step) -> tuple[Action, bool]:
+        """The action as its user wants it, and whether they had to be asked. Raises StepFailed for a no."""
+        computer, policy = self._computer.computer, self.run.agent["approval"]
+        seen = await self._repeat(lambda: sensitivity.examine(computer, wanted))
+        acts = sensitivity.acts(wanted)
+        if not sensitivity.needs_approval(policy, seen.reasons, *seen.hosts, acts=acts):
+            return wanted, False
+        title = cut(f"{tools.in_words(call.tool, call.arguments)}: {seen.subject}", 500)
+        arguments = await self._approved(title, _matter(call, seen), step)
+        # A yes is to what was there when it was asked for.
+        self._matter = self._shown(
+            _matter(call, await self._repeat(lambda: sensitivity.examine(computer, wanted)))
+        )
+        try:
+            return cast("Action", tools.parse(call.tool, arguments)), True
+        except tools.InvalidArguments as error:
+            raise StepFailed("invalid_arguments", str(error)) from error
 
     async def _ask_user(self, question: str, step: Step) -> dict[str, Any]:
         """Wait for what only a person can tell; asked once, however many workers wait for it."""
@@ -856,7 +926,8 @@ class Drive:
         Raises StepFailed for a no.
         """
         if self._question is None:
-            await self._put_question(title, action, step, timedelta(milliseconds=DAY))
+            asked = self._shown(title), self._shown(action)
+            await self._put_question(*asked, step, timedelta(milliseconds=DAY))
         await self._boundary()
         answer = self._question
         if answer is None or self._refused:
@@ -874,7 +945,7 @@ class Drive:
             or answer.status != ApprovalStatus.approved
         ):
             return
-        if not await approvals.use(tx, answer, answer.action, self._step.number):
+        if not await approvals.use(tx, answer, self._matter or answer.action, self._step.number):
             raise StepFailed("approval_denied", "The approval is not for this any more")
 
     async def _stay_within_budget(self) -> None:
@@ -1411,10 +1482,18 @@ def _looks(raw: dict[str, Any]) -> bool:
     return raw["type"] not in ("forEach", "agent") and not (raw["type"] == "if" and "value" in raw)
 
 
-def _first_words(task: str, before: list[Message]) -> str:
-    """What a model is told first: the task, after what was said in its thread."""
+def _matter(call: Call, seen: Assessment) -> dict[str, Any]:
+    """What an approval of a call is about."""
+    asked = {"type": call.tool, "arguments": call.arguments, "schema": tools.TOOLS[call.tool].schema()}
+    return asked | {"reasons": list(seen.reasons), "subject": seen.subject}
+
+
+def _first_words(task: str, before: list[Message], secrets_told: str) -> str:
+    """What a model is told first: the task, after what was said in its thread, and before its secrets."""
     said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
-    return (f"<earlier>\n{said}\n</earlier>\n" if said else "") + f"<task>\n{task}\n</task>"
+    return (
+        f"<earlier>\n{said}\n</earlier>\n" if said else ""
+    ) + f"<task>\n{task}\n</task>\n{secrets_told}".rstrip()
 
 
 def _as_text(result: Any) -> str:

@@ -37,7 +37,16 @@ from runs.parameters import Invalid, Problem, pointer_to
 from runs.queue import look_at_queue
 from runs.trail import landed_earlier
 from runs.workflows import Flow
-from schemas import Budget, MessageCreate, MessageRead, RunCreate, RunRead, RunRetry, RunUpdate
+from schemas import (
+    ApprovalPolicy,
+    Budget,
+    MessageCreate,
+    MessageRead,
+    RunCreate,
+    RunRead,
+    RunRetry,
+    RunUpdate,
+)
 from settings import settings
 
 log = structlog.get_logger()
@@ -46,7 +55,7 @@ POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
 ASK_USER = "ask_user"
-OF_AGENTS = {"task", "result_schema", "model", "fallbacks"}
+OF_AGENTS = {"task", "result_schema", "model", "fallbacks", "approval"}
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
     "workflow_id",
@@ -113,12 +122,19 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     params = await asyncio.to_thread(workflows.resolve_params, parameters, body.params)
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made: dict[str, Any] = {"title": flow.title, "definition": definition, "params": params}
-    made |= {"id": uuid7(), "timeout_seconds": limit, "agent": {"models": models}, "budget": budget}
+    made |= {"id": uuid7(), "timeout_seconds": limit, "budget": budget}
+    made |= {"agent": {"models": models, "approval": _approval(body)}}
     reply = await _queue(tx, **made, **given, **more)
     if body.task is not None:
         place = {"thread_id": body.thread_id, "run_id": made["id"]}
         await _add_message(tx, text=body.task, taken_at=datetime.now(UTC), **place)
     return reply
+
+
+def _approval(body: RunCreate) -> dict[str, Any]:
+    """When the run's agents ask first."""
+    given = body.approval
+    return (ApprovalPolicy(mode=given) if isinstance(given, str) else given).model_dump()
 
 
 async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:

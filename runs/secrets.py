@@ -103,6 +103,28 @@ async def missing(tx: db.Tx, named: Iterable[str]) -> list[str]:
     return [name for name in named if not await tx.find(Secret, name=name)]
 
 
+async def all_of(tx: db.Tx) -> list[Secret]:
+    """Every secret of the user."""
+    return await tx.find(Secret)
+
+
+def in_words(kept: Iterable[Secret]) -> str:
+    """What a model is told of them: how each is named, and where it may be filled in."""
+    lines = [
+        f"- {secret.name} ({secret.kind}): "
+        + ", ".join(f"{{{{ secrets.{secret.name}.{field} }}}}" for field in secret.fields)
+        + f" for {', '.join(secret.origins)}"
+        for secret in kept
+        if secret.origins
+    ]
+    return "\n".join(["<secrets>", *lines, "</secrets>"]) if lines else ""
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two origins, or addresses, are of the same scheme, host and port (RFC 6454)."""
+    return _origin(one) == _origin(other)
+
+
 class Purse:
     """The secrets that one run fills in: opened when a step asks for them, and hidden everywhere else."""
 
@@ -129,7 +151,7 @@ class Purse:
             if secret is None:
                 continue
             for address in addresses:
-                if not any(_same_origin(address, origin) for origin in secret.origins):
+                if not any(same_origin(address, origin) for origin in secret.origins):
                     meant = ", ".join(secret.origins[:5]) or "no origin"
                     there = cut("/".join(address.split("/")[:3]), 300)
                     raise NotForThem(f"secrets.{name} is for {meant}, and the field is in {there}")
@@ -166,11 +188,6 @@ async def used(tx: db.Tx, named: Iterable[str]) -> None:
     """Keep when they were last filled in."""
     for name in named:
         await tx.change(Secret, {"name": name}, used_at=datetime.now(UTC))
-
-
-def _same_origin(one: str, other: str) -> bool:
-    """Whether two origins, or addresses, are of the same scheme, host and port (RFC 6454)."""
-    return _origin(one) == _origin(other)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

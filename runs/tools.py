@@ -89,6 +89,8 @@ _TOOLS = (
     Tool("close_tab", actions.CloseTab),
     Tool("read_page", actions.ReadPage),
     Tool("get_page_text", actions.GetPageText),
+    Tool("read_console", actions.ReadConsole),
+    Tool("read_network", actions.ReadNetwork),
     Tool("find", actions.Find),
     Tool("form_input", actions.FormInput),
     Tool("file_upload", actions.FileUpload),
@@ -117,7 +119,10 @@ _TOOLS = (
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}
 LOOKING = frozenset(
-    ("list_tabs", "read_page", "get_page_text", "find", "zoom", "ask_user", "request_approval", FINISH)
+    (
+        *("list_tabs", "read_page", "get_page_text", "read_console", "read_network", "find", "zoom"),
+        *("ask_user", "request_approval", FINISH),
+    )
 )
 """Tools after which a model is not shown the page: they bring what it wanted to see."""
 REPEATABLE = LOOKING | {
