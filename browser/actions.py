@@ -36,6 +36,7 @@ GRACE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 DISPATCH_SECONDS = 5.0
 REST_SECONDS, LOAD_SECONDS = 0.05, 2.0
+A_TASK = "new Promise(done => setTimeout(done))"
 
 Modifier = Literal["Alt", "Control", "Meta", "Shift"]
 Pixel = Annotated[float, Field(ge=-10_000, le=20_000, allow_inf_nan=False)]
@@ -729,9 +730,13 @@ async def rest(computer: Computer) -> None:
     """Wait for what an action has set going; a page that goes on loading is not waited for long."""
     await computer.settled()
     await asyncio.sleep(REST_SECONDS)
-    with contextlib.suppress(TimeoutError):
+    tab = computer.active
+    with contextlib.suppress(TimeoutError, PlaywrightError):
         async with asyncio.timeout(LOAD_SECONDS):
-            await computer.active.loaded.wait()
+            # Behind a task of the page and a word with the browser, a navigation that was begun has been told.
+            await tab.cdp.send("Runtime.evaluate", {"expression": A_TASK, "awaitPromise": True})
+            await tab.cdp.send("Page.getNavigationHistory")
+            await tab.loaded.wait()
     await computer.refresh_tabs()
 
 

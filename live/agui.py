@@ -53,6 +53,7 @@ from schemas import (
     MessageRead,
     RunCreate,
     RunRead,
+    RunUpdate,
     StepRead,
     ThreadRead,
 )
@@ -70,6 +71,7 @@ SHAPES: dict[str, tuple[type[Base], type[BaseModel]]] = {
     "approval": (Approval, ApprovalRead),
 }
 WAITING = (RunStatus.waiting_user, RunStatus.waiting_approval)
+HALTED = (RunStatus.paused, RunStatus.waiting_user)
 NO_ANSWER = "The user gives no answer."
 
 
@@ -201,7 +203,12 @@ async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
         await engine.guide(tx, run, MessageCreate(text=_answer(entry)))
         return run
     run = await tx.one(Run, lock=True, id=asked, thread_id=thread.id)
-    await engine.wish(tx, run, Control.run if resolved else Control.cancel)
+    more = _mapping(entry.payload) if resolved else {}
+    if budget := {name: more[name] for name in Budget.model_fields if name in more}:
+        await engine.change_budget(tx, run, _checked(RunUpdate, ("resume", "payload"), **budget))
+        run = await tx.one(Run, id=asked)
+    if run.status in HALTED or not resolved:
+        await engine.wish(tx, run, Control.run if resolved else Control.cancel)
     return run
 
 

@@ -27,8 +27,7 @@ from ag_ui.core import (
     ToolCallStartEvent,
 )
 
-from runs.trail import FINISH
-from schemas import DeltaMessage
+from schemas import Budget, DeltaMessage
 
 ASK = "ask_user"
 OF_PEOPLE = (None, "requested", "control")  # why a run is paused that goes on without an answer
@@ -45,6 +44,13 @@ SHOWN = (
 )
 TOLD = ("run.log", "computer.navigated", "computer.dialog", "computer.download", "control.")  # as CUSTOM
 ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+
+MORE = {
+    "type": "object",
+    "properties": {
+        name: {"type": "number" if name == "max_cost_usd" else "integer"} for name in Budget.model_fields
+    },
+}
 
 
 class Telling:
@@ -66,7 +72,6 @@ class Telling:
         self._open_steps: set[str] = set()  # those that this stretch has begun
         self._messages: dict[str, str] = {}  # what has come of those that a model still says
         self._said: set[str] = set()
-        self._last_text = ""
 
     def started(self) -> BaseEvent:
         return RunStartedEvent(**self._place, protocol_version=PROTOCOL_VERSION)
@@ -149,9 +154,6 @@ class Telling:
             yield ToolCallResultEvent(
                 message_id=f"{id}-result", tool_call_id=id, content=content, role="tool", metadata=shown
             )
-            result = (step["output"] or {}).get("result") if step["call"]["tool"] == FINISH else None
-            if isinstance(result, str) and result and result != self._last_text:
-                yield from self._say(f"{id}-said", result)
         elif id in self._open_steps:
             self._open_steps.remove(id)
             yield StepFinishedEvent(step_name=_name(began), metadata=shown)
@@ -159,7 +161,6 @@ class Telling:
     def _say(self, named: str, text: str) -> Iterator[BaseEvent]:
         """A whole message, after as much of it as has come in pieces."""
         self._said.add(named)
-        self._last_text = text
         before = self._messages.pop(named, None)
         if before is not None and not text.startswith(before):
             yield TextMessageEndEvent(message_id=named)
@@ -232,9 +233,14 @@ class Telling:
             reason="input_required",
             message=self._run["reason"],
             tool_call_id=questions[-1] if asks else None,
-            response_schema=ANSWER if asks else {"type": "object"},
+            response_schema=ANSWER if asks else self._of_wait(),
             metadata={"run_id": self._run["id"], "status": self._run["status"]},
         )
+
+    def _of_wait(self) -> dict[str, Any]:
+        """What may be answered to a run that waits: more to use, where it has used up its budget."""
+        short = (self._run["reason"] or "").startswith("budget_")
+        return MORE if short else {"type": "object"}
 
 
 def _waits(run: dict[str, Any]) -> bool:

@@ -60,7 +60,8 @@ async def mortal(module_data: Any) -> AsyncIterator[Backend]:
 async def asked(client: httpx.AsyncClient, run: dict[str, Any], question: str) -> dict[str, Any]:
     """The run once it waits for this answer."""
     async for _ in look(30):
-        found = await until(client, run["id"], "waiting_user")
+        found = await until(client, run["id"], "waiting_user", "failed")
+        assert found["error"] is None, found["error"]
         if found["reason"] == question:
             break
     return found

@@ -37,7 +37,6 @@ Events = list[dict[str, Any]]
 async def ann(server: Backend) -> AsyncIterator[httpx.AsyncClient]:
     """A signed-in client."""
     async with server.sign_up() as client:
-        client.event_hooks = {}
         yield client
 
 
@@ -178,7 +177,6 @@ async def test_a_client_that_leaves_stops_nothing(ann: httpx.AsyncClient, site: 
 
 async def test_a_server_that_stops_says_so(own_server: Backend) -> None:
     async with own_server.sign_up() as client:
-        client.event_hooks = {}
         body = asked(**await asking(client, {"type": "waitForExpression", "expression": "false"}))
         talking = asyncio.create_task(talk(client, body))
         async with asyncio.timeout(60):
@@ -540,3 +538,64 @@ async def test_ag_uis_own_client_has_a_conversation(
     assert third["result"]["outputs"]["pay"]["arguments"] == {"amount": 9}
     assert third["state"]["run"]["id"] == second["state"]["run"]["id"] == approval["run_id"]
     assert re.fullmatch(r"[0-9a-f-]{36}", third["state"]["run"]["thread_id"])
+
+
+# A model that asks ----------------------------------------------------------------------------------
+
+
+async def test_a_model_is_answered_over_ag_ui(
+    ann: httpx.AsyncClient, site: Site, client_library: Path
+) -> None:
+    """By resuming, and by the next message where a client was reloaded and knows of no interrupt."""
+    task = "\n".join((f"open {site.url('/second')}", 'ask "Which colour?"', 'ask "Which size?"'))
+    first, second = await converse(
+        client_library,
+        ann,
+        {"message": task, "state": {"model": "demo"}},
+        {"payload": {"answer": "Red"}},
+    )
+    [asks] = first["interrupts"]
+    assert (asks["reason"], asks["message"], asks["id"]) == (
+        "input_required",
+        "Which colour?",
+        asks["toolCallId"],
+    )
+    assert first["messages"][-1] == {"id": asks["id"], "role": "assistant", "content": "Which colour?"}
+    [result, *_] = [it for it in second["messages"] if it["role"] == "tool"]
+    assert (result["toolCallId"], json.loads(result["content"])) == (asks["id"], {"answer": "Red"})
+    assert [it["message"] for it in second["interrupts"]] == ["Which size?"]
+    thread = second["state"]["run"]["thread_id"]
+    ended = await talk(ann, asked("Large", thread=thread))
+    assert ended[-1]["result"] == {"outputs": {"result": {"Which colour?": "Red", "Which size?": "Large"}}}
+    late = [{"interruptId": asks["id"], "status": "resolved", "payload": "Blue"}]
+    assert_problem(await ann.post("/api/agent", json=asked(thread=thread, resume=late)), 409, "wrong_state")
+
+
+async def test_a_call_is_approved_over_ag_ui(ann: httpx.AsyncClient, client_library: Path) -> None:
+    first, second = await converse(
+        client_library,
+        ann,
+        {"message": "approve 'Pay 12 euros'\nfinish 'Paid'", "state": {"model": "demo"}},
+        {"payload": {"approved": True}},
+    )
+    [interrupt] = first["interrupts"]
+    assert (interrupt["reason"], interrupt["message"]) == ("tool_call", "Pay 12 euros")
+    calls = [it["toolCalls"][0]["id"] for it in first["messages"] if it.get("toolCalls")]
+    assert calls == [interrupt["toolCallId"]]
+    assert second["result"] == {"outputs": {"result": "Paid"}}
+
+
+async def test_a_run_that_has_used_up_its_budget_goes_on_with_more(ann: httpx.AsyncClient) -> None:
+    lines = ("say 'One'", "say 'Two'", "finish 'Done'")
+    events = await talk(ann, asked(*lines, forwardedProps={"max_steps": 1}))
+    [interrupt] = events[-1]["outcome"]["interrupts"]
+    assert (interrupt["reason"], interrupt["message"]) == ("input_required", "budget_steps")
+    assert interrupt["responseSchema"]["properties"].keys() == {
+        *("max_steps", "max_tokens", "max_cost_usd", "max_seconds")
+    }
+    again = await talk(ann, asked(resume=answer(events, {"max_steps": 2})))
+    assert again[-1]["outcome"]["interrupts"] == [interrupt]
+    ended = await talk(ann, asked(resume=answer(again, {"max_steps": 10})))
+    assert ended[-1]["result"] == {"outputs": {"result": "Done"}}
+    wrong = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"max_steps": 0}}]
+    assert_problem(await ann.post("/api/agent", json=asked(resume=wrong)), 422, "invalid")
