@@ -259,9 +259,13 @@ FAILURES: tuple[tuple[type[Exception], str, bool], ...] = (
 )
 TRANSIENT = (408, 409, 425)
 TOO_LARGE = 413
+REDIRECTS = range(300, 400)
 
 
 def _failed(error: Exception, detail: str) -> ModelFailed:
+    status = getattr(error.__cause__, "status_code", None)
+    if status in REDIRECTS:
+        return ModelFailed("model_rejected", "It redirects, which nobody follows", status=status)
     status = getattr(error, "status_code", None)
     if isinstance(error, ModelContextWindowExceededError) or status == TOO_LARGE:
         return TooLong("model_context", detail, status=status)
