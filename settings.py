@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     max_agent_steps: int = Field(
         200, ge=1, le=10_000, description="Actions of an agent at which a run pauses that names no number."
     )
+    agent_context_tokens: int = Field(
+        150_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Tokens of a request to a model from which on it is told less of what is past.",
+    )
 
     chromium_path: str = Field("", description="Chromium program; default is Playwright's or the system's.")
     chromium_sandbox: Literal["auto", "off"] = Field("auto", description="`off` gives up Chromium's sandbox.")

@@ -5,59 +5,45 @@ their files' ids. What is sent to the model is made of these rows alone, so that
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic_ai.direct import model_request_stream
-from pydantic_ai.exceptions import (
-    ContentFilterError,
-    ModelAPIError,
-    ModelAuthenticationError,
-    ModelConnectionError,
-    ModelContextWindowExceededError,
-    ModelNotFoundError,
-    ModelOverloadedError,
-    ModelQuotaExceededError,
-    ModelRateLimitError,
-    ModelRequestTimeout,
-    ModelServerError,
-    ModelUnavailableError,
-    UnexpectedModelBehavior,
-)
-from pydantic_ai.messages import (
-    BinaryContent,
-    ModelMessage,
-    ModelMessagesTypeAdapter,
-    ModelRequest,
-    ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-    ToolReturnPart,
-    UserPromptPart,
-)
-from pydantic_ai.models import Model, ModelRequestParameters
-from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import ToolDefinition
 
 from infra.redaction import cut
 from models import Turn
 from runs.tools import TOOLS
 from runs.trail import FINISH
 
-SETTINGS = ModelSettings(
-    max_tokens=8_192, max_retries=0, request_timeout=600, first_event_timeout=120, cache=True
-)
 MAX_PAGE = 16_000  # characters of a page's text beside a result
-PICTURES, STRIDE = (
-    4,
-    8,
-)  # newest results that keep their picture and page; older ones lose them, so many at once
-BRIEF = 300  # characters that an older result keeps
-MAX_LEVEL = 3  # how often a conversation is made shorter because the model could not take it
+INVALID_ARGUMENTS = "invalid_arguments"  # code of a call that its tool does not take
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How much of what is past a request tells, so that most requests begin as the one before did.
+
+    The newest `keep` results, and up to `stride` more, are told whole: with their picture, up to `text`
+    characters of what they say and up to `page` of where that led; older ones only in `brief` characters.
+    Only the newest `turns` replies are told at all; None tells all.
+    """
+
+    keep: int
+    stride: int
+    text: int
+    page: int
+    brief: int
+    turns: int | None = None
+
+
+VIEWS = (
+    View(keep=4, stride=8, text=64_000, page=MAX_PAGE, brief=64_000),
+    View(keep=2, stride=2, text=16_000, page=8_000, brief=300),
+    View(keep=1, stride=1, text=8_000, page=4_000, brief=100),
+    View(keep=1, stride=1, text=4_000, page=2_000, brief=100, turns=8),
+)
+"""Each tells less than the one before, for models that could not take it."""
 
 OUR_TAGS = re.compile(r"<(?=\s*/?\s*(?:page|task|secrets)\b)", re.IGNORECASE)
 
@@ -78,16 +64,44 @@ wait for the user's approval by themselves; a denied one must not be tried in an
 """
 
 
-class ModelFailed(Exception):
-    """A model could not be asked, or gave no answer.
+WORDS = {
+    "model_context": "cannot take so long a conversation",
+    "model_empty": "says nothing",
+    "model_key_refused": "refuses the key",
+    "model_not_found": "is not known there",
+    "model_overloaded": "is overloaded",
+    "model_quota": "has no quota left",
+    "model_rate_limited": "is asked too often",
+    "model_refused": "refuses",
+    "model_rejected": "rejects the request",
+    "model_silent": "does not answer",
+    "model_unavailable": "is unavailable",
+    "model_unreachable": "cannot be reached",
+    "model_unreadable": "gives no whole answer",
+    "model_unusable": "cannot be asked",
+    "secret_missing": "has no key",
+    "secret_refused": "may not be told its key",
+    "secret_unreadable": "has a key that cannot be read",
+}
 
-    `again` says whether the same request may work later, after `retry_after` seconds if the model's server told.
+
+class ModelFailed(Exception):
+    """A model could not be asked, or gave no answer; as a text, it goes on a sentence that its name begins.
+
+    `again` says whether the same request may work later; after `retry_after` seconds, if its server told.
     """
 
     def __init__(
-        self, code: str, detail: str, *, again: bool = False, retry_after: float | None = None
+        self,
+        code: str,
+        detail: str,
+        *,
+        again: bool = False,
+        retry_after: float | None = None,
+        status: int | None = None,
     ) -> None:
-        super().__init__(detail)
+        words = f"{WORDS[code]} ({status})" if status else WORDS[code]
+        super().__init__(f"{words}: {detail}" if detail else words)
         self.code, self.detail, self.again, self.retry_after = code, detail, again, retry_after
 
 
@@ -106,21 +120,50 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered, and what that took; `cost_micros` is None for a model of no known price."""
+    """What a model answered, and what that took; `cost_micros` is None for a model of no known price.
+
+    `refusal` is why it will not go on, if it will not; `cut` says that it was ended for its length.
+    """
 
     response: dict[str, Any]
     text: str
     calls: tuple[Call, ...]
-    refused: bool
+    refusal: str | None
+    cut: bool
     input_tokens: int
     output_tokens: int
     cost_micros: int | None
+
+    @property
+    def wants(self) -> bool:
+        """Whether it says what to do next; the beginning of a text is no result."""
+        return bool(self.calls) and not (self.cut and not self.calls[0].id)
 
     @property
     def used(self) -> dict[str, int]:
         """What is counted of it."""
         tokens = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         return tokens | {"cost_micros": self.cost_micros or 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What came of the call `id`, as far as a request still tells it; one without an id is told like news."""
+
+    id: str
+    tool: str
+    outcome: str
+    text: str
+    picture_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request: what came of the calls before it, what people said; and the reply, if it has come."""
+
+    results: tuple[Shown, ...]
+    told: tuple[str, ...]
+    response: dict[str, Any] | None
 
 
 class Conversation:
@@ -131,7 +174,6 @@ class Conversation:
         self.step, self.schema, self.turns = step, schema, turns
         self.told: list[str] = [] if turns else [task]
         self.level = 0
-        self._tools = [*_definitions(schema)]
 
     @property
     def call(self) -> Call | None:
@@ -141,6 +183,13 @@ class Conversation:
         last = self.turns[-1]
         made = calls_of(last.response)
         return made[len(last.results)] if len(last.results) < len(made) else None
+
+    @property
+    def stumbles(self) -> int:
+        """How many of the last calls in a row were such as no tool takes."""
+        results = [result for turn in reversed(self.turns) for result in reversed(turn.results)]
+        wrong = (result["text"].startswith(f"{INVALID_ARGUMENTS}:") for result in results)
+        return next((index for index, stumbled in enumerate(wrong) if not stumbled), len(results))
 
     def tell(self, text: str) -> None:
         """Let the model hear something with the next request."""
@@ -153,62 +202,52 @@ class Conversation:
 
     def pictures(self) -> list[str]:
         """The files of the pictures that the next request shows."""
-        return [
-            result["picture_id"]
-            for shown, result in self._results()
-            if shown and result.get("picture_id") is not None
-        ]
+        results = (result for exchange in self.exchanges() for result in exchange.results)
+        return [result.picture_id for result in results if result.picture_id is not None]
 
-    def messages(self, pictures: Mapping[str, bytes]) -> list[ModelMessage]:
-        """The next request, with everything before it that is still told."""
-        shown = {result["id"]: shown for shown, result in self._results()}
-        made: list[ModelMessage] = []
-        before: list[dict[str, Any]] = []
-        for told, turn in [*((turn.told, turn) for turn in self.turns), (self.told, None)]:
-            parts: list[Any] = [
-                _returned(result, pictures, shown=shown[result["id"]], brief=self.level > 0)
-                for result in before
-            ]
-            parts += [UserPromptPart(text) for text in told]
-            made.append(ModelRequest(parts=parts, instructions=INSTRUCTIONS))
-            if turn is not None:
-                made += ModelMessagesTypeAdapter.validate_python([turn.response])
-                before = turn.results
-        return made
+    def exchanges(self) -> list[Exchange]:
+        """What is told with the next request; the last one is still to be replied to."""
+        view = VIEWS[self.level]
+        count = sum(len(turn.results) for turn in self.turns)
+        hidden = max(0, (count - view.keep) // view.stride * view.stride)
+        made, results, index = list[Exchange](), list[Shown](), 0
+        for turn in self.turns:
+            made.append(Exchange(tuple(results), tuple(turn.told), turn.response))
+            results = [_shown(kept, view, whole=index + at >= hidden) for at, kept in enumerate(turn.results)]
+            index += len(results)
+        made.append(Exchange(tuple(results), tuple(self.told), None))
+        return _without_oldest(made, view.turns)
 
-    async def ask(
-        self, model: Model[Any], pictures: Mapping[str, bytes], heard: Callable[[str], None]
-    ) -> Reply:
-        """One request; `heard` gets the text as it comes. Raises ModelFailed."""
-        wanted = ModelRequestParameters(function_tools=self._tools, allow_text_output=True)
-        try:
-            async with model_request_stream(
-                model, self.messages(pictures), model_settings=SETTINGS, model_request_parameters=wanted
-            ) as stream:
-                async for event in stream:
-                    match event:
-                        case PartStartEvent(part=TextPart(content=text)) if text:
-                            heard(text)
-                        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-                            heard(text)
-                return _reply(stream.get())
-        except (ModelAPIError, UnexpectedModelBehavior) as error:
-            raise _failed(error) from error
+    def tools(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Name, description and JSON Schema of the arguments of each tool that the model may call."""
+        for tool in TOOLS.values():
+            schema = tool.schema()
+            if tool.name == FINISH and self.schema is not None:
+                schema = schema | {"properties": schema["properties"] | {"result": self.schema}}
+            yield tool.name, tool.about, schema
 
     def condense(self) -> bool:
         """Make what is sent shorter; False when that has been done as often as it helps."""
-        self.level += 1
-        return self.level <= MAX_LEVEL
+        shorter = self.level + 1 < len(VIEWS)
+        self.level += shorter
+        return shorter
 
-    def _results(self) -> Iterator[tuple[bool, dict[str, Any]]]:
-        """All results, oldest first, and whether each is shown with its page.
 
-        Which are moves on by strides, so that most requests begin as the one before did.
-        """
-        results = [result for turn in self.turns for result in turn.results]
-        keep, stride = max(1, PICTURES >> self.level), max(1, STRIDE >> self.level)
-        hidden = max(0, (len(results) - keep) // stride * stride)
-        yield from ((index >= hidden, result) for index, result in enumerate(results))
+def _without_oldest(exchanges: list[Exchange], most: int | None) -> list[Exchange]:
+    """The newest exchanges; of those before, only what people said."""
+    if most is None or len(exchanges) <= most:
+        return exchanges
+    before, (first, *rest) = exchanges[:-most], exchanges[-most:]
+    said = tuple(text for exchange in before for text in exchange.told)
+    left_out = f"(Your first {len(before)} replies and what came of them are left out here.)"
+    return [Exchange((), (*said, left_out, *first.told), first.response), *rest]
+
+
+def _shown(kept: dict[str, Any], view: View, *, whole: bool) -> Shown:
+    text = _fenced(cut(kept["text"], view.text if whole else view.brief))
+    if kept["page"] and whole:
+        text = f"{text}\n<page>\n{_fenced(cut(kept['page'], view.page))}\n</page>"
+    return Shown(kept["id"], kept["tool"], kept["outcome"], text, kept["picture_id"] if whole else None)
 
 
 def calls_of(response: dict[str, Any]) -> list[Call]:
@@ -252,79 +291,6 @@ def result(
     }
 
 
-def _returned(kept: dict[str, Any], pictures: Mapping[str, bytes], *, shown: bool, brief: bool) -> Any:
-    text = _fenced(cut(kept["text"], BRIEF) if brief and not shown else kept["text"])
-    if kept["page"] and shown:
-        text = f"{text}\n<page>\n{_fenced(kept['page'])}\n</page>"
-    picture = pictures.get(kept["picture_id"] or "") if shown else None
-    content: Any = [text, BinaryContent(picture, media_type="image/jpeg")] if picture else text
-    if not kept["id"]:
-        return UserPromptPart(content)
-    return ToolReturnPart(
-        tool_name=kept["tool"], content=content, tool_call_id=kept["id"], outcome=kept["outcome"]
-    )
-
-
 def _fenced(page: str) -> str:
     """What strangers wrote, in which no tag of ours begins or ends."""
     return OUR_TAGS.sub(r"<\\", page)
-
-
-def _definitions(schema: dict[str, Any] | None) -> Iterator[ToolDefinition]:
-    for tool in TOOLS.values():
-        parameters = tool.schema()
-        if tool.name == FINISH and schema is not None:
-            parameters = parameters | {"properties": parameters["properties"] | {"result": schema}}
-        yield ToolDefinition(
-            name=tool.name,
-            description=tool.about,
-            parameters_json_schema=parameters,
-            sequential=True,
-            strict=False,
-        )
-
-
-def _reply(response: ModelResponse) -> Reply:
-    told = ModelMessagesTypeAdapter.dump_python([response], mode="json")[0]
-    return Reply(
-        told,
-        text_of(told),
-        tuple(calls_of(told)),
-        response.finish_reason == "content_filter",
-        response.usage.input_tokens,
-        response.usage.output_tokens,
-        _cost(response),
-    )
-
-
-def _cost(response: ModelResponse) -> int | None:
-    """Millionths of a US dollar, by the published prices; None where there are none."""
-    try:
-        return round(response.cost().total_price * 1_000_000)
-    except (LookupError, ValueError):
-        return None
-
-
-FAILURES: tuple[tuple[type[Exception], str, bool], ...] = (
-    (ModelRateLimitError, "model_rate_limited", True),
-    (ModelOverloadedError, "model_overloaded", True),
-    (ModelUnavailableError, "model_unavailable", True),
-    (ModelServerError, "model_unavailable", True),
-    (ModelConnectionError, "model_unreachable", True),
-    (ModelRequestTimeout, "model_silent", True),
-    (ModelQuotaExceededError, "model_quota", False),
-    (ModelAuthenticationError, "model_key_refused", False),
-    (ModelNotFoundError, "model_not_found", False),
-    (ContentFilterError, "model_refused", False),
-    (UnexpectedModelBehavior, "model_unreadable", True),
-)
-
-
-def _failed(error: ModelAPIError | UnexpectedModelBehavior) -> ModelFailed:
-    detail = cut(" ".join(str(error).split()), 500)
-    if isinstance(error, ModelContextWindowExceededError):
-        return TooLong("model_context", detail)
-    for kind, code, again in FAILURES:
-        if isinstance(error, kind):
-            return ModelFailed(code, detail, again=again, retry_after=getattr(error, "retry_after", None))
-    return ModelFailed("model_rejected", detail)

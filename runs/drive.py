@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from browser.actions import Action, ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
 from infra.redaction import Redactor, cut
-from infra.storage import StorageFull, StorageUnavailable, TooLarge
+from infra.storage import FileMissing, StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
 from models import (
     Approval,
@@ -54,7 +55,8 @@ from runs import (
     usage,
     workflows,
 )
-from runs.agent import Call, Conversation, Reply
+from runs.agent import Call, Conversation, ModelFailed, Reply
+from runs.asking import Models
 from runs.computers import Held, clean, wait_for
 from runs.deltas import Deltas
 from runs.demo_model import REOPENED
@@ -89,6 +91,7 @@ STEERED = "The user has used the browser meanwhile. Look at the page before you 
 MAY_HAVE_LANDED = (
     "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."
 )
+MAX_STUMBLES = 5  # calls in a row that no tool takes
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
 
@@ -173,6 +176,15 @@ class Drive:
         self._talk: Conversation | None = None
         self._secrets_told = ""
         self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
+        self._models = Models(
+            [providers.Choice(**one) for one in run.agent.get("models", ())] or [providers.default()],
+            self._purse,
+            repeat=self._repeat,
+            say=self._say,
+            spend=self._count_reply,
+        )
+        self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
+        self._unpriced: set[str] = set()
         self._news: list[str] = []  # what the model has not been told yet
         self._heard: list[Message] = []  # what it is told now
         self._matter: dict[str, Any] | None = None  # what a yes is spent on
@@ -244,6 +256,7 @@ class Drive:
                 self._recording.end()
             if self._held is not None:
                 await computers.leave(self._held, reason)
+            await self._models.close()
             await asyncio.gather(*self._left_behind, return_exceptions=True)
 
     async def _to_its_end(self) -> None:
@@ -782,9 +795,13 @@ class Drive:
 
     async def _take_turn(self, talk: Conversation) -> None:
         """Ask the model, and keep its reply before any of it is done."""
+        if talk.stumbles >= MAX_STUMBLES:
+            raise Failed("model_confused", f"The model called tools wrongly {MAX_STUMBLES} times in a row")
         self._heard = await self._repeat(self._unheard)
         for message in self._heard:
             talk.tell(message.text)
+        if talk.turns and talk.turns[-1].input_tokens > settings.agent_context_tokens and talk.condense():
+            await self._say("The conversation has become long; the model is told less of what is past")
         began, message_id = self._active(), uuid7()
         reply, model = await self._ask_model(talk, message_id)
         turn: list[Turn] = []
@@ -808,8 +825,7 @@ class Drive:
             ]
             await usage.add(tx, **reply.used)
 
-        used = {name: getattr(self.run, name) + count for name, count in reply.used.items()}
-        await self._write(keep, **used)
+        await self._write(keep, **self._spent_with(reply))
         self._heard = []
         talk.add(turn[0])
 
@@ -831,29 +847,67 @@ class Drive:
         return [Message(**row) for row in rows]
 
     async def _ask_model(self, talk: Conversation, message_id: UUID) -> tuple[Reply, str]:
-        """One reply, and the name of the model that gave it."""
-        choice = providers.default()
-        async with providers.opened(choice, None) as model:
-            pictures = {
-                picture_id: await self._repeat(lambda id=picture_id: self._file(id))  # type: ignore[misc]
-                for picture_id in talk.pictures()
-            }
-            reply = await self._repeat(
-                lambda: talk.ask(model, pictures, Deltas(self.run, message_id, self._purse.redactor))
-            )
-        return reply, choice.name
+        """One reply, and the name of the model that gave it; where none gives one, the user is waited for."""
+        while True:
+            try:
+                reply, choice = await self._models.ask(
+                    talk,
+                    lambda: self._shown_pictures(talk),
+                    lambda: Deltas(self.run, message_id, self._purse.redactor),
+                )
+            except ModelFailed as failure:
+                if failure.code == "model_refused":
+                    raise Failed(failure.code, failure.detail) from failure
+                self._waiting = failure.code
+                await self._boundary()
+            else:
+                await self._note_price(talk, reply, choice.name)
+                return reply, choice.name
 
-    async def _file(self, file_id: str) -> bytes:
-        async with db.as_user(self.run.user_id) as tx:
-            file = await tx.one(File, id=UUID(file_id))
-        return await files.read_part(file, 0, file.size)
+    async def _note_price(self, talk: Conversation, reply: Reply, model: str) -> None:
+        """Say once that nobody knows what a model costs."""
+        known = {turn.model_name for turn in talk.turns} | self._unpriced
+        if reply.cost_micros is None and model not in known:
+            self._unpriced.add(model)
+            await self._say(f"The price of {model} is not known; it is counted as nothing")
+
+    async def _count_reply(self, reply: Reply) -> None:
+        """Count a reply that is not kept."""
+
+        async def count(tx: db.Tx) -> None:
+            await usage.add(tx, **reply.used)
+
+        await self._write(count, **self._spent_with(reply))
+
+    def _spent_with(self, reply: Reply) -> dict[str, Any]:
+        return {name: getattr(self.run, name) + count for name, count in reply.used.items()}
+
+    async def _shown_pictures(self, talk: Conversation) -> dict[str, bytes]:
+        """The pictures of the next request; one that is gone is left out."""
+        shown: dict[str, bytes] = {}
+        for picture_id in talk.pictures():
+            picture = self._pictures.get(picture_id)
+            if picture is None:
+                picture = await self._repeat(partial(self._file, picture_id))
+            shown |= {picture_id: picture} if picture else {}
+        self._pictures = shown
+        return shown
+
+    async def _file(self, file_id: str) -> bytes | None:
+        try:
+            async with db.as_user(self.run.user_id) as tx:
+                file = await tx.one(File, id=UUID(file_id))
+            return await files.read_part(file, 0, file.size)
+        except (NoResultFound, FileMissing, StorageUnavailable) as error:
+            log.warning("picture_not_read", file_id=file_id, error=repr(error))
+            return None
 
     async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
         try:
             wanted = tools.parse(call.tool, call.arguments)
         except tools.InvalidArguments as error:
-            raise StepFailed("invalid_arguments", str(error)) from error
+            raise StepFailed(agent.INVALID_ARGUMENTS, str(error)) from error
         match wanted:
             case tools.Finish():
                 return self._finish(talk, wanted)

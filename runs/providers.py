@@ -1,25 +1,13 @@
-"""The models there are, by name: whose they are, with which key, and over which way to the network.
+"""The models there are, by name: whose they are, where they are asked, and with which key.
 
 `anthropic:<name>`, `openai:<name>` (Responses), `openai-chat:<name>` (Chat Completions),
 `openai-compatible:<name>` with a `base_url` (Ollama, vLLM, llama.cpp, …), and `demo`, which needs none.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-from pydantic_ai.models import Model
-from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.providers.openai import OpenAIProvider
-
-from infra.egress import Policy, check_url, open_gate
-from runs import demo_model
+from infra.egress import Policy, check_url
 from settings import settings
 
 DEMO = "demo"
@@ -29,12 +17,7 @@ HOMES = {
     "openai-chat": "https://api.openai.com/v1",
 }
 PROVIDERS = (*HOMES, "openai-compatible")
-CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
 NO_KEY = "none"  # local servers take any
-
-
-class NoModel(Exception):
-    """There is no such model here, or no key for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +59,18 @@ def problem(choice: Choice) -> str | None:
         return "A model of openai-compatible needs its base_url"
     if choice.base_url and (why := _refusal(choice.base_url)):
         return f"The base_url cannot be used: {why}"
-    if choice.secret is None and not choice.base_url and not _key_of_server(choice.provider):
+    if choice.secret is None and not choice.base_url and not server_key(choice):
         return f"The server has no key for {choice.provider}; name a secret that holds yours"
     return None
+
+
+def server_key(choice: Choice) -> str:
+    """The server's own key, which goes only where the server's settings say, never to a `base_url`."""
+    if choice.base_url or choice.name == DEMO:
+        return ""
+    if choice.provider == "openai-compatible":
+        return settings.model_api_key or (NO_KEY if settings.model_base_url else "")
+    return settings.anthropic_api_key if choice.provider == "anthropic" else settings.openai_api_key
 
 
 def _refusal(url: str) -> str | None:
@@ -93,56 +85,3 @@ def _refusal(url: str) -> str | None:
 def _served_at(provider: str) -> str:
     own = {"anthropic": settings.anthropic_base_url, "openai-compatible": settings.model_base_url}
     return own.get(provider, settings.openai_base_url) or HOMES.get(provider, "")
-
-
-def _key_of_server(provider: str) -> str:
-    if provider == "openai-compatible":
-        return settings.model_api_key or (NO_KEY if settings.model_base_url else "")
-    return settings.anthropic_api_key if provider == "anthropic" else settings.openai_api_key
-
-
-@asynccontextmanager
-async def opened(choice: Choice, key: str | None) -> AsyncIterator[Model[Any]]:
-    """The model, ready to be asked; `key` is what the user's secret holds.
-
-    The server's key goes only where the server's settings say, never to an address of a user's. Raises NoModel.
-    """
-    if why := problem(choice):
-        raise NoModel(why)
-    if choice.name == DEMO:
-        yield demo_model.MODEL
-        return
-    server_key = "" if choice.base_url else _key_of_server(choice.provider)
-    async with _client(of_user=choice.base_url is not None) as client:
-        yield _model(choice, key or server_key or NO_KEY, client)
-
-
-def _model(choice: Choice, key: str, client: httpx2.AsyncClient) -> Model[Any]:
-    provider, _, name = choice.name.partition(":")
-    if provider == "anthropic":
-        return AnthropicModel(
-            name, provider=AnthropicProvider(api_key=key, base_url=choice.address, http_client=client)
-        )
-    served = OpenAIProvider(api_key=key, base_url=choice.address, http_client=client)
-    if provider == "openai":
-        return OpenAIResponsesModel(name, provider=served)
-    return OpenAIChatModel(name, provider=served)
-
-
-@asynccontextmanager
-async def _client(*, of_user: bool) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of one run; one that goes to a user's address goes through a filtering proxy."""
-    policy = Policy(allow_private=settings.allow_private_network)
-    gate = await open_gate(policy, lambda _host, _reason: None) if of_user else None
-    try:
-        async with httpx2.AsyncClient(
-            proxy=gate.url if gate else None,
-            trust_env=not of_user,
-            follow_redirects=False,
-            timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        ) as client:
-            yield client
-    finally:
-        if gate is not None:
-            await gate.close()

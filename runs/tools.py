@@ -14,6 +14,7 @@ from runs.trail import FINISH
 
 MAX_ARGUMENTS = 128 * 1024
 OURS = ("action", "timeout_ms")  # fields of an action that no model sets
+DROPPED = ("title", "examples", "additionalProperties")  # of a field's schema
 HISTORY = ("back", "forward", "reload")  # what `navigate` also takes for an address
 
 
@@ -63,17 +64,39 @@ class Tool:
         return self.description or " ".join((self.model.__doc__ or "").split())
 
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of its arguments."""
+        """JSON Schema of its arguments, as small as it can be: every request holds those of all tools."""
         whole = self.model.model_json_schema()
         hidden = {*OURS, *self.fixed}
-        shown = {name: kind for name, kind in whole["properties"].items() if name not in hidden}
+        kinds = {name: kind for name, kind in whole["properties"].items() if name not in hidden}
+        if "tab" in kinds:
+            kinds["tab"] = {**kinds["tab"], "description": None}  # results say which tabs there are
         needed = [name for name in whole.get("required", ()) if name not in hidden]
-        rest = {name: part for name, part in whole.items() if name not in ("description", "title")}
-        return rest | {"properties": shown, "required": needed}
+        shown = {name: _plain(kind, whole.get("$defs", {})) for name, kind in kinds.items()}
+        return {"type": "object", "properties": shown, "required": needed, "additionalProperties": False}
+
+
+def _plain(kind: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema without titles, references and nulls, which leaving it out says as well."""
+    if (reference := kind.get("$ref")) is not None:
+        name = reference.rpartition("/")[2]
+        more = {"minProperties": 1, "maxProperties": 1} if name == actions.Target.__name__ else {}
+        return (
+            _plain({**named[name], "description": None}, named) | more | _plain({**kind, "$ref": None}, named)
+        )
+    kept = {name: part for name, part in kind.items() if name not in DROPPED and part not in (None, [], {})}
+    if "anyOf" in kept:
+        ways = [_plain(way, named) for way in kept.pop("anyOf") if way != {"type": "null"}]
+        kept = (ways[0] | kept) if len(ways) == 1 else kept | {"anyOf": ways}
+    if "items" in kept:
+        kept["items"] = _plain(kept["items"], named)
+    if "properties" in kept:
+        parts = {name: {**part, "description": None} for name, part in kept["properties"].items()}
+        kept["properties"] = {name: _plain(part, named) for name, part in parts.items()}
+    return kept
 
 
 def _click(name: str, about: str, **fixed: Any) -> Tool:
-    return Tool(name, actions.Click, {"button": "left", "count": 1, **fixed}, about)
+    return Tool(name, actions.Click, {"button": "left", "count": 1} | fixed, about)
 
 
 _TOOLS = (
@@ -83,8 +106,8 @@ _TOOLS = (
         {"wait_until": "load"},
         "Open a web address; or go back, forward, reload.",
     ),
-    Tool("list_tabs", actions.ListTabs),
-    Tool("new_tab", actions.NewTab),
+    Tool("list_tabs", actions.ListTabs, {"tab": None}),
+    Tool("new_tab", actions.NewTab, {"tab": None}),
     Tool("switch_tab", actions.SwitchTab),
     Tool("close_tab", actions.CloseTab),
     Tool("read_page", actions.ReadPage),
@@ -93,15 +116,20 @@ _TOOLS = (
     Tool("read_network", actions.ReadNetwork),
     Tool("find", actions.Find),
     Tool("form_input", actions.FormInput),
-    Tool("file_upload", actions.FileUpload),
+    Tool(
+        "file_upload",
+        actions.FileUpload,
+        {},
+        "Choose files, by their ids, in a file field, behind a button, or in the chooser that is open.",
+    ),
     Tool("scroll_to", actions.ScrollTo),
     Tool("screenshot", actions.Screenshot, {"full_page": False, "format": "jpeg"}, "Look at the page again."),
     Tool("zoom", actions.Zoom),
     _click("left_click", "Click."),
-    _click("right_click", "Click with the right button.", button="right"),
-    _click("middle_click", "Click with the middle button.", button="middle"),
-    _click("double_click", "Click twice.", count=2),
-    _click("triple_click", "Click three times, which selects a line of text.", count=3),
+    _click("right_click", "Click with the right button.", button="right", modifiers=()),
+    _click("middle_click", "Click with the middle button.", button="middle", modifiers=()),
+    _click("double_click", "Click twice.", count=2, modifiers=()),
+    _click("triple_click", "Click three times, which selects a line of text.", count=3, modifiers=()),
     Tool("hover", actions.Hover),
     Tool("left_click_drag", actions.Drag),
     Tool("left_mouse_down", actions.MouseDown, {"button": "left"}),

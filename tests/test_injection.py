@@ -7,7 +7,6 @@ from uuid import UUID
 
 import orjson
 import pytest
-from pydantic_ai.messages import ModelRequest, ToolReturnPart
 
 import db
 from browser.traffic import shown_url
@@ -168,14 +167,8 @@ def test_a_page_cannot_end_its_own_fence(end: str) -> None:
     talk = Conversation(1, "task", None, [])
     turn = Turn(told=["task"], response={"parts": [], "kind": "response"}, results=[kept])
     talk.add(turn)
-    (returned,) = (
-        part
-        for message in talk.messages({})
-        if isinstance(message, ModelRequest)
-        for part in message.parts
-        if isinstance(part, ToolReturnPart)
-    )
-    text = str(returned.content).lower().replace(" ", "").replace("\n", "")
+    (returned,) = talk.exchanges()[-1].results
+    text = returned.text.lower().replace(" ", "").replace("\n", "")
     assert [text.count(tag) for tag in ("<page>", "</page>", "</task>", "<secrets>")] == [1, 1, 0, 0]
     assert text.endswith("</page>")
 
