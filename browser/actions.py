@@ -390,7 +390,7 @@ KEY_NAMES = (
 Keys = Annotated[str, Field(min_length=1, max_length=64, examples=["Enter", "Control+A", "ctrl+shift+t"])]
 
 
-def _key_names(keys: str) -> str:
+def key_names(keys: str) -> str:
     """`ctrl+a` as `Control+a`; a plus sign at the end is the key itself."""
     held, plus, key = keys.rpartition("+") if not keys.endswith("+") else (keys[:-2], keys[-2:-1], "+")
     names = [*(held.split("+") if plus else []), key]
@@ -431,7 +431,7 @@ class Key(_Action):
     async def run(self, computer: Computer) -> Result:
         keyboard = computer.active.page.keyboard
         for _ in range(self.repeat):
-            await keyboard.press(_key_names(self.keys))
+            await keyboard.press(key_names(self.keys))
         return Result()
 
 
@@ -443,7 +443,7 @@ class HoldKey(_Action):
     duration_ms: int = Field(ge=1, le=10_000)
 
     async def run(self, computer: Computer) -> Result:
-        await computer.active.page.keyboard.press(_key_names(self.keys), delay=self.duration_ms)
+        await computer.active.page.keyboard.press(key_names(self.keys), delay=self.duration_ms)
         return Result()
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from playwright.async_api import ElementHandle, Frame, Locator
 
-_SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
 Selectors = list[list[str]]
 
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -113,7 +113,7 @@ async def find(
     list that has the option, `attached` for nothing but being there. Looks once; raises Playwright's Error.
     """
     handle = await frame.evaluate_handle(
-        f"async (wish) => {_SCRIPT}.find(wish)",
+        f"async (wish) => {SCRIPT}.find(wish)",
         {
             "selectors": selectors,
             "attached": attached,
@@ -168,13 +168,13 @@ async def count(
 ) -> dict[str, Any]:
     """`{"count", "fits", "tried"}` of the first alternative that matches anything."""
     wish = {"selectors": selectors, "visible": visible, "properties": properties, "attributes": attributes}
-    return cast(dict[str, Any], await frame.evaluate(f"(wish) => {_SCRIPT}.count(wish)", wish))
+    return cast(dict[str, Any], await frame.evaluate(f"(wish) => {SCRIPT}.count(wish)", wish))
 
 
 async def change(element: ElementHandle, value: str) -> dict[str, str]:
     """Sets a control; `{}`, or what hinders: `refused`, `detached`, `keyboard` for what is left to type."""
     return cast(
-        dict[str, str], await element.evaluate(f"(element, value) => {_SCRIPT}.change(element, value)", value)
+        dict[str, str], await element.evaluate(f"(element, value) => {SCRIPT}.change(element, value)", value)
     )
 
 
@@ -195,13 +195,13 @@ async def conceal(element: ElementHandle, value: str) -> dict[str, str]:
     """Masks a text field and gives it the value at once, without the keyboard; answers as `change`."""
     return cast(
         dict[str, str],
-        await element.evaluate(f"(element, value) => {_SCRIPT}.conceal(element, value)", value),
+        await element.evaluate(f"(element, value) => {SCRIPT}.conceal(element, value)", value),
     )
 
 
 async def typed(element: ElementHandle) -> None:
     """Tells the page that what has been typed into the control is its new value."""
-    await element.evaluate(f"(element) => {_SCRIPT}.typed(element)")
+    await element.evaluate(f"(element) => {SCRIPT}.typed(element)")
 
 
 class TooLarge(Exception):
@@ -217,7 +217,7 @@ async def read(frame: Frame, value: dict[str, Any], most: int) -> Any:
 
     Raises TooLarge beyond `most` characters.
     """
-    reply = await frame.evaluate(f"([value, most]) => {_SCRIPT}.read(value, most)", [value, most])
+    reply = await frame.evaluate(f"([value, most]) => {SCRIPT}.read(value, most)", [value, most])
     if "size" in reply:
         raise TooLarge(reply["size"])
     return narrowed(reply.get("found"))

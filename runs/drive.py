@@ -19,8 +19,8 @@ from sqlalchemy.exc import NoResultFound
 
 import db
 import logs
-from browser import actions, chromium
-from browser.actions import Action, ActionFailed
+from browser import actions
+from browser.actions import ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
 from infra.redaction import Redactor
@@ -44,6 +44,7 @@ from models import (
 from runs import agent, approvals, computers, files, profiles, providers, secrets, tools, usage, workflows
 from runs.agent import Call, Conversation, ModelFailed, Reply, TooLong
 from runs.computers import Held, clean, wait_for
+from runs.deeds import Deed
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
@@ -106,27 +107,6 @@ class Failed(Exception):
         self.error: dict[str, Any] = clean({"code": code, "detail": detail, **more})
 
 
-class _Deed:
-    """An action that a model wants, done like a step of a flow."""
-
-    acted = False
-
-    def __init__(self, computer: chromium.Computer, action: Action) -> None:
-        self._computer, self._action = computer, action
-
-    async def find(self) -> None:
-        """There is nothing to wait for."""
-
-    async def act(self) -> Any:
-        self._result = await actions.perform(self._computer, self._action)
-
-    async def settle(self) -> Any:
-        return self._result.output
-
-    def may_find_again(self, _: StepFailed) -> bool:
-        return False
-
-
 class Drive:
     """One claimed run; its worker's heartbeat and the computer's control tell it what is wished."""
 
@@ -157,6 +137,7 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._talk: Conversation | None = None
+        self._deed: Deed | None = None
         self._news: list[str] = []  # what the model has not been told yet
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
@@ -549,7 +530,7 @@ class Drive:
         """What a loop goes through. Raises StepFailed."""
         return cast("ForEach", filled(raw, self._trail.scope)).items
 
-    async def _perform(self, attempt: Attempt | _Deed, *, safe: bool) -> Any:
+    async def _perform(self, attempt: Attempt | Deed, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
         acted = False
         while True:
@@ -572,7 +553,7 @@ class Drive:
                     raise
                 self._acted = False
 
-    async def _land(self, attempt: Attempt | _Deed) -> None:
+    async def _land(self, attempt: Attempt | Deed) -> None:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""
 
         async def mark(tx: db.Tx) -> None:
@@ -674,6 +655,8 @@ class Drive:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         if call.tool not in tools.LOOKING:
             picture_id, page = await self._look()
+        if self._deed is not None and values["status"] == StepStatus.succeeded:
+            values["recorded"] = self._shown(await self._deed.recorded()) or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
         await self._keep_result(
             talk,
@@ -791,6 +774,7 @@ class Drive:
 
     async def _answer(self, talk: Conversation, call: Call, *, repeatable: bool) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
+        self._deed = None
         try:
             wanted = tools.parse(call.tool, call.arguments)
         except tools.InvalidArguments as error:
@@ -800,7 +784,8 @@ class Drive:
                 return self._finish(talk, wanted)
             case tools.AskUser() | tools.RequestApproval():
                 raise StepFailed("not_yet", "Nobody can be asked yet")
-        return await self._perform(_Deed(self._computer.computer, wanted), safe=repeatable)
+        self._deed = Deed(self._computer.computer, wanted, self._main)
+        return await self._perform(self._deed, safe=repeatable)
 
     def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
         """The model's result, if it is one that the task takes. Raises StepFailed."""
