@@ -55,6 +55,7 @@
     if (element.id && lasts(element.id)) yield `#${CSS.escape(element.id)}`;
     for (const name of NAMED) {
       const value = element.getAttribute(name);
+      if (name === "for" && !lasts(value ?? "")) continue;
       if (!value || value.length > MAX_NAME || /^(#|javascript:|data:)/.test(value)) continue;
       const choice = /^(checkbox|radio)$/.test(element.type) && element.getAttribute("value");
       if (name === "name" && choice) yield `${tag}[name=${quoted(value)}][value=${quoted(choice)}]`;

@@ -12,15 +12,16 @@ import db
 from browser import actions, recorder, selectors
 from browser.chromium import Browsers, Computer, Options
 from demo.shop import Shop
-from models import Run, Workflow
-from runs import workflows
+from models import Run, Step, Workflow
+from runs import engine, workflows
 from runs.deeds import Deed
 from runs.replay import Attempt
 from runs.workflows import Flow, InvalidWorkflow
-from schemas import RunToWorkflow
+from schemas import RunRetry, RunToWorkflow
+from tests import flow_site
 from tests.pages import Site, serve
 from tests.test_agent import begin
-from tests.workers import ACTION, ended, read, start, steps_of
+from tests.workers import ACTION, ended, read, start, steps_of, until
 
 PAGE = """<title>Page</title><h1>Teas</h1>
 <button id=go>Go</button><button id=":r1:" class="css-1a2b3c">Made up</button>
@@ -228,6 +229,17 @@ async def test_a_click_that_leads_to_another_document_asserts_that(computer: Com
     assert computer.page.url == pages.url("/second")
 
 
+async def test_one_of_many_equal_buttons_is_found_by_its_row_wherever_that_has_moved(
+    computer: Computer,
+) -> None:
+    steps = await do(computer, action="click", target={"selector": "li:nth-of-type(2) button"})
+    swapped = "[...document.querySelectorAll('li')].reverse().forEach(row => row.parentNode.append(row))"
+    heard = "onclick = event => window.row = event.target.closest('li').innerText"
+    await computer.page.evaluate(f"() => {{ {swapped}; {heard} }}")
+    await replay(computer, steps)
+    assert "Sencha" in await computer.page.evaluate("window.row")
+
+
 async def test_what_is_typed_is_the_value_that_the_field_was_given(computer: Computer) -> None:
     search, note = on("Search", "textbox"), on("Note", "textbox")
     [first] = await do(computer, action="type", target=search, text="green ")
@@ -405,6 +417,45 @@ async def test_what_an_agent_bought_is_bought_again_without_it(user: str, worker
     assert other.order == {"name": "Grace Hopper", "shipping": "express", "gift": "on"}
 
 
+@pytest.fixture
+async def flow_shop() -> AsyncIterator[flow_site.FlowSite]:
+    async with flow_site.serve() as site:
+        yield site
+
+
+async def test_late_lists_popups_and_payment_frames_of_another_site_are_gone_through_again(
+    user: str, worker: UUID, flow_shop: flow_site.FlowSite
+) -> None:
+    run = await done(
+        user,
+        f"open {flow_shop.url}/search",
+        "type darjeeling into 'What are you looking for?'",
+        "click 'Darjeeling Oolong'",
+        "wait for '18,50'",
+        f"open {flow_shop.url}/sso",
+        "click 'Continue with Acme ID'",
+        "type ada into 'Acme name'",
+        "click Next",
+        "click Allow",
+        "wait for 'Signed in as'",
+        f"open {flow_shop.url}/pay",
+        "type 4242424242424242 into 'Card number'",
+        "type 123 into 'Security code'",
+        "click 'Pay €'",
+        "wait for 'Thank you'",
+    )
+    told = dict(flow_shop.told)
+    flow_shop.told.clear()
+    workflow = await turned(user, run.id)
+    again = await ended(user, await start(user, [], definition=workflow.definition), 60)
+    assert again.error is None, again.error
+    assert dict(flow_shop.told) == told
+    assert told["teas"] == ["Darjeeling Oolong"]
+    assert told["codes"] == ["code-ada"]
+    assert told["cards"] == [("4242 4242 4242 4242", "123")]
+    assert told["payments"] == ["tok_4242"]
+
+
 async def test_a_recorded_run_finds_its_way_on_a_page_whose_order_has_changed(
     user: str, worker: UUID, pages: Site
 ) -> None:
@@ -434,6 +485,36 @@ async def test_a_failed_call_records_nothing_and_a_run_that_did_nothing_is_refus
     with pytest.raises(InvalidWorkflow) as refused:
         await turned(user, run.id)
     assert [problem.pointer for problem in refused.value.problems] == ["/steps/0"]
+
+
+async def test_what_has_shown_a_secret_is_left_out(user: str, worker: UUID, pages: Site) -> None:
+    run = await done(user, f"open {pages.url('/page')}", "click Leave")
+    shown = "aria/{{ secrets.shop.text }}"
+    async with db.as_user(user) as tx:
+        [step] = [step for step in await tx.find(Step, run_id=run.id) if step.type == "left_click"]
+        assert step.recorded is not None
+        [click] = step.recorded
+        event = {"type": "navigation", "title": shown}
+        leaky = click | {"selectors": [[shown], ["#leave"]], "assertedEvents": [event]}
+        await tx.change(Step, {"id": step.id}, recorded=[leaky, click | {"selectors": [[shown]]}])
+    assert (await turned(user, run.id)).definition["steps"][2:] == [
+        click | {"selectors": [["#leave"]], "assertedEvents": [{"type": "navigation"}]}
+    ]
+
+
+async def test_a_retry_takes_what_was_done_before_it_from_the_run_that_it_retries(
+    user: str, worker: UUID, pages: Site
+) -> None:
+    agent = {"type": "agent", "task": f"open {pages.url('/page')}\nfinish Done"}
+    waits = {"type": "waitForElement", "selectors": ["#never"], "timeout": 300}
+    failed = await ended(user, await start(user, [agent, waits], model="demo"))
+    assert failed.status == "failed"
+    async with db.as_user(user, "user") as tx:
+        reply = await engine.retry(tx, await tx.one(Run, id=failed.id), RunRetry(from_step=2))
+    again = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    await until(user, again, status="waiting_user")
+    steps = (await turned(user, again)).definition["steps"]
+    assert [step["type"] for step in steps] == ["setViewport", "navigate", "waitForElement"]
 
 
 async def test_what_is_done_inside_of_other_steps_takes_its_place_there(
