@@ -541,5 +541,6 @@
     return size(found) > most ? { size: size(found) } : { found };
   };
 
-  return { find, count, change, conceal, typed, read: readAtMost, roleOf, nameOf };
+  const tree = { all, collapse, contains, isExposed, isRefusal, isTextField, nameOf, parentOf, roleOf };
+  return { find, count, change, conceal, typed, read: readAtMost, roleOf, nameOf, tree };
 })()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import NoResultFound
 
 import db
 import logs
-from browser import actions, chromium
+from browser import actions
 from browser.actions import Action, ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
@@ -58,6 +58,7 @@ from runs import (
 from runs.agent import Call, Conversation, ModelFailed, Reply
 from runs.asking import Models
 from runs.computers import Held, clean, wait_for
+from runs.deeds import Deed
 from runs.deltas import Deltas
 from runs.demo_model import REOPENED
 from runs.filling import address, filling, refuse_script
@@ -123,27 +124,6 @@ class Failed(Exception):
         self.error: dict[str, Any] = clean({"code": code, "detail": detail, **more})
 
 
-class _Deed:
-    """An action that a model wants, done like a step of a flow."""
-
-    acted = False
-
-    def __init__(self, computer: chromium.Computer, action: Action) -> None:
-        self._computer, self._action = computer, action
-
-    async def find(self) -> None:
-        """There is nothing to wait for."""
-
-    async def act(self) -> Any:
-        self._result = await actions.perform(self._computer, self._action)
-
-    async def settle(self) -> Any:
-        return self._result.output
-
-    def may_find_again(self, _: StepFailed) -> bool:
-        return False
-
-
 class Drive:
     """One claimed run; its worker's heartbeat and the computer's control tell it what is wished."""
 
@@ -185,6 +165,7 @@ class Drive:
         )
         self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
         self._unpriced: set[str] = set()
+        self._deed: Deed | None = None
         self._news: list[str] = []  # what the model has not been told yet
         self._heard: list[Message] = []  # what it is told now
         self._matter: dict[str, Any] | None = None  # what a yes is spent on
@@ -592,7 +573,7 @@ class Drive:
         """What a loop goes through. Raises StepFailed."""
         return cast("ForEach", filled(raw, self._trail.scope)).items
 
-    async def _perform(self, attempt: Attempt | _Deed, *, safe: bool) -> Any:
+    async def _perform(self, attempt: Attempt | Deed, *, safe: bool) -> Any:
         """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
         acted = False
         while True:
@@ -615,7 +596,7 @@ class Drive:
                     raise
                 self._acted = False
 
-    async def _land(self, attempt: Attempt | _Deed) -> None:
+    async def _land(self, attempt: Attempt | Deed) -> None:
         """Act once and for all; a wish that comes meanwhile waits a moment for the action, not for ever."""
 
         async def mark(tx: db.Tx) -> None:
@@ -728,6 +709,8 @@ class Drive:
             raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
         if call.tool not in tools.LOOKING:
             picture_id, page = await self._look()
+        if self._deed is not None and values["status"] == StepStatus.succeeded:
+            values["recorded"] = self._shown(await self._deed.recorded()) or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
         await self._keep_result(
             talk,
@@ -904,6 +887,7 @@ class Drive:
 
     async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
+        self._deed = None
         try:
             wanted = tools.parse(call.tool, call.arguments)
         except tools.InvalidArguments as error:
@@ -917,15 +901,16 @@ class Drive:
                 action = {"type": call.tool, "title": wanted.title, "arguments": wanted.arguments}
                 return {"approved": True, "arguments": await self._approved(wanted.title, action, step)}
         allowed, asked = await self._allowed(call, wanted, step)
-        return await self._perform(await self._deed(allowed), safe=step.safe and not asked)
+        self._deed = await self._deed_of(allowed)
+        return await self._perform(self._deed, safe=step.safe and not asked)
 
-    async def _deed(self, wanted: Action) -> Attempt | _Deed:
+    async def _deed_of(self, wanted: Action) -> Deed:
         """How an action is done; no script comes near a secret, before or after. Raises StepFailed."""
         computer = self._computer.computer
         await refuse_script(computer, wanted)
         if isinstance(wanted, actions.Evaluate):
             self._scripted.add(address(computer, wanted))
-        return filling(computer, wanted, self._reveal_to_model) or _Deed(computer, wanted)
+        return Deed(computer, wanted, self._main, filling(computer, wanted, self._reveal_to_model))
 
     async def _reveal_to_model(
         self, fields: Fields, addresses: tuple[str, ...]

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from starlette.responses import JSONResponse, Response
 
 import db
-from models import Run, Workflow, WorkflowVersion, uuid7
+from models import Computer, Run, Workflow, WorkflowVersion, uuid7
+from models import Step as StepRow
 from runs.parameters import (
     Invalid,
     InvalidParams,
@@ -40,6 +41,7 @@ from runs.placeholders import (
 from runs.secrets import ALL_FIELDS
 from runs.steps import KNOWN_STEPS, MAX_DEPTH, MAX_PARTS, OWN_STEPS, STEPS, Milliseconds, Step
 from schemas import (
+    ComputerSettings,
     RunToWorkflow,
     WorkflowCheck,
     WorkflowCreate,
@@ -526,22 +528,101 @@ def of_task(task: str, schema: dict[str, Any] | None) -> dict[str, Any]:
 
 
 async def from_run(tx: db.Tx, run: Run, body: RunToWorkflow) -> Response:
-    """Store a run's whole definition as a workflow, also the steps that it failed at or never came to."""
-    parameters = _parameters_of(run)
+    """Store a run's whole definition as a workflow, also the steps that it failed at or never came to.
+
+    In place of an `agent` step stand the steps that do again what its model has done there: inside of a loop
+    what it did when the run first came to it. One that the run never came to stays. Raises InvalidWorkflow.
+    """
+    definition = await _without_models(tx, run)
+    parameters = _parameters_of(definition, run.params)
     name = body.name or run.title.strip()[:200] or "Run"
-    made = WorkflowCreate(name=name, definition=run.definition, parameters=parameters)
+    made = WorkflowCreate(name=name, definition=definition, parameters=parameters)
     return await create(tx, await checked(made))
 
 
-def _parameters_of(run: Run) -> dict[str, Any]:
+async def _without_models(tx: db.Tx, run: Run) -> dict[str, Any]:
+    """The run's definition with what its models did in their place. Raises InvalidWorkflow."""
+    done = await _done_by_models(tx, run)
+    if not done:
+        return run.definition
+    if not any(done.values()):
+        told = "The agent did nothing here that can be done again without it"
+        raise InvalidWorkflow([Problem(at, told) for at in done])
+    steps = [*_put_in(done, [_native(step) for step in run.definition["steps"]], "/steps")]
+    if all(step["type"] != "setViewport" for _, step in each(steps)):
+        steps.insert(0, await _viewport(tx, run))
+    return run.definition | {"steps": steps}
+
+
+async def _done_by_models(tx: db.Tx, run: Run) -> dict[str, list[dict[str, Any]]]:
+    """What was recorded when the run first came to each `agent` step, by its pointer."""
+    done: dict[str, list[dict[str, Any]]] = {}
+    for before in await tx.find(Run, id=run.retry_of) if run.retry_of and run.first_step > 1 else ():
+        earlier = await _done_by_models(tx, before)
+        done = {at: steps for at, steps in earlier.items() if int(at.split("/")[2]) + 1 < run.first_step}
+    over = {*done}
+    for row in await tx.find(StepRow, run_id=run.id):
+        at = row.pointer.rpartition("/calls/")[0]
+        if row.call is not None and at not in over:
+            done[at] += (kept for step in row.recorded or () if (kept := _unsecret(step)) is not None)
+        elif row.call is None and row.type == "agent":
+            over |= {row.pointer} & {*done}
+            done.setdefault(row.pointer, [])
+    return done
+
+
+def _put_in(
+    done: dict[str, list[dict[str, Any]]], steps: list[dict[str, Any]], at: str
+) -> Iterator[dict[str, Any]]:
+    """The steps with what was done in their place; no address is opened twice in a row."""
+    before: dict[str, Any] = {}
+    for index, whole in enumerate(steps):
+        pointer = f"{at}/{index}"
+        inner = {
+            name: [*_put_in(done, whole[name], f"{pointer}/{name}")]
+            for name in _inner(whole)
+            if name in whole
+        }
+        for step in done.get(pointer, [whole | inner]):
+            if step["type"] != "navigate" or step != before:
+                yield step
+            before = step
+
+
+def _unsecret(step: dict[str, Any]) -> dict[str, Any] | None:
+    """A recorded step without what has shown a secret; None where nothing else leads to its element."""
+    kept = dict(step)
+    if "selectors" in step:
+        kept["selectors"] = [parts for parts in step["selectors"] if not _names_secret(parts)]
+    if "assertedEvents" in step:
+        kept["assertedEvents"] = [
+            {name: text for name, text in event.items() if not _names_secret([text])}
+            for event in step["assertedEvents"]
+        ]
+    return kept if kept.get("selectors") != [] else None
+
+
+def _names_secret(texts: list[str]) -> bool:
+    return any(path[0] == "secrets" for text in texts for path in paths("", text))
+
+
+async def _viewport(tx: db.Tx, run: Run) -> dict[str, Any]:
+    """The step that gives the page the size that the run's computer had."""
+    found = await tx.find(Computer, id=run.computer_id) if run.computer_id else []
+    size = ComputerSettings.model_validate(found[0].settings if found else {}).viewport
+    flags = {"deviceScaleFactor": 1, "isMobile": False, "hasTouch": False, "isLandscape": False}
+    return {"type": "setViewport", "width": size.width, "height": size.height, **flags}
+
+
+def _parameters_of(definition: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The run's params as defaults; what its steps name beside them has to be given."""
     properties: dict[str, Any] = {
         name: {"default": value} | ({"type": kind} if (kind := _json_type(value)) else {})
-        for name, value in run.params.items()
+        for name, value in params.items()
     }
     named = {
         str(path[1])
-        for _, step in each([_native(step) for step in run.definition["steps"]])
+        for _, step in each([_native(step) for step in definition["steps"]])
         for key, _, text in _texts(alone(step), "", "")
         for path in paths(key, text)
         if path[0] == "params"
