@@ -548,7 +548,11 @@ async def _without_models(tx: db.Tx, run: Run) -> dict[str, Any]:
     if not any(done.values()):
         told = "The agent did nothing here that can be done again without it"
         raise InvalidWorkflow([Problem(at, told) for at in done])
-    steps = [*_put_in(done, [_native(step) for step in run.definition["steps"]], "/steps")]
+    native = [_native(step) for step in run.definition["steps"]]
+    known = {"params": run.params, "outputs": run.outputs}
+    tasks = {at: _told(step["task"], known) for at, step in each(native) if step["type"] == "agent"}
+    done = {at: [_retold(step, tasks[at]) for step in steps] for at, steps in done.items()}
+    steps = [*_put_in(done, native, "/steps")]
     if all(step["type"] != "setViewport" for _, step in each(steps)):
         steps.insert(0, await _viewport(tx, run))
     return run.definition | {"steps": steps}
@@ -587,6 +591,31 @@ def _put_in(
             if step["type"] != "navigate" or step != before:
                 yield step
             before = step
+
+
+def _told(task: str, known: dict[str, Any]) -> dict[str, str]:
+    """The placeholders of a task by what they stood for, where that is a text or a number."""
+    told: dict[str, str] = {}
+    for path in paths("task", task):
+        placeholder = f"{{{{ {written(path)} }}}}"
+        try:
+            value = fill(placeholder, known)
+        except PlaceholderMissing:  # of a round of a loop, which is over
+            continue
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+            told.setdefault(literal(str(value)), placeholder)
+    return told
+
+
+def _retold(step: dict[str, Any], told: dict[str, str]) -> dict[str, Any]:
+    """A recorded step that gives a field, or opens, what its task was told, by its placeholder."""
+    if step["type"] == "change":
+        return step | {"value": told.get(step["value"], step["value"])}
+    if step["type"] == "navigate":
+        for value, placeholder in told.items():
+            if value.startswith(("http://", "https://")) and step["url"].startswith(value):
+                return step | {"url": placeholder + step["url"].removeprefix(value)}
+    return step
 
 
 def _unsecret(step: dict[str, Any]) -> dict[str, Any] | None:

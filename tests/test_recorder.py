@@ -196,6 +196,9 @@ def on(name: str, role: str) -> dict[str, Any]:
 GO = {"type": "click", "target": "main", "selectors": [['aria/Go[role="button"]'], ["#go"], ['xpath///button[@id="go"]'], ["pierce/#go"], ["text/Go"]]}  # fmt: skip
 
 
+ANY: dict[str, Any] = {"parameters": {"properties": {"site": {}, "what": {}, "count": {}}}}
+
+
 def brief(steps: list[dict[str, Any]]) -> list[Any]:
     """The steps with the first selector of each."""
     return [
@@ -485,6 +488,20 @@ async def test_a_failed_call_records_nothing_and_a_run_that_did_nothing_is_refus
     with pytest.raises(InvalidWorkflow) as refused:
         await turned(user, run.id)
     assert [problem.pointer for problem in refused.value.problems] == ["/steps/0"]
+
+
+async def test_what_the_task_was_told_is_told_to_the_workflow_too(
+    user: str, worker: UUID, pages: Site
+) -> None:
+    task = "open {{ params.site }}page\ntype '{{ params.what }}' into Search\nfinish {{ params.count }}"
+    params = {"site": pages.url("/"), "what": "{{ tea", "count": 3}
+    agent = {"type": "agent", "task": task}
+    run = await ended(user, await start(user, [agent], params=params, model="demo", **ANY))
+    assert run.error is None, run.error
+    workflow = await turned(user, run.id)
+    _, opened, typed = workflow.definition["steps"]
+    assert (opened["url"], typed["value"]) == ("{{ params.site }}page", "{{ params.what }}")
+    assert workflow.parameters["properties"]["what"] == {"default": "{{ tea", "type": "string"}
 
 
 async def test_what_has_shown_a_secret_is_left_out(user: str, worker: UUID, pages: Site) -> None:
