@@ -656,7 +656,7 @@ class Drive:
         if call.tool not in tools.LOOKING:
             picture_id, page = await self._look()
         if self._deed is not None and values["status"] == StepStatus.succeeded:
-            values["recorded"] = self._shown(await self._deed.recorded()) or None
+            values["recorded"] = await self._deed.recorded() or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
         await self._keep_result(
             talk,
@@ -784,7 +784,7 @@ class Drive:
                 return self._finish(talk, wanted)
             case tools.AskUser() | tools.RequestApproval():
                 raise StepFailed("not_yet", "Nobody can be asked yet")
-        self._deed = Deed(self._computer.computer, wanted, self._main)
+        self._deed = Deed(self._computer.computer, wanted, self._main, self._shown)
         return await self._perform(self._deed, safe=repeatable)
 
     def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:

@@ -568,7 +568,7 @@ async def _done_by_models(tx: db.Tx, run: Run) -> dict[str, list[dict[str, Any]]
     for row in await tx.find(StepRow, run_id=run.id):
         at = row.pointer.rpartition("/calls/")[0]
         if row.call is not None and at not in over:
-            done[at] += (kept for step in row.recorded or () if (kept := _unsecret(step)) is not None)
+            done[at] += row.recorded or []
         elif row.call is None and row.type == "agent":
             over |= {row.pointer} & {*done}
             done.setdefault(row.pointer, [])
@@ -616,23 +616,6 @@ def _retold(step: dict[str, Any], told: dict[str, str]) -> dict[str, Any]:
             if value.startswith(("http://", "https://")) and step["url"].startswith(value):
                 return step | {"url": placeholder + step["url"].removeprefix(value)}
     return step
-
-
-def _unsecret(step: dict[str, Any]) -> dict[str, Any] | None:
-    """A recorded step without what has shown a secret; None where nothing else leads to its element."""
-    kept = dict(step)
-    if "selectors" in step:
-        kept["selectors"] = [parts for parts in step["selectors"] if not _names_secret(parts)]
-    if "assertedEvents" in step:
-        kept["assertedEvents"] = [
-            {name: text for name, text in event.items() if not _names_secret([text])}
-            for event in step["assertedEvents"]
-        ]
-    return kept if kept.get("selectors") != [] else None
-
-
-def _names_secret(texts: list[str]) -> bool:
-    return any(path[0] == "secrets" for text in texts for path in paths("", text))
 
 
 async def _viewport(tx: db.Tx, run: Run) -> dict[str, Any]:
