@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from functools import singledispatchmethod
 from typing import Any
 
@@ -37,13 +38,19 @@ class Deed:
     """An action that a model wants, done like a step of a flow, and recorded as steps that do it again."""
 
     def __init__(
-        self, computer: Computer, action: Action, main: Page | None = None, filling: Attempt | None = None
+        self,
+        computer: Computer,
+        action: Action,
+        main: Page | None = None,
+        shown: Callable[[Any], Any] = lambda told: told,
+        filling: Attempt | None = None,
     ) -> None:
         """`main` is the tab that the run began in, the oldest one by default.
 
-        What fills in a secret is done by `filling`.
+        `shown` gives what a page has said without secrets; what fills in a secret is done by `filling`.
         """
-        self._computer, self._action, self._main, self._filling = computer, action, main, filling
+        self._computer, self._action, self._main = computer, action, main
+        self._shown, self._filling = shown, filling
         self._steps: list[Step] = []
         self._output: Any = None
         self._forget()
@@ -102,7 +109,29 @@ class Deed:
                     await self._complete(self._action, self._tab)
         except UNSEEN as error:
             log.info("action_not_completed", action=self._action.action, error=repr(error))
-        return [_escaped(step) for step in self._steps]
+        return [kept for step in self._steps if (kept := self._kept(step)).get("selectors") != []]
+
+    def _kept(self, step: Step) -> Step:
+        """The step as placeholders leave it, without what has shown a secret."""
+        kept = dict(step)
+        if "selectors" in step:
+            kept["selectors"] = [parts for parts in step["selectors"] if self._shown(parts) == parts]
+        if "assertedEvents" in step:
+            kept["assertedEvents"] = [
+                {name: text for name, text in event.items() if self._shown(text) == text}
+                for event in step["assertedEvents"]
+            ]
+        return {
+            name: value if name in VERBATIM else _literal(self._shown(value)) for name, value in kept.items()
+        }
+
+    def _value(self, given: str, held: str) -> str:
+        """What a step gives a field: secrets by their names, never what they brought, or what it holds."""
+        pieces = _SECRET.split(given)
+        if len(pieces) > 1:
+            return "".join(piece if index % 2 else literal(piece) for index, piece in enumerate(pieces))
+        shown = str(self._shown(held))
+        return shown if shown != held and _SECRET.fullmatch(shown) else literal(shown)
 
     def _name(self, page: Page) -> str:
         """The tab as a step names it."""
@@ -237,7 +266,7 @@ class Deed:
             return []
         given = str(action.value).lower() if isinstance(action.value, bool) else str(action.value)
         held = await _held(self._seen) or Held("", given)
-        return self._on(self._seen, "change", value=_value(given, held.value))
+        return self._on(self._seen, "change", value=self._value(given, held.value))
 
     @_record.register
     async def _(self, action: actions.FileUpload, _: Tab) -> list[Step]:
@@ -260,7 +289,8 @@ class Deed:
 
     @_record.register
     async def _(self, action: actions.Evaluate, tab: Tab) -> list[Step]:
-        return [_expression(self._target, await _once(action.expression, tab))]
+        expression = self._shown(await _once(action.expression, tab))
+        return [_expression(self._target, expression)]
 
     # Typing -------------------------------------------------------------------------------------
 
@@ -284,7 +314,7 @@ class Deed:
             left = re.search("\n+$", text)  # as in a chat, where it sends
         first, rest = (text[: left.start()], text[left.start() :]) if left else (text, "")
         expected = first if action.clear else field.held.value + first
-        return _value(first, expected if rest or held is None else held.value), rest
+        return self._value(first, expected if rest or held is None else held.value), rest
 
     def _characters(self, text: str) -> list[Step]:
         if len(text) > MAX_KEYS:
@@ -341,14 +371,6 @@ async def _held(seen: Described) -> Held | None:
         return None
 
 
-def _value(given: str, held: str) -> str:
-    """What a step gives a field: the secrets that were named, never what they brought, or what it holds."""
-    pieces = _SECRET.split(given)
-    if len(pieces) == 1:
-        return literal(held)
-    return "".join(piece if index % 2 else literal(piece) for index, piece in enumerate(pieces))
-
-
 def _combination(keys: str) -> list[str]:
     """The keys of `ctrl+a`, in the order in which they go down."""
     name = actions.key_names(keys)
@@ -380,11 +402,6 @@ async def _compiles(expression: str, tab: Tab) -> bool:
 
 def _true_after(expression: str) -> str:
     return f"Promise.resolve(({expression})).then(() => true)"
-
-
-def _escaped(step: Step) -> Step:
-    """The step with all that a page wrote as it stays when placeholders are filled in."""
-    return {name: value if name in VERBATIM else _literal(value) for name, value in step.items()}
 
 
 def _literal(value: Any) -> Any:

@@ -710,7 +710,7 @@ class Drive:
         if call.tool not in tools.LOOKING:
             picture_id, page = await self._look()
         if self._deed is not None and values["status"] == StepStatus.succeeded:
-            values["recorded"] = self._shown(await self._deed.recorded()) or None
+            values["recorded"] = await self._deed.recorded() or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
         await self._keep_result(
             talk,
@@ -910,7 +910,8 @@ class Drive:
         await refuse_script(computer, wanted)
         if isinstance(wanted, actions.Evaluate):
             self._scripted.add(address(computer, wanted))
-        return Deed(computer, wanted, self._main, filling(computer, wanted, self._reveal_to_model))
+        fills = filling(computer, wanted, self._reveal_to_model)
+        return Deed(computer, wanted, self._main, self._shown, fills)
 
     async def _reveal_to_model(
         self, fields: Fields, addresses: tuple[str, ...]

@@ -548,7 +548,11 @@ async def _without_models(tx: db.Tx, run: Run) -> dict[str, Any]:
     if not any(done.values()):
         told = "The agent did nothing here that can be done again without it"
         raise InvalidWorkflow([Problem(at, told) for at in done])
-    steps = [*_put_in(done, [_native(step) for step in run.definition["steps"]], "/steps")]
+    native = [_native(step) for step in run.definition["steps"]]
+    known = {"params": run.params, "outputs": run.outputs}
+    tasks = {at: _told(step["task"], known) for at, step in each(native) if step["type"] == "agent"}
+    done = {at: [_retold(step, tasks[at]) for step in steps] for at, steps in done.items()}
+    steps = [*_put_in(done, native, "/steps")]
     if all(step["type"] != "setViewport" for _, step in each(steps)):
         steps.insert(0, await _viewport(tx, run))
     return run.definition | {"steps": steps}
@@ -564,7 +568,7 @@ async def _done_by_models(tx: db.Tx, run: Run) -> dict[str, list[dict[str, Any]]
     for row in await tx.find(StepRow, run_id=run.id):
         at = row.pointer.rpartition("/calls/")[0]
         if row.call is not None and at not in over:
-            done[at] += (kept for step in row.recorded or () if (kept := _unsecret(step)) is not None)
+            done[at] += row.recorded or []
         elif row.call is None and row.type == "agent":
             over |= {row.pointer} & {*done}
             done.setdefault(row.pointer, [])
@@ -589,21 +593,29 @@ def _put_in(
             before = step
 
 
-def _unsecret(step: dict[str, Any]) -> dict[str, Any] | None:
-    """A recorded step without what has shown a secret; None where nothing else leads to its element."""
-    kept = dict(step)
-    if "selectors" in step:
-        kept["selectors"] = [parts for parts in step["selectors"] if not _names_secret(parts)]
-    if "assertedEvents" in step:
-        kept["assertedEvents"] = [
-            {name: text for name, text in event.items() if not _names_secret([text])}
-            for event in step["assertedEvents"]
-        ]
-    return kept if kept.get("selectors") != [] else None
+def _told(task: str, known: dict[str, Any]) -> dict[str, str]:
+    """The placeholders of a task by what they stood for, where that is a text or a number."""
+    told: dict[str, str] = {}
+    for path in paths("task", task):
+        placeholder = f"{{{{ {written(path)} }}}}"
+        try:
+            value = fill(placeholder, known)
+        except PlaceholderMissing:  # of a round of a loop, which is over
+            continue
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+            told.setdefault(literal(str(value)), placeholder)
+    return told
 
 
-def _names_secret(texts: list[str]) -> bool:
-    return any(path[0] == "secrets" for text in texts for path in paths("", text))
+def _retold(step: dict[str, Any], told: dict[str, str]) -> dict[str, Any]:
+    """A recorded step that gives a field, or opens, what its task was told, by its placeholder."""
+    if step["type"] == "change":
+        return step | {"value": told.get(step["value"], step["value"])}
+    if step["type"] == "navigate":
+        for value, placeholder in told.items():
+            if value.startswith(("http://", "https://")) and step["url"].startswith(value):
+                return step | {"url": placeholder + step["url"].removeprefix(value)}
+    return step
 
 
 async def _viewport(tx: db.Tx, run: Run) -> dict[str, Any]:

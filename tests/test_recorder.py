@@ -1,6 +1,6 @@
 """What a model did is recorded as a flow that does the same again without it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +12,7 @@ import db
 from browser import actions, recorder, selectors
 from browser.chromium import Browsers, Computer, Options
 from demo.shop import Shop
+from infra.redaction import Redactor
 from models import Run, Step, Workflow
 from runs import engine, workflows
 from runs.deeds import Deed
@@ -83,9 +84,11 @@ async def selectors_of(computer: Computer, css: str) -> selectors.Selectors:
     return seen.selectors
 
 
-async def do(computer: Computer, **action: Any) -> list[dict[str, Any]]:
+async def do(
+    computer: Computer, shown: Callable[[Any], Any] = lambda told: told, /, **action: Any
+) -> list[dict[str, Any]]:
     """Do one action and return what was recorded of it."""
-    deed = Deed(computer, ACTION.validate_python(action))
+    deed = Deed(computer, ACTION.validate_python(action), None, shown)
     await deed.find()
     await deed.act()
     await deed.settle()
@@ -196,6 +199,9 @@ def on(name: str, role: str) -> dict[str, Any]:
 GO = {"type": "click", "target": "main", "selectors": [['aria/Go[role="button"]'], ["#go"], ['xpath///button[@id="go"]'], ["pierce/#go"], ["text/Go"]]}  # fmt: skip
 
 
+ANY: dict[str, Any] = {"parameters": {"properties": {"site": {}, "what": {}, "count": {}}}}
+
+
 def brief(steps: list[dict[str, Any]]) -> list[Any]:
     """The steps with the first selector of each."""
     return [
@@ -267,6 +273,19 @@ async def test_a_secret_stays_what_it_is_called(computer: Computer) -> None:
         assert step["value"] == '{{ secrets.shop.password }} {{ "{{" }}'
 
 
+async def test_what_has_shown_a_secret_is_left_out(computer: Computer) -> None:
+    redactor = Redactor()
+    for value in ("hush {{ hush", "Made up"):
+        redactor.add(value, "{{ secrets.shop.text }}")
+    await computer.page.fill("[name=q]", "hush {{ ")
+    [step] = await do(computer, redactor, action="type", text="hush", target=on("Search", "textbox"))
+    assert step["value"] == "{{ secrets.shop.text }}"
+    await computer.page.evaluate("document.querySelector('[name=q]').value = '{{ secrets.bank.text }}'")
+    [step] = await do(computer, redactor, action="type", text="", target=on("Search", "textbox"))
+    assert step["value"] == '{{ "{{" }} secrets.bank.text }}'
+    assert await do(computer, redactor, action="click", target={"selector": "button.css-1a2b3c"}) == []
+
+
 async def test_fields_are_changed_to_what_they_hold(computer: Computer) -> None:
     for css, value, expected in (
         ("[name=gift]", True, "true"),
@@ -321,6 +340,19 @@ async def test_another_tab_is_named_by_its_address(computer: Computer, pages: Si
     await replay(computer, steps)
     assert [page.url for page in computer.pages] == [pages.url("/page"), pages.url("/static")]
     assert await computer.page.title() == "Set1!"
+
+
+async def test_an_empty_tab_counts_from_its_first_page_on(computer: Computer, pages: Site) -> None:
+    await do(computer, action="navigate", url="about:blank")
+    assert await do(computer, action="new_tab") == []
+    url = pages.url("/second")
+    opened = {"type": "navigate", "target": "main", "url": url}
+    assert await do(computer, action="navigate", url=url) == [opened]
+    [step] = await do(computer, action="click", target={"selector": "p"})
+    assert step["target"] == url
+    await do(computer, action="new_tab")
+    [step] = await do(computer, action="navigate", url=pages.url("/static"))
+    assert "window.open" in step["expression"]
 
 
 async def test_going_back_opens_the_address_that_it_led_to(computer: Computer, pages: Site) -> None:
@@ -384,6 +416,7 @@ async def test_what_an_agent_bought_is_bought_again_without_it(user: str, worker
             "wait for 'Card ending in 9010'",
             "click 'Place order'",
             "wait for 'Thank you'",
+            approval="never",
         ),
         60,
     )
@@ -472,7 +505,7 @@ async def test_a_recorded_run_finds_its_way_on_a_page_whose_order_has_changed(
 
 
 async def done(user: str, *lines: str) -> Run:
-    run = await ended(user, await begin(user, *lines))
+    run = await ended(user, await begin(user, *lines, approval="never"))
     assert run.error is None, run.error
     return run
 
@@ -480,6 +513,10 @@ async def done(user: str, *lines: str) -> Run:
 async def test_a_failed_call_records_nothing_and_a_run_that_did_nothing_is_refused(
     user: str, worker: UUID, pages: Site
 ) -> None:
+    gave_up = await ended(user, await begin(user, f"open {pages.url('/page')}", "check Go"))
+    kept = {step.type: (step.status, step.recorded) for step in await steps_of(user, gave_up.id)}
+    assert kept["navigate"][1] == [{"type": "navigate", "target": "main", "url": pages.url("/page")}]
+    assert kept["form_input"] == ("failed", None)
     run = await done(user, "say 'Nothing to do'", "finish Done")
     assert [step.recorded for step in await steps_of(user, run.id)] == [None] * 3
     with pytest.raises(InvalidWorkflow) as refused:
@@ -487,19 +524,18 @@ async def test_a_failed_call_records_nothing_and_a_run_that_did_nothing_is_refus
     assert [problem.pointer for problem in refused.value.problems] == ["/steps/0"]
 
 
-async def test_what_has_shown_a_secret_is_left_out(user: str, worker: UUID, pages: Site) -> None:
-    run = await done(user, f"open {pages.url('/page')}", "click Leave")
-    shown = "aria/{{ secrets.shop.text }}"
-    async with db.as_user(user) as tx:
-        [step] = [step for step in await tx.find(Step, run_id=run.id) if step.type == "left_click"]
-        assert step.recorded is not None
-        [click] = step.recorded
-        event = {"type": "navigation", "title": shown}
-        leaky = click | {"selectors": [[shown], ["#leave"]], "assertedEvents": [event]}
-        await tx.change(Step, {"id": step.id}, recorded=[leaky, click | {"selectors": [[shown]]}])
-    assert (await turned(user, run.id)).definition["steps"][2:] == [
-        click | {"selectors": [["#leave"]], "assertedEvents": [{"type": "navigation"}]}
-    ]
+async def test_what_the_task_was_told_is_told_to_the_workflow_too(
+    user: str, worker: UUID, pages: Site
+) -> None:
+    task = "open {{ params.site }}page\ntype '{{ params.what }}' into Search\nfinish {{ params.count }}"
+    params = {"site": pages.url("/"), "what": "{{ tea", "count": 3}
+    agent = {"type": "agent", "task": task}
+    run = await ended(user, await start(user, [agent], params=params, model="demo", **ANY))
+    assert run.error is None, run.error
+    workflow = await turned(user, run.id)
+    _, opened, typed = workflow.definition["steps"]
+    assert (opened["url"], typed["value"]) == ("{{ params.site }}page", "{{ params.what }}")
+    assert workflow.parameters["properties"]["what"] == {"default": "{{ tea", "type": "string"}
 
 
 async def test_a_retry_takes_what_was_done_before_it_from_the_run_that_it_retries(
@@ -526,6 +562,10 @@ async def test_what_is_done_inside_of_other_steps_takes_its_place_there(
     never = {"type": "if", "value": False, "then": [task | {"task": "finish Done"}]}
     run = await ended(user, await start(user, [loop, never], model="demo"), 60)
     assert run.error is None, run.error
+    async with db.as_user(user) as tx:
+        last = (await tx.find(Step, run_id=run.id))[-2]  # of the second round, before the `if`
+        assert last.pointer.startswith("/steps/0/steps/0/calls/")
+        await tx.change(Step, {"id": last.id}, recorded=[GO])
     viewport, turned_loop, kept = (await turned(user, run.id)).definition["steps"]
     assert viewport == {
         "type": "setViewport", "width": 1280, "height": 720,
