@@ -413,8 +413,9 @@ class Delivery(Owned, Base):
 class Quota(Base):
     """A user's limits, null for the server's, and place in the queue.
 
-    What starts with `max_month` is for all agents of a calendar month (UTC) together. `turn` makes claims fair
-    and is never before `ready_at`, which says when to look for work; `stored_bytes` follows the files' rows.
+    What starts with `max_month` is for all agents of a calendar month (UTC) together. `turn` makes claims
+    fair and is never before `ready_at`, which says when to look for work; `stored_bytes` follows the files'
+    rows.
     """
 
     __tablename__ = "quotas"

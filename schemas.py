@@ -934,8 +934,8 @@ class RunRead(Wire):
     control: Control = Field(description="What its user wants; `status` follows within a second.")
     reason: str | None = Field(
         description="Why it is paused or waits: `requested`, `control`, `control_expired`, "
-        "`may_have_landed`, `page_not_restored`, `page_changed`, `budget_…`, its agent's question, why no model "
-        "can be asked (`model_…`), or the title of its step."
+        "`may_have_landed`, `page_not_restored`, `page_changed`, `budget_…`, its agent's question, why no "
+        "model can be asked (`model_…`, `secret_…`), or the title of its step."
     )
     priority: int
     position: int | None = Field(None, description="Place in the user's queue, from 1; null once started.")
@@ -1465,8 +1465,8 @@ class UserUpdate(Patch):
 
     model_config = example({"max_runs": 4})
     clearable = frozenset(
-        ("max_runs", "max_computers", "max_storage_bytes", "requests_per_minute", "max_month_steps")
-        + ("max_month_tokens", "max_month_cost_usd", "max_month_seconds")
+        "max_runs max_computers max_storage_bytes requests_per_minute max_month_steps max_month_tokens "
+        "max_month_cost_usd max_month_seconds".split()
     )
     role: Literal["user", "admin"] | None = None
     disabled: bool | None = Field(None, description="Ends sockets and runs, and refuses every credential.")

@@ -104,8 +104,8 @@ class Settings(BaseSettings):
 
     model: str = Field(
         "",
-        description="Model of runs that name none, such as `anthropic:claude-sonnet-5-5`; default is one whose "
-        "key is set, else `demo`.",
+        description="Model of runs that name none, such as `anthropic:claude-sonnet-5-5`; default is one "
+        "whose key is set, else `demo`.",
     )
     anthropic_api_key: str = Field("", description="Key of Anthropic's models, for all users.")
     anthropic_base_url: str = Field("", description="Where Anthropic's API is; default is Anthropic's own.")

@@ -733,7 +733,7 @@ async def rest(computer: Computer) -> None:
     tab = computer.active
     with contextlib.suppress(TimeoutError, PlaywrightError):
         async with asyncio.timeout(LOAD_SECONDS):
-            # Behind a task of the page and a word with the browser, a navigation that was begun has been told.
+            # Behind a task of the page and a word with the browser, any navigation has been told.
             await tab.cdp.send("Runtime.evaluate", {"expression": A_TASK, "awaitPromise": True})
             await tab.cdp.send("Page.getNavigationHistory")
             await tab.loaded.wait()

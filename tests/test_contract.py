@@ -356,7 +356,8 @@ async def test_a_problem_leads_to_the_page_that_describes_it(alice: httpx.AsyncC
 def test_addresses_find_their_operations() -> None:
     for method, path, name in (
         ("GET", "/api/v1/runs", "list_runs"),
-        ("PUT", f"/api/runs/{uuid4()}", None),
+        ("PUT", f"/api/runs/{uuid4()}", "update_run"),
+        ("PUT", f"/api/files/{uuid4()}/content", None),
         ("PUT", f"/api/threads/{uuid4()}", "update_thread"),
         ("HEAD", "/api/users/me", "read_me"),
         ("GET", "/api/events/stream", "stream_events"),

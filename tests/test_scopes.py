@@ -27,6 +27,8 @@ PEOPLE_ONLY = ("/api/auth/", "/api/keys", "/api/admin/")
 RUN = {
     "POST /api/runs",
     "DELETE /api/runs/{id}",
+    "PATCH /api/runs/{id}",
+    "PUT /api/runs/{id}",
     "POST /api/runs/{id}/cancel",
     "POST /api/runs/{id}/pause",
     "POST /api/runs/{id}/resume",
