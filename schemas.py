@@ -1465,8 +1465,16 @@ class UserUpdate(Patch):
 
     model_config = example({"max_runs": 4})
     clearable = frozenset(
-        "max_runs max_computers max_storage_bytes requests_per_minute max_month_steps max_month_tokens "
-        "max_month_cost_usd max_month_seconds".split()
+        [
+            "max_runs",
+            "max_computers",
+            "max_storage_bytes",
+            "requests_per_minute",
+            "max_month_steps",
+            "max_month_tokens",
+            "max_month_cost_usd",
+            "max_month_seconds",
+        ]
     )
     role: Literal["user", "admin"] | None = None
     disabled: bool | None = Field(None, description="Ends sockets and runs, and refuses every credential.")
