@@ -37,6 +37,7 @@ bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.edge
 	$(BIN)/python -m benchmarks.uploads
 	$(BIN)/python -m benchmarks.recording
+	$(BIN)/python -m benchmarks.agent
 
 setup: .venv/.packages .venv/.chromium
 

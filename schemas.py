@@ -989,6 +989,23 @@ class StepRead(Wire):
     duration_ms: int | None
 
 
+class TurnRead(Wire):
+    """One reply of a model, for a user's export."""
+
+    id: UUID
+    run_id: UUID
+    step: int = Field(description="Number of the `agent` step.")
+    number: int
+    model_name: str
+    told: list[Any]
+    response: dict[str, Any]
+    results: list[Any] = Field(description="What came of its calls.")
+    input_tokens: int
+    output_tokens: int
+    duration_ms: int
+    created_at: Instant
+
+
 class FrameQuery(OldestFirstQuery):
     """`after` is the `number` to continue from."""
 

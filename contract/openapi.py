@@ -39,8 +39,8 @@ ABOUT: dict[str, Any] = {
         "steers and answers runs and computers, `write` changes all the rest, is shown what it changes, and "
         "may have the log told to a webhook. Each operation names its own.\n\n"
         "**Repeats.** A `POST` with an `Idempotency-Key` is done once. `logout`, `change_password`, "
-        "`send_verification`, `validate_workflow`, `preview_cron` and `link_file` ignore the key, as their "
-        "repeat changes nothing or is wanted; so does what nobody has to sign in for.\n\n"
+        "`send_verification`, `validate_workflow`, `preview_cron`, `link_file` and `run_agent` ignore the "
+        "key, as their repeat changes nothing or is wanted; so does what nobody has to sign in for.\n\n"
         "Live events, pictures and input go over the WebSocket `/ws`, which is described in AsyncAPI."
     ),
     "contact": {"name": "The maintainers of CUA Backend"},

@@ -245,8 +245,9 @@ class Telling:
 
 def _waits(run: dict[str, Any]) -> bool:
     """Whether the run goes on only when somebody answers."""
-    paused = run["status"] == "paused" and run["reason"] not in OF_PEOPLE
-    return paused or run["status"] in ("waiting_approval", "waiting_user")
+    status = run["status"]
+    halted = status == "waiting_user" or (status == "paused" and run["reason"] not in OF_PEOPLE)
+    return status == "waiting_approval" or (halted and run["control"] == "pause")
 
 
 def _name(step: dict[str, Any]) -> str:

@@ -47,6 +47,10 @@ VIEWS = (
 
 OUR_TAGS = re.compile(r"<(?=\s*/?\s*(?:page|task|secrets)\b)", re.IGNORECASE)
 
+REOPENED = (
+    "The browser was closed and has been opened again at the same address: what was typed or chosen in the "
+    "page may be gone. Look at it before you go on."
+)
 INSTRUCTIONS = """\
 You operate a web browser for a user, by calling tools, until the user's task is done; then you call `finish`.
 

@@ -27,6 +27,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
+from runs.agent import REOPENED
 from runs.trail import FINISH
 
 TASK = re.compile(r"<task>\n(.*?)\n</task>", re.DOTALL)
@@ -34,10 +35,6 @@ FIELDS = ("textbox", "searchbox", "combobox", "spinbutton", "listbox", "slider")
 CLICKED = ("button", "link", "checkbox", "radio", "menuitem", "tab", "option", "switch", "summary")
 MOVING = ("open", "click", "press")
 FILLING = ("type", "choose", "check", "uncheck")
-REOPENED = (
-    "The browser was closed and has been opened again at the same address: what was typed or chosen in the "
-    "page may be gone. Look at it before you go on."
-)
 TRIES = 5
 
 

@@ -55,12 +55,11 @@ from runs import (
     usage,
     workflows,
 )
-from runs.agent import Call, Conversation, ModelFailed, Reply
+from runs.agent import REOPENED, Call, Conversation, ModelFailed, Reply
 from runs.asking import Models
 from runs.computers import Held, clean, wait_for
 from runs.deeds import Deed
 from runs.deltas import Deltas
-from runs.demo_model import REOPENED
 from runs.filling import address, filling, refuse_script
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
@@ -270,7 +269,8 @@ class Drive:
         await self._repeat(self._purse.know)
         steps = await self._repeat(self._resume_steps)
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
-        self._output_bytes = sum(len(orjson.dumps(step.output)) for step in steps if step.output is not None)
+        brought = (step.output for step in steps if step.output is not None and step.call is None)
+        self._output_bytes = sum(len(orjson.dumps(output)) for output in brought)
         checkpoint = self._open_checkpoint()
         self._purse.redactor.learn(checkpoint.get("hidden", {}))
         await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
@@ -692,7 +692,8 @@ class Drive:
             outcome = await self._answer(talk, call, self._step)
             output = self._shown(outcome.result if isinstance(outcome, Finished) else outcome)
             outcome = Finished(output) if isinstance(outcome, Finished) else output
-            self._weigh(output)
+            if isinstance(outcome, Finished):
+                self._weigh(output)
             values["output"] = {"result": output} if isinstance(outcome, Finished) else output
             said = {"outcome": "success", "text": orjson.dumps(output).decode()}
         except (StepFailed, ActionFailed) as failure:

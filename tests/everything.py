@@ -28,6 +28,7 @@ from models import (
     Secret,
     Step,
     Thread,
+    Turn,
     User,
     Webhook,
     Workflow,
@@ -102,6 +103,15 @@ async def one_of_everything(user: str, email: str, *, contents: bytes = b"conten
         step = {"number": 1, "pointer": "/steps/0", "type": "x", "title": "x", "attempt": 1, "safe": True}
         made[Step] = (await tx.add(Step, run_id=run, screenshot_id=file.id, **step)).id
         question = {"title": "?", "action": {}, "digest": "", "expires_at": SOON, "step_id": made[Step]}
+        turn = {
+            "step": 1,
+            "number": 1,
+            "model_name": "demo",
+            "told": [email],
+            "response": {},
+            "duration_ms": 1,
+        }
+        made[Turn] = (await tx.add(Turn, run_id=run, **turn)).id
         made[Approval] = (await tx.add(Approval, run_id=run, screenshot_id=file.id, **question)).id
         place = {"position": 0, "length": 1, "width": 1, "height": 1, "captured_at": SOON}
         made[Frame] = (await tx.add(Frame, run_id=run, file_id=file.id, number=1, **place)).id

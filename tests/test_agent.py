@@ -10,9 +10,11 @@ import db
 from models import Control, Message, Quota, Run, Thread, Turn
 from runs import engine
 from schemas import MessageCreate, RunCreate, RunUpdate
+from settings import settings
+from tests import pages
 from tests.pages import Site
 from tests.test_approvals import answer, questions
-from tests.workers import Steps, ask, ended, start, steps_of, until
+from tests.workers import Steps, ask, ended, other_worker, start, step_begun, steps_of, until
 
 
 async def begin(user: str, *lines: str, **more: object) -> UUID:
@@ -221,3 +223,31 @@ async def test_runs_of_a_thread_know_what_was_said_in_it_before(user: str, worke
     assert turn.told == [
         "<earlier>\nuser: finish 'Blue'\nassistant: Blue\n</earlier>\n<task>\nfinish 'Again'\n</task>"
     ]
+
+
+# Death --------------------------------------------------------------------------------------------
+
+
+async def test_a_call_whose_worker_died_in_it_is_told_to_the_model_and_not_done_again(
+    user: str, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = "<title>Stuck</title><button onclick=\"fetch('/pressed'); for (;;);\">Go</button>"
+    async with pages.serve({"/stuck": stuck, "/pressed": "yes"}) as own:
+        run_id = await begin(user, f"open {own.url('/stuck')}", "click Go", "finish Done", approval="never")
+        async with other_worker() as process:
+            await step_begun(user, run_id, 4, acted=True)
+            process.kill()
+            await process.wait()
+            monkeypatch.setitem(settings.__dict__, "max_runs", 4)
+            run = await ended(user, run_id, 60)
+    assert (run.status, run.attempt) == ("succeeded", 2), run.error
+    assert await calls_of(user, run_id) == [
+        ("navigate", "succeeded"),
+        ("find", "succeeded"),
+        ("left_click", "may_have_landed"),
+        ("finish", "succeeded"),
+    ]
+    async with db.as_user(user) as tx:
+        turns = await tx.find(Turn, run_id=run_id)
+    assert turns[2].results == [] or turns[2].results[0]["outcome"] == "interrupted"
+    assert any(text.startswith("The browser was closed") for text in turns[3].told)

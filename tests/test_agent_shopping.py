@@ -1,4 +1,4 @@
-"""The demo model buys something while its server is killed twice, a person types and another says yes."""
+"""The demo model buys something while its server is killed twice, a person clicks and says yes."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from demo import shop as demo_shop
 from demo.shop import Shop
 from tests.conftest import Backend, free_port
-from tests.test_control import steer, taken_over
+from tests.test_control import Hand, act, taken_over
 from tests.test_main_job import until
 from tests.test_sockets import signed_in
 from tests.workers import look
@@ -24,7 +24,8 @@ ask "Two?"
 click "Add to cart"
 ask "Anything else?"
 click "Go to checkout"
-ask "Who is it for?"
+type "Ada Lovelace" into "Full name"
+ask "Is it a gift?"
 choose "Express, tomorrow" in "Shipping"
 type "4000 1234 5678 9010" into "Card number"
 click "Use this card"
@@ -84,11 +85,13 @@ async def test_a_shopping_task_survives_two_deaths_with_one_takeover_and_one_app
             await mortal.start()
             await taken_over(client, run, "waiting_user")
             await say(client, run, "Yes")
-        run = await asked(client, run, "Who is it for?")
+        run = await asked(client, run, "Is it a gift?")
         async with signed_in(mortal, client) as socket:
-            hand = await steer(socket, client, run, "Ada Lovelace")
+            hand = Hand(socket, run["computer_id"])
+            assert (await hand.ask("take"))["state"] == "granted"
+            await act(client, hand.computer_id, action="click", target={"selector": "#gift"})
             assert (await hand.ask("release"))["state"] == "released"
-        await say(client, run, "I have typed it")
+        await say(client, run, "It is")
         await until(client, run["id"], "waiting_approval")
         (question,) = (await client.get("/api/approvals?status=pending")).json()["data"]
         assert (question["title"], question["url"]) == ("Place the order", f"{shop.url}/checkout")
@@ -98,7 +101,7 @@ async def test_a_shopping_task_survives_two_deaths_with_one_takeover_and_one_app
         assert ended["attempt"] == 3
         assert told == [
             ("cart", {"product": "sencha", "quantity": "2"}),
-            ("order", {"name": "Ada Lovelace", "shipping": "express"}),
+            ("order", {"name": "Ada Lovelace", "shipping": "express", "gift": "on"}),
         ]
         steps = (await client.get(f"/api/runs/{run['id']}/steps?limit=100")).json()["data"]
         clicks = [step["title"] for step in steps if step["type"] == "left_click"]
@@ -107,3 +110,14 @@ async def test_a_shopping_task_survives_two_deaths_with_one_takeover_and_one_app
         result = ended["result"]["outputs"]["result"]
         assert result["Two?"] == result["Anything else?"] == "Yes"
         assert "Total" in result["Total"]
+
+        told.clear()
+        made = (await client.post(f"/api/runs/{run['id']}/workflow")).json()["data"]
+        assert all(step["type"] != "agent" for step in made["definition"]["steps"])
+        again = (await client.post("/api/runs", json={"workflow_id": made["id"]})).json()["data"]
+        ended = await until(client, again["id"], "succeeded", "failed")
+        assert ended["error"] is None, ended["error"]
+        assert told == [
+            ("cart", {"product": "sencha", "quantity": "2"}),
+            ("order", {"name": "Ada Lovelace", "shipping": "express"}),  # what a person did is not recorded
+        ]

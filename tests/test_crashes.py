@@ -380,7 +380,7 @@ async def told_of(user: str, run_id: UUID) -> list[str]:
 
 
 def test_every_step_type_has_its_crash() -> None:
-    assert {case.type for case in CASES.values()} == {*STEPS}
+    assert {case.type for case in CASES.values()} == {*STEPS} - {"agent"}  # see tests/test_agent.py
     assert all(STEPS[case.type].repeatable or case.name == "before" for case in (*REPEATED, *WAITING))
     assert not any(STEPS[case.type].repeatable for case in LANDED)
 

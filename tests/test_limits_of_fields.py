@@ -62,6 +62,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("create_secret", "password"): {"kind": "password", "text": None},
     ("create_secret", "totp"): {"kind": "totp", "text": None},
     ("create_run", "workflow_id"): {"definition": None},
+    ("create_run", "task"): {"definition": None},
     ("create_run", "save_profile"): {"profile_id": "/api/profiles"},
     ("create_schedule", "run.save_profile"): {"run": {"profile_id": "/api/profiles"}},
     ("update_schedule", "run.save_profile"): {"run": {"profile_id": "/api/profiles"}},
@@ -69,6 +70,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
 # Which other answers mean that the field itself was right; the rest answer as they do with any good body.
 ANSWERS: dict[tuple[str, str], tuple[int, str]] = {
     ("login", "*"): (401, "wrong_credentials"),
+    ("update_run", "*"): (409, "wrong_state"),
     ("refresh", "*"): (401, "session_ended"),
     ("change_password", "*"): (401, "wrong_credentials"),
     ("reset_password", "*"): (422, "invalid_code"),
@@ -198,7 +200,8 @@ def _places() -> Iterator[Place]:
         for where, kind in _shapes(route):
             schema = TypeAdapter(kind).json_schema()
             for path, part, required in _fields(schema, schema.get("$defs", {})):
-                yield Place(route, where, path, part, required)
+                if path != ("fallbacks",):  # whose items are texts or objects: tests/test_models.py
+                    yield Place(route, where, path, part, required)
 
 
 PLACES = list(_places())
@@ -463,6 +466,7 @@ NULLS = [
     for route in ROUTES
     for where, kind in _shapes(route)
     if where == "body" and isinstance(kind, type) and issubclass(kind, Patch)
+    if route.name != "update_run"  # of a run that goes on: tests/test_agent.py
     for name in kind.model_fields
 ]
 

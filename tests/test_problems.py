@@ -71,6 +71,7 @@ TABLE: list[tuple[Exception, int, str]] = [
     (secrets.InvalidSecret(WRONG), 422, "invalid_secret"),
     (profiles.InvalidState(WRONG), 422, "invalid_state"),
     (workflows.InvalidParams(WRONG), 422, "invalid_params"),
+    (engine.InvalidModel(WRONG), 422, "invalid_model"),
     (engine.NoSuchStep(WRONG), 422, "no_such_step"),
     (approvals.NotEditable(WRONG), 422, "not_editable"),
     (clerk.InvalidEvent("it is none"), 422, "invalid_event"),

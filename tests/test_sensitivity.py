@@ -275,7 +275,7 @@ async def test_another_element_is_another_subject(shop: Computer) -> None:
     go = made("click", **at("#go"))
     before = await examine(shop, go)
     assert await examine(shop, go) == before
-    await shop.page.evaluate("go.textContent = 'Go away'")
+    await shop.page.evaluate("document.getElementById('named').textContent = 'Go away'")
     renamed = await examine(shop, go)
     await shop.page.evaluate("document.forms[0].action = '/elsewhere'")
     led = await examine(shop, go)
