@@ -347,7 +347,14 @@ async def test_a_question_is_answered_by_the_next_message(user: str, idle: None)
 def test_a_question_is_an_interrupt_of_its_call() -> None:
     telling = Telling("thread", "run", {})
     run = dict.fromkeys(("thread_id", "title", "step_count", "input_tokens", "output_tokens", "cost_usd"))
-    run |= {"id": "r", "status": "waiting_user", "reason": "Which?", "computer_id": None, "error": None}
+    run |= {
+        "id": "r",
+        "status": "waiting_user",
+        "control": "pause",
+        "reason": "Which?",
+        "computer_id": None,
+        "error": None,
+    }
     call = {"id": "1", "tool": "ask_user", "arguments": {"question": "Which?"}}
     step = {"number": 1, "title": "ask user Which?", "type": "ask_user", "call": call}
     list(telling.tell({"kind": "run.step.started", "resource": {"type": "step", "id": "s"}, "data": step}))
