@@ -18,9 +18,9 @@ demo: setup
 docs: .venv/.packages
 	$(BIN)/python -m docs.build
 
-# Three at once, file by file: most tests wait for a browser or a database half of their time.
+# Two at once, file by file: most tests wait for a browser or a database half of their time.
 test: .venv/.tools .venv/.chromium
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: .venv/.tools
 	$(BIN)/ruff format --check .
