@@ -1,27 +1,19 @@
 """What the agent's loop adds to a step, the model's own time left out, beside the bare action with a picture."""
 
 import statistics
-import tempfile
 import time
 from itertools import pairwise
-from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import orjson
 import uvloop
 
 import db
 from benchmarks.measure import describe_machine
-from infra import postgres
-from infra.bus import LocalBus
-from infra.storage import open_directory
-from infra.vault import load_vault
-from models import Turn, uuid7
-from runs import computers, engine
-from schemas import RunCreate
-from settings import settings
+from benchmarks.worker import working
+from models import Turn
+from runs import computers
 from tests import pages
-from tests.workers import act, ended, open_computer
+from tests.workers import act, ended, open_computer, start_task
 
 ROUNDS, STEPS = 5, 30
 KINDS = {
@@ -49,10 +41,7 @@ async def _bare(user: str, url: str, action: dict[str, object]) -> list[float]:
 async def _agent(user: str, url: str, line: str) -> list[float]:
     """Seconds from reply to reply of an agent, without those that the model took."""
     task = "\n".join([f"open {url}", *[line] * STEPS, "finish Done"])
-    async with db.as_user(user, "user") as tx:
-        body = RunCreate(task=task, model="demo", approval="never", max_steps=1000)
-        reply = await engine.enqueue(tx, body)
-    run_id = UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    run_id = await start_task(user, task, approval="never", max_steps=1000)
     run = await ended(user, run_id, 300)
     assert run.status == "succeeded", run.error
     async with db.as_user(user) as tx:
@@ -81,28 +70,9 @@ async def _compare(name: str, url: str, line: str, action: dict[str, object]) ->
 async def main() -> None:
     """Steps of the demo model, whose time is not counted, and the same actions without an agent."""
     print(f"Agent: {describe_machine()}")
-    settings.__dict__["allow_private_network"] = True
-    with tempfile.TemporaryDirectory() as directory:
-        data = Path(directory)
-        data.chmod(0o711)
-        server = await postgres.start(data)
-        bus = LocalBus()
-        await bus.start()
-        await db.migrate(server.dsn)
-        vault = load_vault(data, ())
-        await db.open_database(server.dsn, publish=bus.publish, vault=vault)
-        await computers.start(worker_id := uuid7(), bus, await open_directory(data / "files"))
-        await engine.start(worker_id, bus, vault)
-        try:
-            async with pages.serve() as site:
-                for name, (line, action) in KINDS.items():
-                    await _compare(name, site.url("/"), line, dict(action))
-        finally:
-            await engine.stop()
-            await computers.stop()
-            await db.close_database()
-            await bus.close()
-            await postgres.stop(server)
+    async with working(), pages.serve() as site:
+        for name, (line, action) in KINDS.items():
+            await _compare(name, site.url("/"), line, dict(action))
 
 
 if __name__ == "__main__":

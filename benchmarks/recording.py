@@ -3,7 +3,6 @@
 import asyncio
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +13,9 @@ import uvloop
 
 import db
 from benchmarks.measure import describe_machine
-from infra import postgres
-from infra.bus import LocalBus
-from infra.storage import open_directory
-from infra.vault import load_vault
-from models import Run, uuid7
-from runs import computers, engine, recording
+from benchmarks.worker import working
+from models import Run
+from runs import engine, recording
 from schemas import RunCreate
 from settings import settings
 from tests import pages
@@ -112,27 +108,9 @@ async def _compare(name: str, url: str) -> None:
 async def main() -> None:
     """Runs of some seconds, alternately without and with a recording."""
     print(f"Recording: {describe_machine()}")
-    settings.__dict__["allow_private_network"] = True
-    with tempfile.TemporaryDirectory() as directory:
-        data = Path(directory)
-        data.chmod(0o711)
-        server = await postgres.start(data)
-        bus = LocalBus()
-        await bus.start()
-        await db.migrate(server.dsn)
-        await db.open_database(server.dsn, publish=bus.publish)
-        await computers.start(worker_id := uuid7(), bus, await open_directory(data / "files"))
-        await engine.start(worker_id, bus, load_vault(data, ()))
-        try:
-            async with pages.serve() as site:
-                await _compare("A page that moves all the time", site.url("/animated"))
-                await _compare("A page that stands still", site.url("/"))
-        finally:
-            await engine.stop()
-            await computers.stop()
-            await db.close_database()
-            await bus.close()
-            await postgres.stop(server)
+    async with working(), pages.serve() as site:
+        await _compare("A page that moves all the time", site.url("/animated"))
+        await _compare("A page that stands still", site.url("/"))
 
 
 if __name__ == "__main__":

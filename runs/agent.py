@@ -51,6 +51,10 @@ REOPENED = (
     "The browser was closed and has been opened again at the same address: what was typed or chosen in the "
     "page may be gone. Look at it before you go on."
 )
+STEERED = "The user has used the browser meanwhile. Look at the page before you go on."
+MAY_HAVE_LANDED = (
+    "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."
+)
 INSTRUCTIONS = """\
 You operate a web browser for a user, by calling tools, until the user's task is done; then you call `finish`.
 

@@ -55,7 +55,7 @@ from runs import (
     usage,
     workflows,
 )
-from runs.agent import REOPENED, Call, Conversation, ModelFailed, Reply
+from runs.agent import MAY_HAVE_LANDED, REOPENED, STEERED, Call, Conversation, ModelFailed, Reply
 from runs.asking import Models
 from runs.computers import Held, clean, wait_for
 from runs.deeds import Deed
@@ -87,10 +87,6 @@ MAX_PICTURE_BYTES = 32 * 2**20
 MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-STEERED = "The user has used the browser meanwhile. Look at the page before you go on."
-MAY_HAVE_LANDED = (
-    "It is not known whether this happened: the browser was lost meanwhile. Look before you repeat it."
-)
 MAX_STUMBLES = 5  # calls in a row that no tool takes
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
 
@@ -198,6 +194,8 @@ class Drive:
         """A person wants to steer, has given control back or let it expire; or the browser has closed."""
         if expired:
             self._waiting = "control_expired"
+        if self._held is not None and self._held.wanted:
+            self._news.append(STEERED)
         self._changed.set()
 
     def leave(self) -> None:
@@ -723,23 +721,20 @@ class Drive:
 
     async def _keep_result(self, talk: Conversation, result: dict[str, Any], values: dict[str, Any]) -> None:
         """Write the outcome of a call where the timeline and the model find it, in one transaction."""
-        turn, kept = talk.turns[-1], self._shown(result)
         checkpoint = await self._snapshot() if self._has_navigated() else {}
         succeeded = values["status"] == StepStatus.succeeded
         counts = {"step_count": self.run.step_count + succeeded}
-        turns: list[Turn] = []
 
         async def finish(tx: db.Tx) -> None:
             await self._take_heard(tx)
-            if self._question is not None and result["tool"] == "request_approval":
+            if result["tool"] == "request_approval":
                 await self._spend(tx)
-            turns[:] = await tx.change(Turn, {"id": turn.id}, results=[*turn.results, kept])
             if succeeded and result["tool"] == FINISH and result["id"]:
                 await self._tell_user(tx, _as_text(values["output"]["result"]), uuid7())
             await self._finish_step(tx, values)
 
-        await self._write(finish, **counts, **checkpoint)
-        talk.turns[-1], self._heard = turns[0], []
+        await self._add_result(talk, result, finish, **counts, **checkpoint)
+        self._heard = []
         self._step, self._question, self._matter, self._acted = None, None, None, False
         self._tag_frames(None)
 
@@ -753,9 +748,29 @@ class Drive:
             self._talk = Conversation(place.agent, task, step.json_schema, turns)
             for landed in steps:
                 if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
-                    lost = agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
-                    self._talk.turns[-1].results = [*self._talk.turns[-1].results, lost]
+                    await self._add_result(
+                        self._talk, agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
+                    )
         return self._talk
+
+    async def _add_result(
+        self,
+        talk: Conversation,
+        result: dict[str, Any],
+        more: Callable[[db.Tx], Awaitable[None]] | None = None,
+        **values: Any,
+    ) -> None:
+        """Keep what came of the call that the model waits for, with `more` in the same transaction."""
+        turn = talk.turns[-1]
+        turns: list[Turn] = []
+
+        async def add(tx: db.Tx) -> None:
+            turns[:] = await tx.change(Turn, {"id": turn.id}, results=[*turn.results, self._shown(result)])
+            if more is not None:
+                await more(tx)
+
+        await self._write(add, **values)
+        talk.turns[-1] = turns[0]
 
     def _tell_news(self, talk: Conversation) -> None:
         for news in dict.fromkeys(self._news):
@@ -980,13 +995,10 @@ class Drive:
 
     async def _spend(self, tx: db.Tx) -> None:
         """Use up the yes in the transaction that goes on with it. Raises StepFailed."""
-        if (
-            (answer := self._question) is None
-            or self._step is None
-            or answer.status != ApprovalStatus.approved
-        ):
+        answer, step = self._question, self._step
+        if answer is None or step is None or answer.status != ApprovalStatus.approved:
             return
-        if not await approvals.use(tx, answer, self._matter or answer.action, self._step.number):
+        if not await approvals.use(tx, answer, self._matter or answer.action, step.number):
             raise StepFailed("approval_denied", "The approval is not for this any more")
 
     async def _stay_within_budget(self) -> None:
@@ -1201,9 +1213,8 @@ class Drive:
         """Say that the run has halted, let a person who waits steer, and keep what would reopen its page."""
         self._spent, self._acting_since = self._active(), None
         arrives, self.halted = not self.halted, True
-        waits = (
-            status is not RunStatus.paused
-        )  # whoever wants a pause is told before a slow page gives its state
+        # Whoever wants a pause is told before a slow page gives its state.
+        waits = status is not RunStatus.paused
         kept = await self._where_it_is() if arrives and waits else {}
         if (self.run.status, self.run.reason) != (status, reason):
             event = "waiting" if waits else "paused"
@@ -1213,8 +1224,6 @@ class Drive:
                 self._control, self._told_at = Control.pause, _now()
             else:
                 await self._write(event=event, status=status, reason=reason, **kept)
-            if reason == "control":
-                self._news.append(STEERED)
         elif kept:
             await self._write(**kept)
         if arrives:
@@ -1532,9 +1541,8 @@ def _matter(call: Call, seen: Assessment) -> dict[str, Any]:
 def _first_words(task: str, before: list[Message], secrets_told: str) -> str:
     """What a model is told first: the task, after what was said in its thread, and before its secrets."""
     said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
-    return (
-        f"<earlier>\n{said}\n</earlier>\n" if said else ""
-    ) + f"<task>\n{task}\n</task>\n{secrets_told}".rstrip()
+    earlier = f"<earlier>\n{said}\n</earlier>\n" if said else ""
+    return f"{earlier}<task>\n{task}\n</task>\n{secrets_told}".rstrip()
 
 
 def _as_text(result: Any) -> str:

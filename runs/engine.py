@@ -139,12 +139,12 @@ def _approval(body: RunCreate) -> dict[str, Any]:
 
 async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:
     """The models that the run's agents ask, the first one first. Raises InvalidModel."""
-    chosen = [choice for choice in (body.model, *body.fallbacks) if choice is not None]
+    chosen = {pointer_to("model"): body.model} if body.model is not None else {}
+    chosen |= {pointer_to("fallbacks", index): one for index, one in enumerate(body.fallbacks)}
     made, found = [], []
-    for index, one in enumerate(chosen):
+    for at, one in chosen.items():
         given = {"name": one} if isinstance(one, str) else one.model_dump(exclude_none=True)
         choice = providers.Choice(**given)
-        at = pointer_to("model" if body.model and index == 0 else "fallbacks")
         why = providers.problem(choice)
         if why is None and choice.secret and await secrets.missing(tx, [choice.secret]):
             why = f"There is no secret {choice.secret}; store it first"

@@ -12,10 +12,14 @@ from browser import actions
 from browser.actions import Action
 from runs.trail import FINISH
 
-MAX_ARGUMENTS = 128 * 1024
 OURS = ("action", "timeout_ms")  # fields of an action that no model sets
 DROPPED = ("title", "examples", "additionalProperties")  # of a field's schema
-HISTORY = ("back", "forward", "reload")  # what `navigate` also takes for an address
+HISTORY: dict[str, type[BaseModel]] = {
+    "back": actions.Back,
+    "forward": actions.Forward,
+    "reload": actions.Reload,
+}
+"""What `navigate` also takes for an address."""
 
 
 class InvalidArguments(Exception):
@@ -174,10 +178,8 @@ def parse(name: str, arguments: Any) -> Action | Said:
         raise InvalidArguments("The arguments are not a JSON object")
     if taken := sorted({*arguments} & {*OURS, *tool.fixed}):
         raise InvalidArguments(f"{name} takes no {', '.join(taken)}")
-    if name == "navigate" and arguments.get("url") in HISTORY:
-        return _validated(
-            _travels()[arguments["url"]], {"action": arguments["url"], "tab": arguments.get("tab")}
-        )
+    if name == "navigate" and isinstance(url := arguments.get("url"), str) and url in HISTORY:
+        return _validated(HISTORY[url], {"action": url, "tab": arguments.get("tab")})
     given = {key: value for key, value in arguments.items() if value is not None}
     return _validated(tool.model, _named(tool.model) | dict(tool.fixed) | given)
 
@@ -195,11 +197,6 @@ def _named(model: type[BaseModel]) -> dict[str, str]:
     """The field by which an action is told from others."""
     named = model.model_fields.get("action")
     return {"action": named.annotation.__args__[0]} if named is not None and named.annotation else {}
-
-
-@cache
-def _travels() -> dict[str, type[BaseModel]]:
-    return {"back": actions.Back, "forward": actions.Forward, "reload": actions.Reload}
 
 
 def in_words(name: str, arguments: Any) -> str:

@@ -1,6 +1,8 @@
 """Real parts for tests: an embedded PostgreSQL in this process, and a whole server in one of its own."""
 
 import asyncio
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -42,6 +44,7 @@ from infra.bus import LocalBus  # noqa: E402
 from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import conformance, make  # noqa: E402
+from tests.obedient import obedient  # noqa: E402, F401 - a fixture
 from tests.workers import idle, new_user, site, vault, worker  # noqa: E402, F401 - fixtures
 
 ROOT = Path(__file__).parent.parent
@@ -160,11 +163,20 @@ def s3() -> Iterator[Buckets]:
 # A server of its own --------------------------------------------------------------------------------
 
 
+PORTS = 20_000  # below those that systems choose by themselves
+
+
 def free_port() -> int:
-    """A TCP port that nothing on loopback listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nothing on loopback listens on, and that no other process of these tests chooses."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", PORTS + number * 1_000 + port % 1_000))
+            return int(probe.getsockname()[1])
+    raise RuntimeError("there is a port for every number")
+
+
+_ports = itertools.count()
 
 
 _copying = asyncio.Lock()

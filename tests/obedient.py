@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRequest
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
+from runs import demo_model
 from runs.trail import FINISH
 
 ORDER = re.compile(r"ORDER:(\w+):([A-Za-z0-9_-]*);")
@@ -46,3 +48,11 @@ class Obedient:
         calls = ordered("".join(f"ORDER:{tool}:{packed};" for tool, packed in given))
         tool, arguments = calls[done] if done < len(calls) else (FINISH, {"result": "I did as I was told"})
         yield {0: DeltaToolCall(tool, json.dumps(arguments), tool_call_id=f"call_{uuid4().hex[:16]}")}
+
+
+@pytest.fixture
+def obedient(monkeypatch: pytest.MonkeyPatch) -> Obedient:
+    """The model of all runs of the test."""
+    made = Obedient()
+    monkeypatch.setattr(demo_model, "MODEL", made.model)
+    return made

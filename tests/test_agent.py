@@ -3,27 +3,23 @@
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 
 import db
 from models import Control, Message, Quota, Run, Thread, Turn
-from runs import engine
-from schemas import MessageCreate, RunCreate, RunUpdate
+from runs import computers, engine
+from runs.agent import STEERED
+from schemas import MessageCreate, RunUpdate
 from settings import settings
 from tests import pages
 from tests.pages import Site
 from tests.test_approvals import answer, questions
-from tests.workers import Steps, ask, ended, other_worker, start, step_begun, steps_of, until
+from tests.workers import Steps, ask, ended, other_worker, start, start_task, step_begun, steps_of, until
 
 
-async def begin(user: str, *lines: str, **more: object) -> UUID:
+async def begin(user: str, *lines: str, **more: Any) -> UUID:
     """Queue a task for the demo model."""
-    async with db.as_user(user, "user") as tx:
-        reply = await engine.enqueue(
-            tx, RunCreate.model_validate({"task": "\n".join(lines), "model": "demo"} | more)
-        )
-    return UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    return await start_task(user, "\n".join(lines), **more)
 
 
 async def test_a_task_is_done_by_the_model_and_ends_with_its_result(
@@ -86,6 +82,22 @@ async def test_a_question_waits_for_its_user_whose_answer_is_what_the_model_hear
         ("user", "Blue"),
         ("assistant", '{"Which colour?":"Blue"}'),
     ]
+
+
+async def test_a_model_is_told_that_a_person_has_used_its_browser(
+    user: str, site: Site, worker: UUID
+) -> None:
+    run_id = await begin(user, f"open {site.url('/')}", "ask 'Sign in, please'")
+    waiting = await until(user, run_id, status="waiting_user")
+    assert waiting.computer_id is not None
+    control = await computers.take_control(user, waiting.computer_id, "person")
+    assert control.state == "granted"
+    await computers.release_control(user, waiting.computer_id, control.generation)
+    await tell(user, run_id, "Done")
+    assert (await ended(user, run_id)).status == "succeeded"
+    async with db.as_user(user) as tx:
+        turns = await tx.find(Turn, run_id=run_id)
+    assert [turn.told for turn in turns[1:]] == [[], [STEERED]]
 
 
 async def test_a_run_that_is_resumed_without_an_answer_goes_on_without_one(user: str, worker: UUID) -> None:
@@ -249,5 +261,5 @@ async def test_a_call_whose_worker_died_in_it_is_told_to_the_model_and_not_done_
     ]
     async with db.as_user(user) as tx:
         turns = await tx.find(Turn, run_id=run_id)
-    assert turns[2].results == [] or turns[2].results[0]["outcome"] == "interrupted"
+    assert [result["outcome"] for result in turns[2].results] == ["interrupted"]
     assert any(text.startswith("The browser was closed") for text in turns[3].told)

@@ -5,17 +5,16 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 
 import db
 from models import Approval, Control, Run
-from runs import approvals, demo_model, engine
-from schemas import ApprovalDecision, RunCreate
+from runs import approvals, engine
+from schemas import ApprovalDecision
 from tests import pages
 from tests.obedient import Obedient, order
 from tests.pages import Site
-from tests.workers import ended, look, read, steps_of, until
+from tests.workers import ended, look, read, start_task, steps_of, until
 
 CLICK = order("left_click", target={"selector": "#pay"})
 LOOK = order("get_page_text")
@@ -29,18 +28,8 @@ async def shop() -> AsyncIterator[Site]:
         yield running
 
 
-@pytest.fixture
-def obedient(monkeypatch: pytest.MonkeyPatch) -> Obedient:
-    made = Obedient()
-    monkeypatch.setattr(demo_model, "MODEL", made.model)
-    return made
-
-
 async def begin(user: str, *orders: str, **more: Any) -> UUID:
-    body = {"task": "Look around. " + " ".join(orders), "model": "demo"} | more
-    async with db.as_user(user, "user") as tx:
-        reply = await engine.enqueue(tx, RunCreate.model_validate(body))
-    return UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    return await start_task(user, "Look around. " + " ".join(orders), **more)
 
 
 async def asked(user: str, run_id: UUID) -> Approval:

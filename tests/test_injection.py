@@ -11,13 +11,13 @@ import pytest
 import db
 from browser.traffic import shown_url
 from models import Run, Secret, Step, Turn
-from runs import agent, demo_model, engine, secrets
+from runs import agent, secrets
 from runs.agent import Call, Conversation
-from schemas import RunCreate, SecretCreate
+from schemas import SecretCreate
 from tests import pages
 from tests.obedient import Obedient, order
 from tests.pages import Page, Site
-from tests.workers import ended, steps_of
+from tests.workers import ended, start_task, steps_of
 
 PASSWORD = "pa-55-wörd/7Q"
 FILL = {"target": {"selector": "#pass"}, "value": "{{ secrets.shop.password }}"}
@@ -34,20 +34,9 @@ async def evil() -> AsyncIterator[Site]:
         yield running
 
 
-@pytest.fixture
-def obedient(monkeypatch: pytest.MonkeyPatch) -> Obedient:
-    """The model of all runs of the test."""
-    made = Obedient()
-    monkeypatch.setattr(demo_model, "MODEL", made.model)
-    return made
-
-
 async def begin(user: str, *orders: str, **more: Any) -> UUID:
     """Queue a task whose first orders come from the user."""
-    body = {"task": "Look around. " + " ".join(orders), "model": "demo", "approval": "never"} | more
-    async with db.as_user(user, "user") as tx:
-        reply = await engine.enqueue(tx, RunCreate.model_validate(body))
-    return UUID(orjson.loads(bytes(reply.body))["data"]["id"])
+    return await start_task(user, "Look around. " + " ".join(orders), **{"approval": "never"} | more)
 
 
 async def visit(user: str, page: Page, **more: Any) -> tuple[Run, list[Step], Site]:
