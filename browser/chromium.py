@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from playwright.async_api import (
@@ -35,6 +35,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from browser import inspection
 from browser.input import Input
+from browser.local_storage import LocalStorage
 from browser.screencast import Screencast
 from browser.traffic import Traffic
 from infra.redaction import cut
@@ -208,8 +209,10 @@ class Computer:
         self._report = report
         self._cdp: CDPSession
         self._context_id = ""
+        self._storage: LocalStorage
         self._tabs: dict[Page, Tab] = {}
         self._adopting: dict[Page, asyncio.Task[None]] = {}
+        self._private: dict[str, asyncio.Future[Page]] = {}  # pages of ours that are no tabs, by address
         self._listens = False
         self._active: Tab | None = None
         self._settled = asyncio.Event()  # set unless the last tab is being replaced
@@ -345,15 +348,14 @@ class Computer:
     async def storage_state(self) -> dict[str, Any]:
         """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
 
-        When a page hangs, its local storage cannot be read and `origins` is empty.
+        When a page hangs, its local storage is as it was read last.
         """
-        try:
-            state = cast(dict[str, Any], await self._call(self.context.storage_state()))
-        except TimeoutError:
-            state = {"cookies": await self._call(self.context.cookies()), "origins": []}
+        cookies = await self._call(self.context.cookies())
+        origins = await self._call(self._storage.read(self._tabs, self._private_page))
         tabs = list(self._tabs.values())
         active = tabs.index(self._active) if self._active in tabs else 0
-        return {**state, "tabs": [tab.page.url for tab in tabs], "active": active}
+        urls = [tab.page.url for tab in tabs]
+        return {"cookies": cookies, "origins": origins, "tabs": urls, "active": active}
 
     async def refresh_tabs(self) -> None:
         """Ask Chromium, not the pages, for URLs and titles; reports what changed."""
@@ -403,6 +405,7 @@ class Computer:
             proxy={"server": options.proxy_url, "bypass": "<-loopback>"} if options.proxy_url else None,
             storage_state=cast(StorageState, stored),
         )
+        self._storage = LocalStorage(stored["origins"])
         await self._add_cookies(state.get("cookies") or [])
         self._cdp = await browser.new_browser_cdp_session()
         self._cdp.on("Browser.downloadWillBegin", self._on_download)
@@ -484,7 +487,29 @@ class Computer:
         if isinstance(active, int) and 0 <= active < len(tabs):
             await self._activate(tabs[active])
 
+    async def _private_page(self) -> Page:
+        """A page that no one is told of and whoever asks for it closes."""
+        address = f"about:blank#{uuid4().hex}"
+        coming: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._private[address] = coming
+        where = {"url": address, "browserContextId": self._context_id, "background": True}
+        try:
+            await self._cdp.send("Target.createTarget", where)
+            return await coming
+        except BaseException:
+            if not coming.cancel() and not coming.cancelled():
+                self._spawn(coming.result().close)
+            raise
+
     def _on_page(self, page: Page) -> None:
+        if (private := self._private.pop(page.url, None)) is not None:
+            if private.done():  # who asked for it has gone
+                self._spawn(page.close)
+            else:
+                private.set_result(page)
+            return
+        self._storage.note(page.url)
+        page.on("framenavigated", lambda frame: self._storage.note(frame.url))
         if len(self._tabs) + len(self._adopting) >= MAX_TABS:
             log.warning("too_many_tabs", computer_id=str(self.id))
             self._spawn(page.close)
