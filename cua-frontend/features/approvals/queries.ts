@@ -1,0 +1,16 @@
+"use client";
+
+import { useQuery } from "@tanstack/react-query";
+
+import { listApprovals } from "@/lib/api";
+import { call } from "@/lib/client";
+import { keys } from "@/lib/keys";
+
+/** What waits for this person's yes or no, the oldest first. */
+export function usePendingApprovals() {
+  return useQuery({
+    queryKey: keys.list("approval", { status: "pending" }),
+    queryFn: () => call(listApprovals({ query: { status: "pending", limit: 100 } })).then((data) => ({ data })),
+    select: ({ data }) => data.filter((approval) => approval.status === "pending"),
+  });
+}

@@ -1,0 +1,90 @@
+"use client";
+
+import { useMutation } from "@tanstack/react-query";
+import Link from "next/link";
+import type { ReactNode } from "react";
+import { useState } from "react";
+
+import { Button } from "@/components/ui/button";
+import { Field, Input } from "@/components/ui/field";
+import { embedded } from "@/lib/auth/embedded";
+import { useConfig } from "@/lib/auth/provider";
+import { Problem } from "@/lib/problem";
+
+/** Signs in, or makes an account, at the server itself. */
+export function EmbeddedForm({ action }: { action: "login" | "register" }) {
+  const [values, setValues] = useState({ name: "", email: "", password: "" });
+  const open = useConfig()?.auth.registration ?? false;
+  const isNew = action === "register";
+  const enter = useMutation({
+    mutationFn: () => {
+      const { name, email, password } = values;
+      return embedded.enter(action, isNew && name ? { name, email, password } : { email, password });
+    },
+  });
+  const wrong = enter.error instanceof Problem ? enter.error : null;
+  const field = (name: keyof typeof values) => ({
+    value: values[name],
+    onChange: (event: { target: { value: string } }) => setValues({ ...values, [name]: event.target.value }),
+  });
+  return (
+    <form
+      className="flex flex-col gap-4"
+      onSubmit={(event) => {
+        event.preventDefault();
+        enter.mutate();
+      }}
+    >
+      <h1 className="text-lg font-semibold">{isNew ? "Make an account" : "Sign in"}</h1>
+      {enter.error && <FormError error={enter.error} />}
+      {isNew && (
+        <Field label="Name" hint="Optional" error={wrong?.of("name")}>
+          {(wired) => <Input autoComplete="name" {...wired} {...field("name")} />}
+        </Field>
+      )}
+      <Field label="Email" error={wrong?.of("email")}>
+        {(wired) => <Input type="email" autoComplete="username" required autoFocus {...wired} {...field("email")} />}
+      </Field>
+      <Field label="Password" hint={isNew ? "At least 8 characters; a few words are best." : undefined} error={wrong?.of("password")}>
+        {(wired) => (
+          <Input
+            type="password"
+            autoComplete={isNew ? "new-password" : "current-password"}
+            required
+            {...wired}
+            {...field("password")}
+          />
+        )}
+      </Field>
+      <Button type="submit" look="primary" busy={enter.isPending}>
+        {isNew ? "Make the account" : "Sign in"}
+      </Button>
+      <p className="flex justify-between text-xs text-ink-3">
+        {isNew ? (
+          <TextLink href="/sign-in">I have an account</TextLink>
+        ) : (
+          <>
+            {open ? <TextLink href="/register">Make an account</TextLink> : <span />}
+            <TextLink href="/forgot">Forgot the password?</TextLink>
+          </>
+        )}
+      </p>
+    </form>
+  );
+}
+
+export function FormError({ error }: { error: Error }) {
+  return (
+    <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm text-bad">
+      {error.message}
+    </p>
+  );
+}
+
+export function TextLink({ href, children }: { href: string; children: ReactNode }) {
+  return (
+    <Link href={href} className="text-accent-strong underline-offset-2 hover:underline">
+      {children}
+    </Link>
+  );
+}

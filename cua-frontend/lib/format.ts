@@ -1,0 +1,59 @@
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
+const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+
+const SPANS: [Intl.RelativeTimeFormatUnit, number][] = [
+  ["day", 86_400],
+  ["hour", 3600],
+  ["minute", 60],
+];
+
+/** “3 min ago”, “in 2 days”; a date where it is more than a month away. */
+export function ago(iso: string, now: number): string {
+  const seconds = (Date.parse(iso) - now) / 1000;
+  if (Math.abs(seconds) > 30 * 86_400) return moment.format(Date.parse(iso));
+  for (const [unit, length] of SPANS) {
+    if (Math.abs(seconds) >= length) return relative.format(Math.trunc(seconds / length), unit);
+  }
+  return seconds > 0 ? "in a moment" : "just now";
+}
+
+export function dateTime(iso: string): string {
+  return moment.format(Date.parse(iso));
+}
+
+export function timeOfDay(iso: string): string {
+  return clock.format(Date.parse(iso));
+}
+
+/** “240 ms”, “12 s”, “3 min 20 s”, “2 h 5 min”. */
+export function duration(milliseconds: number): string {
+  if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;
+  const seconds = milliseconds / 1000;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export function bytes(count: number): string {
+  if (count < 1000) return `${count} B`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let size = count;
+  let unit = "B";
+  for (const next of units) {
+    if (size < 1000) break;
+    size /= 1000;
+    unit = next;
+  }
+  return `${size.toFixed(size < 10 ? 1 : 0)} ${unit}`;
+}
+
+export function number(count: number): string {
+  return count.toLocaleString("en");
+}
+
+export function money(dollars: number): string {
+  return dollars > 0 && dollars < 0.01 ? "< $0.01" : `$${dollars.toFixed(2)}`;
+}

@@ -1,0 +1,50 @@
+import { type NextRequest, NextResponse } from "next/server";
+
+import { API_ORIGIN } from "@/lib/origin";
+
+const PROXIED = /^\/(api|ws|\.well-known|docs|problems|openapi\.json|webhooks\/clerk)(\/|$)/;
+
+export const config = { matcher: "/((?!_next/static|_next/image|icon.svg).*)" };
+
+/** Hands the API's paths on to `CUA_API_ORIGIN`, read at run time, and gives pages their content security policy. */
+export function proxy(request: NextRequest): NextResponse {
+  const { pathname, search } = request.nextUrl;
+  if (PROXIED.test(pathname)) return NextResponse.rewrite(new URL(pathname + search, API_ORIGIN));
+
+  const nonce = btoa(crypto.randomUUID());
+  const policy = contentSecurityPolicy(nonce);
+  const headers = new Headers(request.headers);
+  headers.set("x-nonce", nonce);
+  headers.set("content-security-policy", policy);
+  const response = NextResponse.next({ request: { headers } });
+  response.headers.set("content-security-policy", policy);
+  response.headers.set("referrer-policy", "same-origin");
+  response.headers.set("x-content-type-options", "nosniff");
+  return response;
+}
+
+/** Pages run our own scripts alone and, where Clerk signs people in, its own from its own address. */
+function contentSecurityPolicy(nonce: string): string {
+  const clerk = clerkOrigin(process.env.CLERK_PUBLISHABLE_KEY);
+  const evaluated = process.env.NODE_ENV === "development" ? " 'unsafe-eval'" : "";
+  return [
+    "default-src 'self'",
+    `script-src 'self' 'nonce-${nonce}' 'strict-dynamic'${evaluated}`,
+    "style-src 'self' 'unsafe-inline'",
+    `img-src 'self' blob: data:${clerk && " https://img.clerk.com"}`,
+    "font-src 'self'",
+    `connect-src 'self'${clerk && ` ${clerk}`}`,
+    "worker-src 'self' blob:",
+    `frame-src 'self'${clerk && ` ${clerk} https://challenges.cloudflare.com`}`,
+    "object-src 'none'",
+    "base-uri 'self'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+  ].join("; ");
+}
+
+/** A publishable key holds the address of its Clerk instance: `pk_test_` + base64 of the host and a `$`. */
+function clerkOrigin(key: string | undefined): string {
+  const encoded = key?.split("_")[2];
+  return encoded ? `https://${atob(encoded).replace(/\$$/, "")}` : "";
+}
