@@ -1,16 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
-SERVER := --http infra.server:BoundedHttp --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header
+WEB := cua-frontend
 
-.PHONY: run demo docs test check chaos bench setup migrate migration backup restore rekey format clean
+.PHONY: run web demo docs test check chaos bench setup migrate migration backup restore rekey format clean
 
 BACKUP ?= backups/cua-$(shell date -u +%Y%m%dT%H%M%SZ).tar
 
-run: setup
-	@echo "Open the address below. Sign up with POST /api/auth/register; the first account is the administrator's."
-	@export HOST="$(HOST)" PORT="$(PORT)" \
-	  && at=$$($(BIN)/python -c "from settings import settings as its; print(its.host, its.port)") && set -- $$at \
-	  && exec $(BIN)/uvicorn backend_websocket_server:app --host $$1 --port $$2 $(SERVER)
+run: setup $(if $(shell command -v npm),web)
+	@export HOST="$(HOST)" PORT="$(PORT)" && exec $(BIN)/python serve.py
 
 demo: setup
 	@$(BIN)/python -m demo
@@ -18,14 +15,28 @@ demo: setup
 docs: .venv/.packages
 	$(BIN)/python -m docs.build
 
+WEB_SOURCES = $(shell find $(addprefix $(WEB)/,app components features lib public scripts) -type f 2>/dev/null) \
+  $(wildcard $(WEB)/*.ts $(WEB)/*.mjs $(WEB)/package.json)
+
+web: $(WEB)/.next/standalone/server.js
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	npm --prefix $(WEB) ci --no-audit --no-fund --loglevel=error
+
+$(WEB)/.next/standalone/server.js: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCES)
+	@rm -rf $(WEB)/.next/standalone
+	NEXT_TELEMETRY_DISABLED=1 npm --prefix $(WEB) run --silent build
+	@touch $@
+
 # Two at once, file by file: most tests wait for a browser or a database half of their time.
-test: .venv/.tools .venv/.chromium
+test: .venv/.tools .venv/.chromium web
 	$(BIN)/pytest -n 2 --dist loadfile
 
-check: .venv/.tools
+check: .venv/.tools $(WEB)/node_modules/.package-lock.json
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
+	npm --prefix $(WEB) run --silent check
 
 chaos: .venv/.tools .venv/.chromium
 	$(BIN)/pytest tests/chaos.py

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +23,9 @@ class Settings(BaseSettings):
         "has to say the same.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port the server listens on, likewise.")
+    web_port: int = Field(
+        3000, ge=1, le=65_535, description="Port of the web app that `make run` puts beside the server."
+    )
     public_url: str = Field("", description="Address people use; default is built from host and port.")
     environment: Literal["development", "production"] = Field(
         "development", description="`production` refuses the conveniences of a laptop."
@@ -165,6 +169,14 @@ class Settings(BaseSettings):
         """The address people use, no slash at its end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+
+    @property
+    def web_app(self) -> str:
+        """`host:port` of the web app where it is not this server itself, else nothing."""
+        parts = urlsplit(self.public_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{host}:{port}" if host and port != self.port else ""
 
     @property
     def web_works(self) -> bool:

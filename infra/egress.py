@@ -91,11 +91,13 @@ class Policy:
 
     `allowed_domains`: host names, each with its subdomains, or addresses, either optionally with `:port`;
     none means every public host. A name of one label means that host alone, so `com` opens nothing else.
-    Raises ValueError on an entry that is neither.
+    Raises ValueError on an entry that is neither. `own` is the `host:port` of the web app, which may be
+    private: who is let to it from anywhere may as well be from here.
     """
 
     allowed_domains: tuple[str, ...] = ()
     allow_private: bool = False
+    own: str = ""
 
     def __post_init__(self) -> None:
         for entry in self.allowed_domains:
@@ -112,11 +114,12 @@ class Policy:
         ):
             raise Refused(f"{host} is not among the allowed domains")
         if (address := _literal(host)) is not None:
-            self.check_address(host, address)
+            self.check_address(host, port, address)
 
-    def check_address(self, host: str, address: Address) -> None:
+    def check_address(self, host: str, port: int, address: Address) -> None:
         """Raise Refused unless the address may be connected to."""
-        if _tells_credentials(_embedded(address)) or not (self.allow_private or is_public(address)):
+        allowed = self.allow_private or is_public(address) or f"{host}:{port}" == self.own
+        if _tells_credentials(_embedded(address)) or not allowed:
             raise Refused(
                 f"{host} is not a public address" if _literal(host) else f"{host} leads to {address}"
             )
@@ -237,7 +240,7 @@ async def resolve(host: str, port: int, policy: Policy, lookup: Lookup = system_
     if not addresses:
         raise Unreachable(HTTPStatus.BAD_GATEWAY, f"{host} has no address")
     for address in addresses:
-        policy.check_address(host, address)
+        policy.check_address(host, port, address)
     return addresses
 
 

@@ -474,7 +474,7 @@ async def open_for_run(
 async def _open_browser(
     held: Held, wanted: ComputerSettings, domains: list[str], state: dict[str, Any] | None
 ) -> None:
-    policy = Policy(tuple(domains), settings.allow_private_network)
+    policy = Policy(tuple(domains), settings.allow_private_network, settings.web_app)
     held.gate = await open_gate(
         policy, lambda host, why: log.info("host_refused", computer_id=str(held.id), host=host, why=why)
     )

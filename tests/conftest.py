@@ -182,7 +182,7 @@ _ports = itertools.count()
 _copying = asyncio.Lock()
 
 
-async def _copy_database(data: Path) -> None:
+async def copy_database(data: Path) -> None:
     """Give a data directory what a start would make there, which takes longer."""
     if not data.is_relative_to(_DATA):  # root's databases below a closed directory live elsewhere
         return
@@ -224,7 +224,7 @@ class Backend:
     async def start(self, *, ready: bool = True) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         if ready and not (self.fresh or "DATABASE_URL" in self.extra or (self.data / "postgres").exists()):
-            await _copy_database(self.data)
+            await copy_database(self.data)
         environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.extra}
         flags = [
             "--http",

@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 
 from infra import egress
 from infra.egress import Gate, Policy, Refused, check_url, is_public, open_gate, resolve
+from settings import settings
 from tests.receivers import serving
 
 DEBIAN = Path("/usr/lib/chromium/chromium")
@@ -534,6 +535,34 @@ async def test_what_is_not_served_says_why(
     assert got.startswith(f"HTTP/1.1 {status} ")
     assert said in got
     assert seen == refused
+
+
+@pytest.mark.parametrize(
+    ("public_url", "own"),
+    [
+        ("", ""),
+        ("http://127.0.0.1:8000", ""),  # the API itself, which trusts this machine more
+        ("http://127.0.0.1:3000/", "127.0.0.1:3000"),
+        ("https://Cua.example.com", "cua.example.com:443"),
+        ("http://[::1]:3000", "[::1]:3000"),
+    ],
+)
+def test_the_web_app_is_what_people_open_unless_that_is_the_api(public_url: str, own: str) -> None:
+    assert settings.model_copy(update={"public_url": public_url, "port": 8000}).web_app == own
+
+
+async def test_the_web_app_may_be_private_and_nothing_beside_it() -> None:
+    names = Names(cua_example=[["10.0.0.7"]], localhost=[["127.0.0.1"]])
+    policy = Policy(own="127.0.0.1:3000")
+    assert check_url("http://127.0.0.1:3000/sample", policy) is None
+    for url in ("http://127.0.0.1:8000/metrics", "http://127.0.0.2:3000/", "http://localhost:3000/"):
+        with pytest.raises(Refused):
+            await resolve(urlsplit(url).hostname or "", urlsplit(url).port or 80, policy, names)
+    assert await resolve("cua.example", 443, Policy(own="cua.example:443"), names)
+    with pytest.raises(Refused):
+        await resolve("169.254.169.254", 80, Policy(own="169.254.169.254:80"), names)
+    with pytest.raises(Refused):
+        await resolve("127.0.0.1", 3000, Policy(("shop.example",), own="127.0.0.1:3000"), names)
 
 
 async def test_a_host_outside_the_allowed_domains_is_refused_without_a_lookup(gate_of: OpenGate) -> None:

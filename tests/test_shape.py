@@ -24,7 +24,7 @@ ORDER = (
     "settings", "logs", "metrics", "models", "schemas", "infra", "db", "identity", "api_keys", "jwks",
     "clerk_auth",
     "browser", "runs", "users", "export", "activity", "analytics", "webhooks", "upkeep", "process", "backup", "rekey", "live", "api", "contract",
-    "backend_websocket_server", "worker",
+    "backend_websocket_server", "worker", "serve",
 )  # fmt: skip
 PUBLIC = {
     "read_health", "read_readiness", "read_config", "read_metrics", "register", "login", "refresh", "read_jwks",

@@ -310,12 +310,24 @@ async def test_make_run_listens_where_the_settings_say(
     file: str, given: list[str], listens: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text(file)
-    for name, line in (("python", f'exec {sys.executable} "$@"'), ("uvicorn", 'echo "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tmp_path / name).chmod(0o755)
+    shown = f'exec {sys.executable} -c "import serve; print(serve.server_command())"'
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{shown}\n")
+    (tmp_path / "python").chmod(0o755)
     known = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT", "MAKEFLAGS")}
     process = await asyncio.create_subprocess_exec(
-        *("make", "-s", "-f", str(ROOT / "Makefile"), "-o", "setup", f"BIN={tmp_path}", "run", *given),
+        *(
+            "make",
+            "-s",
+            "-f",
+            str(ROOT / "Makefile"),
+            "-o",
+            "setup",
+            "-o",
+            "web",
+            f"BIN={tmp_path}",
+            "run",
+            *given,
+        ),
         cwd=tmp_path,
         env=known | {"PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
@@ -327,4 +339,4 @@ async def test_make_run_listens_where_the_settings_say(
         assert "PORT: " in complaint
     else:
         host, port = listens.split()
-        assert f"backend_websocket_server:app --host {host} --port {port} " in said, complaint
+        assert f"'backend_websocket_server:app', '--host', '{host}', '--port', '{port}'," in said, complaint

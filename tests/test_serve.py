@@ -1,0 +1,66 @@
+"""What `make run` starts: the server and the web app beside it, which begin and end together."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+import serve
+from settings import settings
+from tests.conftest import free_port
+from tests.web import WebApp
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found]
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+async def test_both_answer_at_one_address_and_end_together(tmp_path: Path) -> None:
+    app = WebApp(tmp_path / "data", free_port(), free_port(), {})
+    await app.start()
+    assert app.process is not None
+    pids = children(app.process.pid)
+    async with httpx.AsyncClient(base_url=app.url) as client:
+        page = await client.get("/sign-in")
+        assert (page.status_code, "text/html" in page.headers["content-type"]) == (200, True)
+        assert "script-src 'self' 'nonce-" in page.headers["content-security-policy"]
+        assert (await client.get("/api/config")).json()["data"]["auth"]["mode"] == "embedded"
+        assert (await client.get("/.well-known/openid-configuration")).json()["issuer"] == app.url
+        assert (await client.get("/metrics")).status_code == 404  # which this machine alone may read
+    assert await app.stop() == 0
+    assert len(pids) == 2
+    assert alive(pids) == []
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_when_one_ends_the_other_does_not_stay(place: int, tmp_path: Path) -> None:
+    app = WebApp(tmp_path / "data", free_port(), free_port(), {})
+    await app.start()
+    assert app.process is not None
+    pids = children(app.process.pid)
+    os.kill(pids[place], signal.SIGKILL)
+    assert await app.process.wait() == -signal.SIGKILL % 256
+    await app.stop()
+    assert alive(pids) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("cua.local", "http://cua.local:80"),
+    ],
+)
+def test_the_address_from_this_machine(host: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.__dict__, "host", host)
+    assert serve.from_here(80) == address
