@@ -26,7 +26,9 @@ EMPTY = "<!doctype html><title></title>"
 def origin_of(url: str) -> str | None:
     """The origin of a page of http or https, which alone has storage to keep."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme in ("http", "https") else None
+    return (
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme in ("http", "https") else None
+    )
 
 
 class LocalStorage:
