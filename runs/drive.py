@@ -26,25 +26,8 @@ from browser.recording import now_us
 from infra.redaction import Redactor
 from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
-from models import (
-    Approval,
-    ApprovalStatus,
-    Computer,
-    Control,
-    Run,
-    RunStatus,
-    Step,
-    StepStatus,
-)
-from runs import (
-    approvals,
-    computers,
-    files,
-    profiles,
-    secrets,
-    usage,
-    workflows,
-)
+from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
+from runs import approvals, checkpoints, computers, files, profiles, secrets, usage, workflows
 from runs.agent import REOPENED, STEERED
 from runs.calls import Calls
 from runs.computers import Held, clean, wait_for
@@ -71,7 +54,6 @@ LEAVE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
-MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
@@ -212,7 +194,7 @@ class Drive:
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
         brought = (step.output for step in steps if step.output is not None and step.call is None)
         self._output_bytes = sum(len(orjson.dumps(output)) for output in brought)
-        checkpoint = self._open_checkpoint()
+        checkpoint = checkpoints.unseal(self._vault, self.run) or {}
         self.purse.redactor.learn(checkpoint.get("hidden", {}))
         await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
@@ -1003,27 +985,13 @@ class Drive:
             log.info("no_checkpoint", error=repr(error))
             return {}
         state |= self._trail.landing() | {"hidden": self.purse.redactor.known}
-        data = orjson.dumps(state)
-        if len(data) > MAX_CHECKPOINT_BYTES:
-            data = orjson.dumps(state | {"origins": []})
-        return {"checkpoint": self._vault.seal(data, **checkpoint_place(self.run))}
+        return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
     async def _keep_page(self) -> dict[str, Any]:
         """The newest checkpoint for another try; not of a page that only the step that failed has opened."""
         if self._held is None or self._held.navigations != self._navigations:
             return {}
         return await self._snapshot(last=True)
-
-    def _open_checkpoint(self) -> dict[str, Any]:
-        if self.run.checkpoint is None:
-            return {}
-        try:
-            sealed_as = checkpoint_place(self.run)
-            state: dict[str, Any] = orjson.loads(self._vault.unseal(self.run.checkpoint, **sealed_as))
-        except Unsealable as error:
-            log.warning("checkpoint_unusable", error=str(error))
-            return {}
-        return state
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -1131,11 +1099,6 @@ class Drive:
         if run.control != self._control or (asks and await approvals.pending(tx, run.id) is None):
             queued = (await tx.change(Run, {"id": run.id}, status=RunStatus.queued, reason=None))[0]
             tx.announce("run.queued", queued, RunRead)
-
-
-def checkpoint_place(run: Run) -> dict[str, str]:
-    """What a run's checkpoint is sealed for."""
-    return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
 def _now() -> float:
