@@ -247,8 +247,8 @@ async def test_another_process_hears_a_model_speak_in_order_and_for_its_user_alo
         rest = [await deltas_until(socket, "End") for socket in (one, two)]
     assert run.status == "succeeded", run.error
     for message_id, halves in zip(said, (("Nearly", " there"), ("All is", " done.")), strict=True):
-        told = {"type": "delta", "run_id": str(run_id), "message_id": message_id}
+        in_it = {"type": "delta", "run_id": str(run_id), "message_id": message_id}
         assert [delta for delta in heard if delta["message_id"] == message_id] == [
-            told | {"offset": offset, "text": text} for offset, text in zip((0, 6), halves, strict=True)
+            in_it | {"offset": offset, "text": text} for offset, text in zip((0, 6), halves, strict=True)
         ]
     assert rest == [[{"type": "delta"} | orjson.loads(end.model_dump_json())]] * 2
