@@ -117,10 +117,10 @@ class Calls:
         await self._models.close()
 
     async def do(self, flow: Flow, place: Place) -> Any:
-        """Do what the model wants next, and keep what came of it; only its last call ends its step.
+        """Do what the model wants next, and keep what came of it.
 
-        Returns what the call has brought, that last one a `Finished`. Raises Failed, and the faults of a
-        browser.
+        Returns what the call has brought: a `Finished` ends the step. Raises Failed, and what a browser
+        raises that is at fault.
         """
         talk = await self._conversation(flow, place)
         call = await self._next_call(talk)

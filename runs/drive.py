@@ -398,6 +398,15 @@ class Drive:
         if halt:
             self.waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
 
+    async def _do_call(self, flow: Flow, place: Place) -> None:
+        """Do what the model of an `agent` step wants next; only its last call ends that step."""
+        try:
+            outcome = await self._calls.do(flow, place)
+        except BROWSER_FAULTS as error:
+            raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
+        self._done = place.number
+        self._pass(outcome)
+
     def _require_page(self, raw: dict[str, Any]) -> None:
         """Refuse to look at the blank tab that took the place of a page that crashed. Raises StepFailed."""
         if raw["type"] not in LOOKING or self.computer.crashes <= self._crashes:
@@ -605,17 +614,6 @@ class Drive:
     def step_failure(self, code: str, detail: str, **more: Any) -> Failed:
         place = {"step": self._step.number, "pointer": self._step.pointer} if self._step else {}
         return Failed(code, detail, **place, **more)
-
-    # A model's calls ----------------------------------------------------------------------------
-
-    async def _do_call(self, flow: Flow, place: Place) -> None:
-        """Do what the model of an `agent` step wants next."""
-        try:
-            outcome = await self._calls.do(flow, place)
-        except BROWSER_FAULTS as error:
-            raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
-        self._done = place.number
-        self._pass(outcome)
 
     # People -------------------------------------------------------------------------------------
 
