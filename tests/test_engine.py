@@ -22,8 +22,7 @@ from infra.bus import LocalBus
 from infra.storage import Stored
 from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
-from runs import computers, engine, files
-from runs.drive import checkpoint_place
+from runs import checkpoints, computers, engine, files
 from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
@@ -753,7 +752,8 @@ async def test_a_run_whose_time_is_over_keeps_its_page_for_another_try(
     await write_later(user, run_id)
     run = await ended(user, run_id)
     assert (run.status, (run.error or {})["code"]) == ("failed", "timeout")
-    kept = orjson.loads(vault.unseal(run.checkpoint or b"", **checkpoint_place(run)))
+    kept = checkpoints.unseal(vault, run)
+    assert kept is not None
     stored = {entry["name"]: entry["value"] for entry in kept["origins"][0]["localStorage"]}
     assert stored == {"kept": "yes", "later": "yes"}
 
