@@ -93,6 +93,7 @@ class Drive:
         self._calls = Calls(self)
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
+        self._checkpoint_due = False
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -913,12 +914,12 @@ class Drive:
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
 
     def _has_navigated(self) -> bool:
-        """Whether an address has changed since the last look; behind a landing nothing need be repeated."""
+        """Whether the page is another than the checkpoint's; behind a landing nothing need be repeated."""
         before = self._navigations, self._landings
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
         if self._landings != before[1]:
             self._trail.land()
-        return before != (self._navigations, self._landings)
+        return self._checkpoint_due or before != (self._navigations, self._landings)
 
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""
@@ -973,8 +974,10 @@ class Drive:
     async def _snapshot(self, *, last: bool = False) -> dict[str, Any]:
         """The sealed checkpoint as a column of the run, or nothing when the page gives none in time.
 
-        The `last` one gives way to no wish: one has come already, or the run's time is over.
+        One that is not had, or not whole, is due again after the next step. The `last` one gives way to no
+        wish: one has come already, or the run's time is over.
         """
+        self._checkpoint_due = True
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 look = self.computer.computer.storage_state()
@@ -982,6 +985,7 @@ class Drive:
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
+        self._checkpoint_due = self.computer.computer.stale_storage
         state |= self._trail.landing() | {"hidden": self.purse.redactor.known}
         return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
