@@ -357,6 +357,11 @@ class Computer:
         urls = [tab.page.url for tab in tabs]
         return {"cookies": cookies, "origins": origins, "tabs": urls, "active": active}
 
+    @property
+    def stale_storage(self) -> bool:
+        """Whether the last checkpoint's local storage was read earlier in part: a page did not answer."""
+        return self._storage.stale
+
     async def refresh_tabs(self) -> None:
         """Ask Chromium, not the pages, for URLs and titles; reports what changed."""
         infos = (await self._call(self._cdp.send("Target.getTargets")))["targetInfos"]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Frame, Page, Route
 
-READ_SECONDS = 1.0  # of each frame
+READ_SECONDS = 2.0  # of each frame
 MAX_ORIGINS = 200  # the newest of which are kept
 READ = """() => {
   try { return [location.origin, Object.entries(localStorage)]; } catch { return [location.origin, null]; }
@@ -39,6 +39,7 @@ class LocalStorage:
             entry["origin"]: entry.get("localStorage") or [] for entry in stored
         }
         self._unread: set[str] = set()
+        self.stale = False  # whether a frame did not answer when it was read last
         self._reading = asyncio.Lock()
 
     def note(self, url: str) -> None:
@@ -62,6 +63,7 @@ class LocalStorage:
                 if (origin := origin_of(frame.url)) is not None:
                     frames.setdefault(origin, frame)
             unread, self._unread = self._unread, set(frames)
+            self.stale = False
             try:
                 done = await asyncio.gather(*(self._read(*shown) for shown in frames.items()))
                 gone = {origin for origin, known in zip(frames, done, strict=True) if not known}
@@ -85,6 +87,7 @@ class LocalStorage:
         except PlaywrightError:
             return False
         except TimeoutError:
+            self.stale = True
             return True
         if here != origin or items is None:
             return bool(here == origin)

@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -21,102 +20,43 @@ from sqlalchemy.exc import NoResultFound
 import db
 import logs
 from browser import actions
-from browser.actions import Action, ActionFailed
+from browser.actions import ActionFailed
 from browser.chromium import FAULTS, ChromiumMissing, ComputerClosed, OpenFailed, TooManyComputers, first_line
 from browser.recording import now_us
-from infra.redaction import Redactor, cut
-from infra.storage import FileMissing, StorageFull, StorageUnavailable, TooLarge
+from infra.redaction import Redactor
+from infra.storage import StorageFull, StorageUnavailable, TooLarge
 from infra.vault import Unsealable, Vault
-from models import (
-    Approval,
-    ApprovalStatus,
-    Computer,
-    Control,
-    File,
-    Message,
-    Role,
-    Run,
-    RunStatus,
-    Step,
-    StepStatus,
-    Turn,
-    uuid7,
-)
-from runs import (
-    agent,
-    approvals,
-    computers,
-    files,
-    profiles,
-    providers,
-    secrets,
-    sensitivity,
-    tools,
-    usage,
-    workflows,
-)
-from runs.agent import MAY_HAVE_LANDED, REOPENED, STEERED, Call, Conversation, ModelFailed, Reply
-from runs.asking import Models
+from models import Approval, ApprovalStatus, Computer, Control, Run, RunStatus, Step, StepStatus
+from runs import approvals, checkpoints, computers, files, profiles, secrets, usage, workflows
+from runs.agent import REOPENED, STEERED
+from runs.calls import Calls
 from runs.computers import Held, clean, wait_for
 from runs.deeds import Deed
-from runs.deltas import Deltas
-from runs.filling import address, filling, refuse_script
+from runs.endings import Cancelled, Failed, Fenced, Interrupted, Leaving
 from runs.parameters import in_words
 from runs.queue import LONG_AGO, look_at_queue
 from runs.recording import Recording
 from runs.replay import Attempt, Fields, StepFailed, filled
-from runs.sensitivity import Assessment
-from runs.steps import DAY, OWN_STEPS, Agent, Approve, ForEach, WaitingStep
-from runs.trail import ENVIRONMENT, FINISH, Trail, is_done
-from runs.walk import Finished, Place, TooManySteps
+from runs.steps import DAY, OWN_STEPS, Approve, ForEach, WaitingStep
+from runs.trail import ENVIRONMENT, Trail, is_done
+from runs.walk import Place, TooManySteps
 from runs.workflows import Flow
-from schemas import MessageRead, RunRead, StepRead
+from schemas import RunRead, StepRead
 from settings import settings
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-MAX_BEFORE, MAX_SAID = 20, 2_000  # messages of the thread that a model is told first, and characters of each
 LAND_SECONDS = 0.7
 LOOK_SECONDS = 3.0
 LEAVE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 MAX_ATTEMPTS = 5
 MAX_PICTURE_BYTES = 32 * 2**20
-MAX_CHECKPOINT_BYTES = 8 * 2**20
 MAX_OUTPUTS_BYTES = 8 * 2**20
 BROWSER_FAULTS = (*FAULTS, ComputerClosed)
-MAX_STUMBLES = 5  # calls in a row that no tool takes
 LOOKING = ("extract", "screenshot", "keyDown", "keyUp", "scroll")  # a blank page would do for them
-
-
-class Fenced(Exception):
-    """The run belongs to another worker now."""
-
-
-class Interrupted(Exception):
-    """A wish came while something was under way."""
-
-
-class Cancelled(Exception):
-    """The run's user wants it to end."""
-
-
-class Leaving(Exception):
-    """This worker lets the run go: `handed_over` to another one, or `parked` because it has waited long."""
-
-    def __init__(self, how: Literal["handed_over", "parked"]) -> None:
-        super().__init__(how)
-        self.how = how
-
-
-class Failed(Exception):
-    """The run cannot go on; `error` is what it shows."""
-
-    def __init__(self, code: str, detail: str, **more: Any) -> None:
-        super().__init__(detail)
-        self.error: dict[str, Any] = clean({"code": code, "detail": detail, **more})
 
 
 class Drive:
@@ -129,10 +69,11 @@ class Drive:
         self._vault = vault
         self._held: Held | None = None
         self._recording: Recording | None = None
-        self._main: Page | None = None
+        self.main: Page | None = None
         self._control = Control(run.control)
         still_waits = run.status == RunStatus.waiting_user and run.control == Control.pause
-        self._waiting = run.reason if still_waits else None
+        self.waiting = run.reason if still_waits else None  # for a person, and why
+        self.short: str | None = None  # the part of a budget that is used up
         # Who steered when the worker before went away has not given the run back.
         self._steered = run.status == RunStatus.paused and run.reason == "control"
         self._leaving = self._ending = self._lost = False
@@ -143,31 +84,16 @@ class Drive:
         self._trail: Trail
         self._before: tuple[Run, list[Step]] | None = None  # what this run retries
         self._output_bytes = 0
-        self._purse = secrets.Purse(run.user_id, Redactor())
+        self.purse = secrets.Purse(run.user_id, Redactor())
         self._spent = run.active_ms / 1000
         self._acting_since: float | None = _now()
         self._step: Step | None = None
         self._question: Approval | None = None
-        self._talk: Conversation | None = None
-        self._secrets_told = ""
-        self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
-        self._models = Models(
-            [providers.Choice(**one) for one in run.agent.get("models", ())] or [providers.default()],
-            self._purse,
-            repeat=self._repeat,
-            say=self._say,
-            spend=self._count_reply,
-        )
-        self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
-        self._unpriced: set[str] = set()
-        self._deed: Deed | None = None
-        self._news: list[str] = []  # what the model has not been told yet
-        self._heard: list[Message] = []  # what it is told now
         self._matter: dict[str, Any] | None = None  # what a yes is spent on
-        self._short: str | None = None  # the part of a budget that is used up
-        self._calls = 0
+        self._calls = Calls(self)
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
+        self._checkpoint_due = False
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
@@ -185,7 +111,7 @@ class Drive:
         elif asked_at > self._told_at and control != self._control:
             self._control = control
             if self._control is Control.run:
-                self._waiting, self._short, self._steered = None, None, False
+                self.waiting, self.short, self._steered = None, None, False
             self._changed.set()
         elif self._question is not None:
             self._changed.set()  # time to see whether it has been answered
@@ -193,9 +119,9 @@ class Drive:
     def control_changed(self, *, expired: bool) -> None:
         """A person wants to steer, has given control back or let it expire; or the browser has closed."""
         if expired:
-            self._waiting = "control_expired"
+            self.waiting = "control_expired"
         if self._held is not None and self._held.wanted:
-            self._news.append(STEERED)
+            self._calls.tell(STEERED)
         self._changed.set()
 
     def leave(self) -> None:
@@ -215,7 +141,7 @@ class Drive:
     async def go(self) -> None:
         """Drive the run to its end, or to where it is let go."""
         structlog.contextvars.bind_contextvars(run_id=str(self.run_id))
-        logs.redactor.set(self._purse.redactor)
+        logs.redactor.set(self.purse.redactor)
         reason = "run_ended"
         try:
             await self._to_its_end()
@@ -234,7 +160,7 @@ class Drive:
                 self._recording.end()
             if self._held is not None:
                 await computers.leave(self._held, reason)
-            await self._models.close()
+            await self._calls.close()
             await asyncio.gather(*self._left_behind, return_exceptions=True)
 
     async def _to_its_end(self) -> None:
@@ -261,66 +187,58 @@ class Drive:
         except workflows.InvalidWorkflow as error:
             raise Failed("invalid_workflow", str(error)) from error
         # A page that is reopened may show a secret at once.
-        self._purse.names = tuple(workflows.named_secrets(flow.steps))
+        self.purse.names = tuple(workflows.named_secrets(flow.steps))
         if any(step["type"] == "agent" for _, step in workflows.each(flow.steps)):
-            await self._repeat(self._name_all_secrets)
-        await self._repeat(self._purse.know)
-        steps = await self._repeat(self._resume_steps)
+            await self.repeat(self.purse.name_all)
+        await self.repeat(self.purse.know)
+        steps = await self.repeat(self._resume_steps)
         self._trail = Trail(flow, self.run, steps, self._done, self._before)
         brought = (step.output for step in steps if step.output is not None and step.call is None)
         self._output_bytes = sum(len(orjson.dumps(output)) for output in brought)
-        checkpoint = self._open_checkpoint()
-        self._purse.redactor.learn(checkpoint.get("hidden", {}))
-        await self._repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
+        checkpoint = checkpoints.unseal(self._vault, self.run) or {}
+        self.purse.redactor.learn(checkpoint.get("hidden", {}))
+        await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             await self._return_to_page(flow, fresh=not steps)
-        if self._steered and self._waiting is None:
-            self._waiting = "control_expired"
+        if self._steered and self.waiting is None:
+            self.waiting = "control_expired"
         self._arrived, self._steered = True, False
         while (place := self._trail.place) is not None:
             await (self._do_call(flow, place) if place.is_call else self._do_step(flow, place))
-        await self._boundary()
+        await self.boundary()
         if self.run.save_profile and self.run.profile_id is not None:
             await self._save_profile(self.run.profile_id)
-
-    async def _name_all_secrets(self) -> None:
-        """An agent may fill in any secret of its user, and is told their names."""
-        async with db.as_user(self.run.user_id) as tx:
-            kept = await secrets.all_of(tx)
-        self._purse.names = tuple(secret.name for secret in kept)
-        self._secrets_told = secrets.in_words(kept)
 
     async def _save_profile(self, profile_id: UUID) -> None:
         """Keep the cookies and storage as the run leaves them; a run that did its work never fails for it."""
         message = "The profile keeps the cookies and storage of this run"
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                state = clean(await self._computer.computer.storage_state())
+                state = clean(await self.computer.computer.storage_state())
             async with db.as_user(self.run.user_id) as tx:
                 await profiles.save(tx, profile_id, state)
         except NoResultFound:
             message = "The profile was not saved: it was deleted"
         except (profiles.InvalidState, *BROWSER_FAULTS, *db.AWAY) as error:
             message = f"The profile was not saved: {first_line(error)}"
-        await self._say(message)
+        await self.say(message)
 
-    async def _say(self, message: str) -> None:
+    async def say(self, message: str) -> None:
         """A line in the run's log."""
 
         async def say(tx: db.Tx) -> None:
-            tx.emit("run.log", ("run", self.run_id), {"message": self._shown(message)})
+            tx.emit("run.log", ("run", self.run_id), {"message": self.shown(message)})
 
-        await self._write(say)
+        await self.write(say)
 
-    def _shown(self, value: Any) -> Any:
+    def shown(self, value: Any) -> Any:
         """What a page has said, as it can be kept: without secrets, and text that the database takes."""
-        return clean(self._purse.redactor(value))
+        return clean(self.purse.redactor(value))
 
     def _shown_error(self, error: dict[str, Any]) -> dict[str, Any]:
         """The same of an error, whose code, place and ids are ours."""
         return {
-            name: self._shown(value) if name in ("detail", "tried") else value
-            for name, value in error.items()
+            name: self.shown(value) if name in ("detail", "tried") else value for name, value in error.items()
         }
 
     async def _resume_steps(self) -> list[Step]:
@@ -352,9 +270,9 @@ class Drive:
         elif self._refused and last.call is None:
             self._step = last
             raise self._refusal()
-        await self._write(mark)
+        await self.write(mark)
         self._done = last.number if finished or landed else last.number - 1
-        self._calls = sum(step.call is not None for step in steps if step.number <= self._done)
+        self._calls.made = sum(step.call is not None for step in steps if step.number <= self._done)
         return steps
 
     async def _open_computer(self, checkpoint: dict[str, Any], *, fresh: bool) -> None:
@@ -364,8 +282,8 @@ class Drive:
             if held is not None and not held.for_run:
                 await held.attach(self)
                 self._held, self._used_at = held, _now()
-                held.redactor.learn(self._purse.redactor.known)
-                self._purse.redactor = held.redactor
+                held.redactor.learn(self.purse.redactor.known)
+                self.purse.redactor = held.redactor
                 logs.redactor.set(held.redactor)
             else:
                 if named and fresh:
@@ -374,18 +292,18 @@ class Drive:
                 self._reopened = not fresh or self._trail.anything_done
             self._trail.land_as(checkpoint)
             self._record(self._held)
-        if not self._held.for_run and self._main is None:
+        if not self._held.for_run and self.main is None:
             await self._see_page(self._held)
         await self._count_navigations()
-        await self._write(computer_id=self._held.id)
+        await self.write(computer_id=self._held.id)
 
     async def _see_page(self, held: Held) -> None:
         """The page that an open computer shows; its last tab may be being replaced. Raises Failed."""
         try:
             await held.computer.settled()
-            self._main, self._crashes = held.computer.page, held.crashes
+            self.main, self._crashes = held.computer.page, held.crashes
         except ComputerClosed as error:
-            raise self._crash() or Failed("computer_closed", str(error)) from error
+            raise self.crash() or Failed("computer_closed", str(error)) from error
 
     def _record(self, held: Held) -> None:
         if settings.recording == "on" and held.browser is not None:
@@ -398,7 +316,7 @@ class Drive:
 
     async def _open_own(self, checkpoint: dict[str, Any]) -> Held:
         try:
-            return await computers.open_for_run(self, self.run, checkpoint or None, self._purse.redactor)
+            return await computers.open_for_run(self, self.run, checkpoint or None, self.purse.redactor)
         except TooManyComputers as error:
             raise Leaving("handed_over") from error
         except ChromiumMissing as error:
@@ -410,7 +328,7 @@ class Drive:
         """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
         since, next_place = self._trail.since_landing, self._trail.place
         if next_place is not None and next_place.is_call:
-            self._news.append(REOPENED)  # the model looks for itself
+            self._calls.tell(REOPENED)  # the model looks for itself
             return
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
             since = [place for place in since if place.step["type"] in ENVIRONMENT]
@@ -419,41 +337,41 @@ class Drive:
         again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
         for place in (*settings_before, *again):
             try:
-                await self._perform(self._attempt(flow, place), safe=True)
+                await self.perform(self._attempt(flow, place), safe=True)
             except (StepFailed, *BROWSER_FAULTS) as error:
                 log.info("page_not_restored", error=str(error))
                 blind = False
                 break
-        await self._repeat(self._count_navigations)
-        if not blind and self._waiting is None:
-            self._waiting = "page_not_restored" if fresh else "may_have_landed"
+        await self.repeat(self._count_navigations)
+        if not blind and self.waiting is None:
+            self.waiting = "page_not_restored" if fresh else "may_have_landed"
 
     # Steps --------------------------------------------------------------------------------------
 
     async def _do_step(self, flow: Flow, place: Place) -> None:
-        await self._boundary()
+        await self.boundary()
         raw, number = place.step, place.number
         safe = workflows.safe(raw)
-        self._step = await self._intend(place, safe=safe)
+        step = await self.begin(place, {"type": raw["type"], "title": _title(raw)}, safe=safe)
         if raw["type"] == "navigate":
-            self._crashes = self._computer.crashes
-        began = self._active()
+            self._crashes = self.computer.crashes
+        began = self.active()
         output: Any = None
         halt: dict[str, Any] = {}
         try:
             if raw["type"] == "pause":
                 halt = self._pause(raw)
             elif raw["type"] == "approve":
-                output = await self._ask(raw, self._step)
+                output = await self._ask(raw, step)
             elif raw["type"] == "forEach":
                 output = self._items(raw)
             elif raw["type"] == "agent":
                 filled(raw, self._trail.scope)
             else:
                 self._require_page(raw)
-                output = clean(await self._perform(self._attempt(flow, place), safe=safe))
-                output = self._shown(output) if raw["type"] == "extract" else output
-            self._weigh(output)
+                output = clean(await self.perform(self._attempt(flow, place), safe=safe))
+                output = self.shown(output) if raw["type"] == "extract" else output
+            self.weigh(output)
         except StepFailed as error:
             raise await self._explain(error.code, error.detail, error.tried) from error
         except BROWSER_FAULTS as error:
@@ -461,33 +379,40 @@ class Drive:
         self._done = number
         self._pass(output)
         picture_id = await self._picture() if _looks(raw) else None
-        checkpoint = await self._snapshot() if self._has_navigated() else {}
-        values = {
-            "status": StepStatus.succeeded,
-            "output": output,
-            "screenshot_id": picture_id,
-            "duration_ms": round((self._active() - began) * 1000),
-        }
-        counts: dict[str, Any] = {"step_count": self.run.step_count + 1}
-        if self._trail.outputs != self.run.outputs:
-            counts["outputs"] = self._trail.outputs
+        brought = {} if self._trail.outputs == self.run.outputs else {"outputs": self._trail.outputs}
 
-        async def finish(tx: db.Tx) -> None:
+        async def use_answer(tx: db.Tx) -> None:
             if self._question is not None:
                 await self._use_answer(tx, self._question, place)
-            await self._finish_step(tx, values)
 
-        await self._write(finish, **counts, **checkpoint, **halt)
-        self._step, self._question, self._acted = None, None, False
-        self._tag_frames(None)
+        await self.finish(
+            {
+                "status": StepStatus.succeeded,
+                "output": output,
+                "screenshot_id": picture_id,
+                "duration_ms": round((self.active() - began) * 1000),
+            },
+            use_answer,
+            **brought,
+            **halt,
+        )
         if halt:
-            self._waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
+            self.waiting, self._control, self._told_at = halt["reason"], Control.pause, _now()
+
+    async def _do_call(self, flow: Flow, place: Place) -> None:
+        """Do what the model of an `agent` step wants next; only its last call ends that step."""
+        try:
+            outcome = await self._calls.do(flow, place)
+        except BROWSER_FAULTS as error:
+            raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
+        self._done = place.number
+        self._pass(outcome)
 
     def _require_page(self, raw: dict[str, Any]) -> None:
         """Refuse to look at the blank tab that took the place of a page that crashed. Raises StepFailed."""
-        if raw["type"] not in LOOKING or self._computer.crashes <= self._crashes:
+        if raw["type"] not in LOOKING or self.computer.crashes <= self._crashes:
             return
-        if all(tab["url"] == "about:blank" for tab in self._computer.computer.tabs()):
+        if all(tab["url"] == "about:blank" for tab in self.computer.computer.tabs()):
             raise StepFailed("page_crashed", "There is nothing to look at")
 
     def _pass(self, output: Any) -> None:
@@ -495,13 +420,11 @@ class Drive:
         try:
             self._trail.go_on(output)
         except TooManySteps as error:
-            raise self._step_failure("too_many_steps", str(error)) from error
+            raise self.step_failure("too_many_steps", str(error)) from error
 
-    async def _intend(self, place: Place, *, safe: bool, call: Call | None = None) -> Step:
-        """Say in the log what is about to be done."""
+    async def begin(self, place: Place, what: dict[str, Any], *, safe: bool) -> Step:
+        """Say in the log what is about to be done: `type`, `title` and, for a model, the `call`."""
         number = place.number
-        what = _called(call) if call else {"type": place.step["type"], "title": _title(place.step)}
-        what = self._shown(what)
         written: list[Step] = []
 
         async def write(tx: db.Tx) -> None:
@@ -520,15 +443,31 @@ class Drive:
                     pointer=place.pointer,
                     attempt=1,
                     safe=safe,
-                    **what,
+                    **self.shown(what),
                     **started,
                 )
             tx.announce("run.step.started", row, StepRead, run_id=self.run_id)
             written[:] = [row]
 
-        await self._write(write)
+        await self.write(write)
         self._tag_frames(number)
+        self._step = written[0]
         return written[0]
+
+    async def finish(
+        self, values: dict[str, Any], more: Callable[[db.Tx], Awaitable[None]], **columns: Any
+    ) -> None:
+        """Write the outcome of the step that was begun, with `more` and the run's `columns` at once."""
+        checkpoint = await self._snapshot() if self._has_navigated() else {}
+        steps = self.run.step_count + (values["status"] == StepStatus.succeeded)
+
+        async def write(tx: db.Tx) -> None:
+            await more(tx)
+            await self._finish_step(tx, values)
+
+        await self.write(write, step_count=steps, **columns, **checkpoint)
+        self._step, self._question, self._matter, self._acted = None, None, None, False
+        self._tag_frames(None)
 
     def _tag_frames(self, number: int | None) -> None:
         if self._recording is not None:
@@ -536,20 +475,20 @@ class Drive:
 
     def _attempt(self, flow: Flow, place: Place) -> Attempt:
         return Attempt(
-            self._computer.computer,
+            self.computer.computer,
             flow,
             place.step,
             place.scope,
             self._save,
-            self._main,
-            self._reveal,
+            self.main,
+            self.reveal,
             self._take_download,
         )
 
-    async def _reveal(self, fields: Fields, addresses: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
+    async def reveal(self, fields: Fields, addresses: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
         """What a step fills in; that it does is in the log before the page is told. Raises StepFailed."""
         try:
-            values = await self._purse.reveal(fields, addresses)
+            values = await self.purse.reveal(fields, addresses)
         except secrets.NotForThem as error:
             raise StepFailed("secret_refused", str(error)) from error
         except Unsealable as error:
@@ -561,21 +500,27 @@ class Drive:
             await secrets.used(tx, sorted(values))
 
         if named:
-            await self._write(record)
+            await self.write(record)
         return values
 
     def _take_download(self, since: float) -> dict[str, Any] | None:
-        return self._computer.take_download(max(since, self._used_at))
+        return self.computer.take_download(max(since, self._used_at))
 
     def _items(self, raw: dict[str, Any]) -> list[Any]:
         """What a loop goes through. Raises StepFailed."""
         return cast("ForEach", filled(raw, self._trail.scope)).items
 
-    async def _perform(self, attempt: Attempt | Deed, *, safe: bool) -> Any:
-        """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on."""
+    async def perform(
+        self, attempt: Attempt | Deed, *, safe: bool, matter: dict[str, Any] | None = None
+    ) -> Any:
+        """The phases of a step; interrupted, what was not acted yet starts over, and the rest goes on.
+
+        `matter` is what a yes is spent on just before. Raises StepFailed, ActionFailed.
+        """
+        self._matter = matter
         acted = False
         while True:
-            await self._boundary()
+            await self.boundary()
             try:
                 if not acted:
                     await self._race(attempt.find())
@@ -599,12 +544,12 @@ class Drive:
 
         async def mark(tx: db.Tx) -> None:
             if self._matter is not None:
-                await self._spend(tx)
+                await self.spend(tx)
             await tx.change(
                 Step, {"run_id": self.run_id, "status": StepStatus.started}, acted_at=datetime.now(UTC)
             )
 
-        await self._write(mark)
+        await self.write(mark)
         self._matter = None
         if self._pressing():
             raise Interrupted
@@ -614,7 +559,7 @@ class Drive:
             while await self._interrupts(task):
                 await asyncio.wait({task}, timeout=LAND_SECONDS)
                 if not task.done():
-                    await self._boundary()
+                    await self.boundary()
         finally:
             if task.done():
                 self._in_flight = False
@@ -622,7 +567,7 @@ class Drive:
                 self._leave_behind(task)
         task.result()
 
-    def _weigh(self, output: Any) -> None:
+    def weigh(self, output: Any) -> None:
         """Bound what all steps of the run bring together. Raises StepFailed."""
         self._output_bytes += 0 if output is None else len(orjson.dumps(output))
         if self._output_bytes > MAX_OUTPUTS_BYTES:
@@ -640,410 +585,36 @@ class Drive:
         """The failure of the current step, with a picture of the page if it still gives one."""
         if code in ("page_closed", "page_error", "target_not_found"):
             await self._race_closed()
-        crash = self._crash()
+        crash = self.crash()
         if crash is not None:
             return crash
-        if self._computer.crashes > self._crashes:
+        if self.computer.crashes > self._crashes:
             code, detail = "page_crashed", f"The page had crashed, and no step opened another one. {detail}"
         picture_id = await self._picture()
-        return self._step_failure(
+        return self.step_failure(
             code, detail, tried=tried, screenshot_id=str(picture_id) if picture_id else None
         )
 
     async def _race_closed(self) -> None:
         """The end of a browser may be told a moment after the error that it caused."""
-        browser = self._computer.browser
+        browser = self.computer.browser
         if browser is not None:
             await asyncio.wait(
                 {closed := asyncio.ensure_future(browser.closed.wait())}, timeout=RETRY_SECONDS
             )
             closed.cancel()
 
-    def _crash(self) -> Failed | None:
+    def crash(self) -> Failed | None:
         held = self._held
         if held is None or held.browser is None or not held.browser.closed.is_set():
             return None
         if held.crashes:
-            return self._step_failure("page_crashed", "The browser crashed")
-        return self._step_failure("computer_closed", "The computer was closed while the run used it")
+            return self.step_failure("page_crashed", "The browser crashed")
+        return self.step_failure("computer_closed", "The computer was closed while the run used it")
 
-    def _step_failure(self, code: str, detail: str, **more: Any) -> Failed:
+    def step_failure(self, code: str, detail: str, **more: Any) -> Failed:
         place = {"step": self._step.number, "pointer": self._step.pointer} if self._step else {}
         return Failed(code, detail, **place, **more)
-
-    # A model's calls -----------------------------------------------------------------------------
-
-    async def _do_call(self, flow: Flow, place: Place) -> None:
-        """Do what the model wants next and keep what came of it; only its last call ends its step."""
-        talk = await self._conversation(flow, place)
-        while (call := talk.call) is None:
-            await self._stay_within_budget()
-            self._tell_news(talk)
-            await self._take_turn(talk)
-        await self._stay_within_budget()
-        repeatable = call.tool in tools.REPEATABLE
-        self._step = await self._intend(place, safe=repeatable, call=call)
-        self._calls += 1
-        began, picture_id, page = self._active(), None, ""
-        values: dict[str, Any] = {"status": StepStatus.succeeded}
-        try:
-            outcome = await self._answer(talk, call, self._step)
-            output = self._shown(outcome.result if isinstance(outcome, Finished) else outcome)
-            outcome = Finished(output) if isinstance(outcome, Finished) else output
-            if isinstance(outcome, Finished):
-                self._weigh(output)
-            values["output"] = {"result": output} if isinstance(outcome, Finished) else output
-            said = {"outcome": "success", "text": orjson.dumps(output).decode()}
-        except (StepFailed, ActionFailed) as failure:
-            outcome, error = None, {"code": failure.code, "detail": failure.detail}
-            if (crash := self._crash()) is not None:
-                raise crash from None
-            values |= {"status": StepStatus.failed, "error": self._shown_error(error)}
-            refused = failure.code in ("approval_denied", "approval_expired")
-            said = {
-                "outcome": "denied" if refused else "failed",
-                "text": f"{failure.code}: {failure.detail}",
-            }
-        except BROWSER_FAULTS as error:
-            raise await self._explain("page_error", f"The page refused: {first_line(error)}", []) from error
-        if call.tool not in tools.LOOKING:
-            picture_id, page = await self._look()
-        if self._deed is not None and values["status"] == StepStatus.succeeded:
-            values["recorded"] = await self._deed.recorded() or None
-        values |= {"screenshot_id": picture_id, "duration_ms": round((self._active() - began) * 1000)}
-        await self._keep_result(
-            talk,
-            agent.result(call, page=page, picture_id=str(picture_id) if picture_id else None, **said),
-            values,
-        )
-        self._done = place.number
-        self._pass(outcome)
-
-    async def _keep_result(self, talk: Conversation, result: dict[str, Any], values: dict[str, Any]) -> None:
-        """Write the outcome of a call where the timeline and the model find it, in one transaction."""
-        checkpoint = await self._snapshot() if self._has_navigated() else {}
-        succeeded = values["status"] == StepStatus.succeeded
-        counts = {"step_count": self.run.step_count + succeeded}
-
-        async def finish(tx: db.Tx) -> None:
-            await self._take_heard(tx)
-            if result["tool"] == "request_approval":
-                await self._spend(tx)
-            if succeeded and result["tool"] == FINISH and result["id"]:
-                await self._tell_user(tx, _as_text(values["output"]["result"]), uuid7())
-            await self._finish_step(tx, values)
-
-        await self._add_result(talk, result, finish, **counts, **checkpoint)
-        self._heard = []
-        self._step, self._question, self._matter, self._acted = None, None, None, False
-        self._tag_frames(None)
-
-    async def _conversation(self, flow: Flow, place: Place) -> Conversation:
-        """What was said in the step so far; a call whose worker died in it is answered with what is known."""
-        if self._talk is None or self._talk.step != place.agent:
-            step = self._agent_step(flow, place.pointer.rpartition("/calls/")[0])
-            turns, steps, before = await self._repeat(lambda: self._turns(place.agent))
-            self._computer.computer.listen()
-            task = _first_words(step.task, before, self._secrets_told)
-            self._talk = Conversation(place.agent, task, step.json_schema, turns)
-            for landed in steps:
-                if (call := self._talk.call) and call.id == (landed.call or {}).get("id"):
-                    await self._add_result(
-                        self._talk, agent.result(call, MAY_HAVE_LANDED, outcome="interrupted")
-                    )
-        return self._talk
-
-    async def _add_result(
-        self,
-        talk: Conversation,
-        result: dict[str, Any],
-        more: Callable[[db.Tx], Awaitable[None]] | None = None,
-        **values: Any,
-    ) -> None:
-        """Keep what came of the call that the model waits for, with `more` in the same transaction."""
-        turn = talk.turns[-1]
-        turns: list[Turn] = []
-
-        async def add(tx: db.Tx) -> None:
-            turns[:] = await tx.change(Turn, {"id": turn.id}, results=[*turn.results, self._shown(result)])
-            if more is not None:
-                await more(tx)
-
-        await self._write(add, **values)
-        talk.turns[-1] = turns[0]
-
-    def _tell_news(self, talk: Conversation) -> None:
-        for news in dict.fromkeys(self._news):
-            talk.tell(news)
-        self._news.clear()
-
-    async def _turns(self, step: int) -> tuple[list[Turn], list[Step], list[Message]]:
-        """The step's turns, its run's calls that may have landed, and what was said in the thread before."""
-        before: list[Message] = []
-        async with db.as_user(self.run.user_id) as tx:
-            turns = await tx.find(Turn, run_id=self.run_id, step=step)
-            landed = await tx.find(Step, run_id=self.run_id, status=StepStatus.may_have_landed)
-            if self.run.thread_id is not None:
-                place = (self.run.user_id, self.run.thread_id, self.run_id, MAX_BEFORE)
-                before = [Message(**row) for row in await tx.call("said_before", *place)]
-        return turns, landed, before
-
-    def _agent_step(self, flow: Flow, pointer: str) -> Agent:
-        raw = dict(workflows.each(flow.steps))[pointer]
-        return cast("Agent", filled(raw, self._trail.scope))
-
-    async def _take_turn(self, talk: Conversation) -> None:
-        """Ask the model, and keep its reply before any of it is done."""
-        if talk.stumbles >= MAX_STUMBLES:
-            raise Failed("model_confused", f"The model called tools wrongly {MAX_STUMBLES} times in a row")
-        self._heard = await self._repeat(self._unheard)
-        for message in self._heard:
-            talk.tell(message.text)
-        if talk.turns and talk.turns[-1].input_tokens > settings.agent_context_tokens and talk.condense():
-            await self._say("The conversation has become long; the model is told less of what is past")
-        began, message_id = self._active(), uuid7()
-        reply, model = await self._ask_model(talk, message_id)
-        turn: list[Turn] = []
-
-        async def keep(tx: db.Tx) -> None:
-            await self._take_heard(tx)
-            if reply.text:
-                await self._tell_user(tx, reply.text, message_id)
-            turn[:] = [
-                await tx.add(
-                    Turn,
-                    run_id=self.run_id,
-                    number=len(talk.turns) + 1,
-                    step=talk.step,
-                    model_name=model,
-                    told=self._shown(talk.told),
-                    response=self._shown(reply.response),
-                    duration_ms=round((self._active() - began) * 1000),
-                    **reply.used,
-                )
-            ]
-            await usage.add(tx, **reply.used)
-
-        await self._write(keep, **self._spent_with(reply))
-        self._heard = []
-        talk.add(turn[0])
-
-    async def _take_heard(self, tx: db.Tx) -> None:
-        """The model knows it now, for good."""
-        for message in self._heard:
-            for row in await tx.change(Message, {"id": message.id}, taken_at=datetime.now(UTC)):
-                tx.announce("message.updated", row, MessageRead, run_id=self.run_id)
-
-    async def _tell_user(self, tx: db.Tx, text: str, message_id: UUID) -> None:
-        place = {"run_id": self.run_id, "thread_id": self.run.thread_id}
-        said = await tx.add(Message, id=message_id, role=Role.assistant, text=self._shown(text), **place)
-        tx.announce("message.created", said, MessageRead, run_id=self.run_id)
-
-    async def _unheard(self) -> list[Message]:
-        """What the user has said to the run since the last turn."""
-        async with db.as_user(self.run.user_id) as tx:
-            rows = await tx.call("unheard_messages", self.run.user_id, self.run_id)
-        return [Message(**row) for row in rows]
-
-    async def _ask_model(self, talk: Conversation, message_id: UUID) -> tuple[Reply, str]:
-        """One reply, and the name of the model that gave it; where none gives one, the user is waited for."""
-        while True:
-            try:
-                reply, choice = await self._models.ask(
-                    talk,
-                    lambda: self._shown_pictures(talk),
-                    lambda: Deltas(self.run, message_id, self._purse.redactor),
-                )
-            except ModelFailed as failure:
-                if failure.code == "model_refused":
-                    raise Failed(failure.code, failure.detail) from failure
-                self._waiting = failure.code
-                await self._boundary()
-            else:
-                await self._note_price(talk, reply, choice.name)
-                return reply, choice.name
-
-    async def _note_price(self, talk: Conversation, reply: Reply, model: str) -> None:
-        """Say once that nobody knows what a model costs."""
-        known = {turn.model_name for turn in talk.turns} | self._unpriced
-        if reply.cost_micros is None and model not in known:
-            self._unpriced.add(model)
-            await self._say(f"The price of {model} is not known; it is counted as nothing")
-
-    async def _count_reply(self, reply: Reply) -> None:
-        """Count a reply that is not kept."""
-
-        async def count(tx: db.Tx) -> None:
-            await usage.add(tx, **reply.used)
-
-        await self._write(count, **self._spent_with(reply))
-
-    def _spent_with(self, reply: Reply) -> dict[str, Any]:
-        return {name: getattr(self.run, name) + count for name, count in reply.used.items()}
-
-    async def _shown_pictures(self, talk: Conversation) -> dict[str, bytes]:
-        """The pictures of the next request; one that is gone is left out."""
-        shown: dict[str, bytes] = {}
-        for picture_id in talk.pictures():
-            picture = self._pictures.get(picture_id)
-            if picture is None:
-                picture = await self._repeat(partial(self._file, picture_id))
-            shown |= {picture_id: picture} if picture else {}
-        self._pictures = shown
-        return shown
-
-    async def _file(self, file_id: str) -> bytes | None:
-        try:
-            async with db.as_user(self.run.user_id) as tx:
-                file = await tx.one(File, id=UUID(file_id))
-            return await files.read_part(file, 0, file.size)
-        except (NoResultFound, FileMissing, StorageUnavailable) as error:
-            log.warning("picture_not_read", file_id=file_id, error=repr(error))
-            return None
-
-    async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
-        """Do one call. Raises StepFailed, ActionFailed."""
-        self._deed = None
-        try:
-            wanted = tools.parse(call.tool, call.arguments)
-        except tools.InvalidArguments as error:
-            raise StepFailed(agent.INVALID_ARGUMENTS, str(error)) from error
-        match wanted:
-            case tools.Finish():
-                return self._finish(talk, wanted)
-            case tools.AskUser():
-                return await self._ask_user(wanted.question, step)
-            case tools.RequestApproval():
-                action = {"type": call.tool, "title": wanted.title, "arguments": wanted.arguments}
-                return {"approved": True, "arguments": await self._approved(wanted.title, action, step)}
-        allowed, asked = await self._allowed(call, wanted, step)
-        self._deed = await self._deed_of(allowed)
-        return await self._perform(self._deed, safe=step.safe and not asked)
-
-    async def _deed_of(self, wanted: Action) -> Deed:
-        """How an action is done; no script comes near a secret, before or after. Raises StepFailed."""
-        computer = self._computer.computer
-        await refuse_script(computer, wanted)
-        if isinstance(wanted, actions.Evaluate):
-            self._scripted.add(address(computer, wanted))
-        fills = filling(computer, wanted, self._reveal_to_model)
-        return Deed(computer, wanted, self._main, self._shown, fills)
-
-    async def _reveal_to_model(
-        self, fields: Fields, addresses: tuple[str, ...]
-    ) -> Mapping[str, Mapping[str, str]]:
-        """The same as `_reveal`, but not where a script of the model's may lie in wait. Raises StepFailed."""
-        for scripted in self._scripted:
-            blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
-            if blank or any(secrets.same_origin(scripted, place) for place in addresses):
-                raise StepFailed(
-                    "secret_refused", "A script has run on this site; no secret is filled in there"
-                )
-        return await self._reveal(fields, addresses)
-
-    async def _allowed(self, call: Call, wanted: Action, step: Step) -> tuple[Action, bool]:
-        """The action as its user wants it, and whether they had to be asked. Raises StepFailed for a no."""
-        computer, policy = self._computer.computer, self.run.agent["approval"]
-        seen = await self._repeat(lambda: sensitivity.examine(computer, wanted))
-        acts = sensitivity.acts(wanted)
-        if not sensitivity.needs_approval(policy, seen.reasons, *seen.hosts, acts=acts):
-            return wanted, False
-        title = cut(f"{tools.in_words(call.tool, call.arguments)}: {seen.subject}", 500)
-        arguments = await self._approved(title, _matter(call, seen), step)
-        # A yes is to what was there when it was asked for.
-        self._matter = self._shown(
-            _matter(call, await self._repeat(lambda: sensitivity.examine(computer, wanted)))
-        )
-        try:
-            return cast("Action", tools.parse(call.tool, arguments)), True
-        except tools.InvalidArguments as error:
-            raise StepFailed("invalid_arguments", str(error)) from error
-
-    async def _ask_user(self, question: str, step: Step) -> dict[str, Any]:
-        """Wait for what only a person can tell; asked once, however many workers wait for it."""
-
-        async def ask(tx: db.Tx) -> None:
-            await self._tell_user(tx, question, step.id)
-
-        if not await self._repeat(lambda: self._was_asked(step)):
-            await self._write(ask)
-            self._waiting = cut(question, 500)
-        await self._boundary()
-        self._heard = await self._repeat(self._unheard)
-        return {"answer": "\n".join(message.text for message in self._heard) or None}
-
-    async def _was_asked(self, step: Step) -> bool:
-        async with db.as_user(self.run.user_id) as tx:
-            return bool(await tx.find(Message, id=step.id))
-
-    async def _approved(self, title: str, action: dict[str, Any], step: Step) -> dict[str, Any]:
-        """Wait for a person's yes to just this action; returns its arguments, which they may have changed.
-
-        Raises StepFailed for a no.
-        """
-        if self._question is None:
-            asked = self._shown(title), self._shown(action)
-            await self._put_question(*asked, step, timedelta(milliseconds=DAY))
-        await self._boundary()
-        answer = self._question
-        if answer is None or self._refused:
-            failure = self._refusal()
-            raise StepFailed(failure.error["code"], failure.error["detail"])
-        if _page(self._url()) != _page(answer.url):
-            raise StepFailed("page_changed", "The page is another one than the one that was approved")
-        return {**answer.action["arguments"], **(answer.arguments or {})}
-
-    async def _spend(self, tx: db.Tx) -> None:
-        """Use up the yes in the transaction that goes on with it. Raises StepFailed."""
-        answer, step = self._question, self._step
-        if answer is None or step is None or answer.status != ApprovalStatus.approved:
-            return
-        if not await approvals.use(tx, answer, self._matter or answer.action, step.number):
-            raise StepFailed("approval_denied", "The approval is not for this any more")
-
-    async def _stay_within_budget(self) -> None:
-        """Pause while the run has used up what it may use."""
-        while (short := self._used_up() or await self._repeat(self._month_used_up)) is not None:
-            self._short = short.replace("max", "budget", 1)
-            await self._boundary()
-        await self._boundary()
-
-    async def _month_used_up(self) -> str | None:
-        async with db.as_user(self.run.user_id) as tx:
-            active_ms = round(self._active() * 1000)
-            return await usage.month_used_up(tx, steps=self.run.step_count, active_ms=active_ms)
-
-    def _used_up(self) -> str | None:
-        """The part of the run's budget that is used up."""
-        used = {
-            "max_steps": self._calls,
-            "max_tokens": self.run.input_tokens + self.run.output_tokens,
-            "max_cost_usd": self.run.cost_usd,
-            "max_seconds": self._active(),
-        }
-        budget = {"max_steps": settings.max_agent_steps} | self.run.budget
-        return next((name for name, most in budget.items() if used[name] >= most), None)
-
-    def _finish(self, talk: Conversation, said: tools.Finish) -> Finished:
-        """The model's result, if it is one that the task takes. Raises StepFailed."""
-        if not said.success:
-            why = _as_text(said.result or "The agent could not do it")
-            raise self._step_failure("agent_gave_up", why)
-        if talk.schema is not None and (broken := workflows.violations(talk.schema, said.result)):
-            raise StepFailed("invalid_result", f"The result does not fit its schema: {in_words(broken)}")
-        return Finished(said.result)
-
-    async def _look(self) -> tuple[UUID | None, str]:
-        """What the page looks like when it has come to rest: a picture's file, and its tree."""
-        computer = self._computer.computer
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._race(actions.rest(computer))
-                page = await self._race(actions.describe(computer))
-        except (Interrupted, TimeoutError, ActionFailed, *BROWSER_FAULTS) as error:
-            log.info("page_not_read", error=repr(error))
-            page = ""
-        return await self._picture(), page
 
     # People -------------------------------------------------------------------------------------
 
@@ -1051,12 +622,12 @@ class Drive:
         """Wait for a person's yes, asked for once however many workers wait for it. Raises Failed."""
         if self._question is None:
             await self._request(raw, step)
-        await self._boundary()
+        await self.boundary()
         if (answer := self._question) is None or self._refused:
             raise self._refusal()
         if _page(self._url()) != _page(answer.url):
-            self._waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
-            await self._boundary()
+            self.waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
+            await self.boundary()
         output = {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
         if "arguments" in answer.action:
             output["arguments"] = answer.action["arguments"] | (answer.arguments or {})
@@ -1076,7 +647,7 @@ class Drive:
         self, title: str, action: dict[str, Any], step: Step, patience: timedelta
     ) -> None:
         while (picture_id := await self._picture()) is None and self._pressing():
-            await self._boundary()
+            await self.boundary()
 
         kept = await self._where_it_is()
 
@@ -1091,7 +662,32 @@ class Drive:
                 expires_at=datetime.now(UTC) + patience,
             )
 
-        await self._write(ask, event="waiting", status=RunStatus.waiting_approval, reason=title, **kept)
+        await self.write(ask, event="waiting", status=RunStatus.waiting_approval, reason=title, **kept)
+
+    async def approved(self, title: str, action: dict[str, Any], step: Step) -> dict[str, Any]:
+        """Wait for a person's yes to just this action; returns its arguments, which they may have changed.
+
+        Raises StepFailed for a no.
+        """
+        if self._question is None:
+            asked = self.shown(title), self.shown(action)
+            await self._put_question(*asked, step, timedelta(milliseconds=DAY))
+        await self.boundary()
+        answer = self._question
+        if answer is None or self._refused:
+            failure = self._refusal()
+            raise StepFailed(failure.error["code"], failure.error["detail"])
+        if _page(self._url()) != _page(answer.url):
+            raise StepFailed("page_changed", "The page is another one than the one that was approved")
+        return {**answer.action["arguments"], **(answer.arguments or {})}
+
+    async def spend(self, tx: db.Tx) -> None:
+        """Use up the yes in the transaction that goes on with it. Raises StepFailed."""
+        answer, step = self._question, self._step
+        if answer is None or step is None or answer.status != ApprovalStatus.approved:
+            return
+        if not await approvals.use(tx, answer, self._matter or answer.action, step.number):
+            raise StepFailed("approval_denied", "The approval is not for this any more")
 
     def _wanted(self, raw: dict[str, Any]) -> WaitingStep:
         """A step that waits for a person, with what it says filled in. Raises StepFailed."""
@@ -1101,7 +697,7 @@ class Drive:
         """Spend the yes in the transaction that goes on with it. Raises Failed."""
         action = _action(cast("WaitingStep", filled(place.step, place.scope)))
         if not await approvals.use(tx, question, action, place.number):
-            raise self._step_failure(
+            raise self.step_failure(
                 "approval_denied", "The approval is not for this any more", approval_id=str(question.id)
             )
 
@@ -1131,7 +727,7 @@ class Drive:
         if answer.status == ApprovalStatus.expired:
             code, detail = "approval_expired", "Nobody answered in time"
         picture = {"screenshot_id": str(answer.screenshot_id)} if answer.screenshot_id else {}
-        return self._step_failure(code, detail, approval_id=str(answer.id), **picture)
+        return self.step_failure(code, detail, approval_id=str(answer.id), **picture)
 
     def _pause(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What the outcome of a pause makes of the run: it waits for its user. Raises StepFailed."""
@@ -1149,10 +745,10 @@ class Drive:
         """What the run has to be instead of running, and why; it opens its computer in any case."""
         if self._held is None:
             return None
-        if self._waiting is not None:
-            return RunStatus.waiting_user, self._waiting
-        if self._short is not None:
-            return RunStatus.paused, self._short
+        if self.waiting is not None:
+            return RunStatus.waiting_user, self.waiting
+        if self.short is not None:
+            return RunStatus.paused, self.short
         if self._held.wanted:
             return RunStatus.paused, "control"
         if self._control is Control.pause:
@@ -1166,7 +762,7 @@ class Drive:
         """Whether the run, now that it may act, goes on for good and not only back to its page."""
         told_no = self._refused and self._step is not None and self._step.call is not None
         answered = self._question is None or self._question.status == ApprovalStatus.approved or told_no
-        stays = self._steered or self._waiting is not None or self._control is not Control.run
+        stays = self._steered or self.waiting is not None or self._control is not Control.run
         return self._informed and answered and not stays
 
     def _pressing(self) -> bool:
@@ -1175,11 +771,11 @@ class Drive:
             self._control is Control.cancel
             or (self._leaving and not self._acted)
             or self._remaining() <= 0
-            or self._crash() is not None
+            or self.crash() is not None
             or (self._state() is None) is self.halted
         )
 
-    async def _boundary(self) -> None:
+    async def boundary(self) -> None:
         """Do what is wished before the run goes on; returns when it may act."""
         since = _now()
         while True:
@@ -1190,47 +786,47 @@ class Drive:
             if self._leaving:
                 raise Leaving("handed_over")
             if self._remaining() <= 0:
-                raise self._step_failure(
+                raise self.step_failure(
                     "timeout", f"The run took longer than {self.run.timeout_seconds} seconds"
                 )
-            if (crash := self._crash()) is not None:
+            if (crash := self.crash()) is not None:
                 raise crash
             if (state := self._state()) is None:
                 break
             await self._halt(*state)
-            since = _now() if self._computer.wanted else since
+            since = _now() if self.computer.wanted else since
             if self._pressing() or self._state() != state:
                 continue
-            patience = None if self._computer.wanted else since + settings.park_seconds - _now()
+            patience = None if self.computer.wanted else since + settings.park_seconds - _now()
             if not await wait_for(self._changed, patience):
                 raise Leaving("parked")
         self.halted = False
         self._acting_since = self._acting_since or _now()
         if self.run.status != RunStatus.running and self._resumes:
-            await self._write(event="resumed", status=RunStatus.running, reason=None)
+            await self.write(event="resumed", status=RunStatus.running, reason=None)
 
     async def _halt(self, status: RunStatus, reason: str) -> None:
         """Say that the run has halted, let a person who waits steer, and keep what would reopen its page."""
-        self._spent, self._acting_since = self._active(), None
+        self._spent, self._acting_since = self.active(), None
         arrives, self.halted = not self.halted, True
         # Whoever wants a pause is told before a slow page gives its state.
         waits = status is not RunStatus.paused
         kept = await self._where_it_is() if arrives and waits else {}
         if (self.run.status, self.run.reason) != (status, reason):
             event = "waiting" if waits else "paused"
-            if reason in (self._waiting, self._short):
+            if reason in (self.waiting, self.short):
                 # A wish to go on shows only against a wish to pause.
-                await self._write(event=event, status=status, reason=reason, control=Control.pause, **kept)
+                await self.write(event=event, status=status, reason=reason, control=Control.pause, **kept)
                 self._control, self._told_at = Control.pause, _now()
             else:
-                await self._write(event=event, status=status, reason=reason, **kept)
+                await self.write(event=event, status=status, reason=reason, **kept)
         elif kept:
-            await self._write(**kept)
+            await self.write(**kept)
         if arrives:
-            await computers.grant(self._computer)
+            await computers.grant(self.computer)
             if not waits and (kept := await self._where_it_is()):
-                await self._write(**kept)
-        await computers.grant(self._computer)
+                await self.write(**kept)
+        await computers.grant(self.computer)
 
     async def _where_it_is(self) -> dict[str, Any]:
         """A checkpoint, whether or not the page has been left since the last one."""
@@ -1248,10 +844,10 @@ class Drive:
             if not task.done():
                 self._leave_behind(task)
 
-    async def _repeat(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def repeat(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do something that may be broken off, from its start after every interruption."""
         while True:
-            await self._boundary()
+            await self.boundary()
             try:
                 return await self._race(work())
             except Interrupted:
@@ -1289,17 +885,17 @@ class Drive:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("left_behind_failed", error=repr(error))
 
-    def _active(self) -> float:
+    def active(self) -> float:
         """Seconds spent acting, pauses left out."""
         return self._spent + (_now() - self._acting_since if self._acting_since is not None else 0)
 
     def _remaining(self) -> float:
-        return math.inf if self._acting_since is None else self.run.timeout_seconds - self._active()
+        return math.inf if self._acting_since is None else self.run.timeout_seconds - self.active()
 
     # The page -----------------------------------------------------------------------------------
 
     @property
-    def _computer(self) -> Held:
+    def computer(self) -> Held:
         if self._held is None:
             raise ComputerClosed("The run's computer is not open")
         return self._held
@@ -1307,30 +903,30 @@ class Drive:
     def _url(self) -> str | None:
         browser = self._held.browser if self._held else None
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
-        return cast("str", self._shown(active["url"])) if active else None
+        return cast("str", self.shown(active["url"])) if active else None
 
     async def _count_navigations(self) -> None:
         """Leave out of account the pages that were opened so far."""
         try:
-            await self._computer.computer.refresh_tabs()
+            await self.computer.computer.refresh_tabs()
         except BROWSER_FAULTS as error:
             log.info("tabs_not_read", error=repr(error))
-        self._navigations, self._landings = self._computer.navigations, self._computer.landings
+        self._navigations, self._landings = self.computer.navigations, self.computer.landings
 
     def _has_navigated(self) -> bool:
-        """Whether an address has changed since the last look; behind a landing nothing need be repeated."""
+        """Whether the page is another than the checkpoint's; behind a landing nothing need be repeated."""
         before = self._navigations, self._landings
-        self._navigations, self._landings = self._computer.navigations, self._computer.landings
+        self._navigations, self._landings = self.computer.navigations, self.computer.landings
         if self._landings != before[1]:
             self._trail.land()
-        return before != (self._navigations, self._landings)
+        return self._checkpoint_due or before != (self._navigations, self._landings)
 
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""
 
         async def take() -> tuple[int, bytes]:
-            await self._computer.computer.refresh_tabs()
-            return now_us(), await self._computer.computer.screenshot()
+            await self.computer.computer.refresh_tabs()
+            return now_us(), await self.computer.computer.screenshot()
 
         try:
             async with asyncio.timeout(LOOK_SECONDS):
@@ -1344,6 +940,18 @@ class Drive:
             log.info("no_picture", error=repr(error))
             return None
 
+    async def look(self) -> tuple[UUID | None, str]:
+        """What the page looks like when it has come to rest: a picture's file, and its tree."""
+        computer = self.computer.computer
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._race(actions.rest(computer))
+                page = await self._race(actions.describe(computer))
+        except (Interrupted, TimeoutError, ActionFailed, *BROWSER_FAULTS) as error:
+            log.info("page_not_read", error=repr(error))
+            page = ""
+        return await self._picture(), page
+
     async def _save(self, name: str, data: bytes, content_type: str) -> str:
         """Store a picture of the run and return its file's id."""
         try:
@@ -1354,7 +962,7 @@ class Drive:
                 content_type=content_type,
                 data=data,
                 run_id=self.run_id,
-                computer_id=self._computer.id,
+                computer_id=self.computer.id,
                 limit=MAX_PICTURE_BYTES,
             )
         except StorageFull as error:
@@ -1366,20 +974,20 @@ class Drive:
     async def _snapshot(self, *, last: bool = False) -> dict[str, Any]:
         """The sealed checkpoint as a column of the run, or nothing when the page gives none in time.
 
-        The `last` one gives way to no wish: one has come already, or the run's time is over.
+        One that is not had, or not whole, is due again after the next step. The `last` one gives way to no
+        wish: one has come already, or the run's time is over.
         """
+        self._checkpoint_due = True
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                look = self._computer.computer.storage_state()
+                look = self.computer.computer.storage_state()
                 state = clean(await (look if last else self._race(look)))
         except (Interrupted, *BROWSER_FAULTS) as error:
             log.info("no_checkpoint", error=repr(error))
             return {}
-        state |= self._trail.landing() | {"hidden": self._purse.redactor.known}
-        data = orjson.dumps(state)
-        if len(data) > MAX_CHECKPOINT_BYTES:
-            data = orjson.dumps(state | {"origins": []})
-        return {"checkpoint": self._vault.seal(data, **checkpoint_place(self.run))}
+        self._checkpoint_due = self.computer.computer.stale_storage
+        state |= self._trail.landing() | {"hidden": self.purse.redactor.known}
+        return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
     async def _keep_page(self) -> dict[str, Any]:
         """The newest checkpoint for another try; not of a page that only the step that failed has opened."""
@@ -1387,20 +995,9 @@ class Drive:
             return {}
         return await self._snapshot(last=True)
 
-    def _open_checkpoint(self) -> dict[str, Any]:
-        if self.run.checkpoint is None:
-            return {}
-        try:
-            sealed_as = checkpoint_place(self.run)
-            state: dict[str, Any] = orjson.loads(self._vault.unseal(self.run.checkpoint, **sealed_as))
-        except Unsealable as error:
-            log.warning("checkpoint_unusable", error=str(error))
-            return {}
-        return state
-
     # Writing ------------------------------------------------------------------------------------
 
-    async def _write(
+    async def write(
         self,
         more: Callable[[db.Tx], Awaitable[None]] | None = None,
         *,
@@ -1418,7 +1015,7 @@ class Drive:
                 async with db.as_user(self.run.user_id) as tx:
                     if "control" in values:
                         values |= await self._spare_cancel(tx, where)
-                    rows = await tx.change(Run, where, active_ms=round(self._active() * 1000), **values)
+                    rows = await tx.change(Run, where, active_ms=round(self.active() * 1000), **values)
                     if not rows:
                         raise Fenced
                     if more is not None:
@@ -1445,7 +1042,7 @@ class Drive:
     ) -> None:
         """Write the end: of the step under way, of what it asks, of the run, and of its lease."""
         self._ending = True
-        self._spent, self._acting_since = self._active(), None
+        self._spent, self._acting_since = self.active(), None
 
         async def finish(tx: db.Tx) -> None:
             landed = StepStatus.may_have_landed if self._in_flight else StepStatus.interrupted
@@ -1461,7 +1058,7 @@ class Drive:
             await usage.add_run(tx, active_ms=round(self._spent * 1000), steps=self.run.step_count)
 
         kept = {"checkpoint": None} if status is RunStatus.succeeded else checkpoint or {}
-        await self._write(
+        await self.write(
             finish,
             event=status,
             status=status,
@@ -1493,7 +1090,7 @@ class Drive:
 
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._write(leave, attempt=self.run.attempt - 1, **lease, **kept)
+                await self.write(leave, attempt=self.run.attempt - 1, **lease, **kept)
         except (Fenced, TimeoutError) as error:
             log.warning("run_not_released", error=repr(error))
 
@@ -1504,11 +1101,6 @@ class Drive:
         if run.control != self._control or (asks and await approvals.pending(tx, run.id) is None):
             queued = (await tx.change(Run, {"id": run.id}, status=RunStatus.queued, reason=None))[0]
             tx.announce("run.queued", queued, RunRead)
-
-
-def checkpoint_place(run: Run) -> dict[str, str]:
-    """What a run's checkpoint is sealed for."""
-    return {"table": "runs", "column": "checkpoint", "row": str(run.id), "user": run.user_id}
 
 
 def _now() -> float:
@@ -1530,30 +1122,6 @@ def _action(step: WaitingStep) -> dict[str, Any]:
 def _looks(raw: dict[str, Any]) -> bool:
     """Whether a step has to do with a page, so that a picture of it says something."""
     return raw["type"] not in ("forEach", "agent") and not (raw["type"] == "if" and "value" in raw)
-
-
-def _matter(call: Call, seen: Assessment) -> dict[str, Any]:
-    """What an approval of a call is about."""
-    asked = {"type": call.tool, "arguments": call.arguments, "schema": tools.TOOLS[call.tool].schema()}
-    return asked | {"reasons": list(seen.reasons), "subject": seen.subject}
-
-
-def _first_words(task: str, before: list[Message], secrets_told: str) -> str:
-    """What a model is told first: the task, after what was said in its thread, and before its secrets."""
-    said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
-    earlier = f"<earlier>\n{said}\n</earlier>\n" if said else ""
-    return f"{earlier}<task>\n{task}\n</task>\n{secrets_told}".rstrip()
-
-
-def _as_text(result: Any) -> str:
-    """A result as people read it."""
-    return result if isinstance(result, str) and result else orjson.dumps(result).decode()
-
-
-def _called(call: Call) -> dict[str, Any]:
-    """The columns of a step that does what a model wants."""
-    kept = {"id": call.id, "tool": call.tool, "arguments": call.arguments}
-    return {"type": call.tool[:100], "title": tools.in_words(call.tool, call.arguments), "call": kept}
 
 
 def _title(raw: dict[str, Any]) -> str:

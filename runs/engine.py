@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import orjson
 import structlog
 from starlette.responses import Response
 
 import db
 from browser.chromium import ComputerClosed
 from infra.bus import Bus
-from infra.vault import Unsealable, Vault
+from infra.vault import Vault
 from models import (
     Computer,
     ComputerState,
@@ -30,9 +29,9 @@ from models import (
     Workflow,
     uuid7,
 )
-from runs import approvals, computers, providers, recording, secrets, usage, workflows
+from runs import approvals, checkpoints, computers, providers, recording, secrets, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
-from runs.drive import Drive, checkpoint_place
+from runs.drive import Drive
 from runs.parameters import Invalid, Problem, pointer_to
 from runs.queue import look_at_queue
 from runs.trail import landed_earlier
@@ -307,17 +306,10 @@ async def _outputs_until(tx: db.Tx, run: Run, flow: Flow, done: int) -> dict[str
 
 def _checkpoint_until(run: Run, flow: Flow, done: int, new_id: UUID) -> bytes | None:
     """The run's checkpoint, sealed for another run that goes on after the first `done` steps."""
-    if run.checkpoint is None:
+    state = checkpoints.unseal(db.vault(), run)
+    if state is None or (earlier := landed_earlier(state, flow, done)) is None:
         return None
-    place = checkpoint_place(run)
-    try:
-        state: dict[str, Any] = orjson.loads(db.vault().unseal(run.checkpoint, **place))
-    except Unsealable as error:
-        log.warning("checkpoint_unusable", run_id=str(run.id), error=str(error))
-        return None
-    if (earlier := landed_earlier(state, flow, done)) is None:
-        return None
-    return db.vault().seal(orjson.dumps(earlier), **place | {"row": str(new_id)})
+    return checkpoints.seal(db.vault(), run, earlier, for_id=new_id)
 
 
 async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:

@@ -103,11 +103,6 @@ async def missing(tx: db.Tx, named: Iterable[str]) -> list[str]:
     return [name for name in named if not await tx.find(Secret, name=name)]
 
 
-async def all_of(tx: db.Tx) -> list[Secret]:
-    """Every secret of the user."""
-    return await tx.find(Secret)
-
-
 def in_words(kept: Iterable[Secret]) -> str:
     """What a model is told of them: how each is named, and where it may be filled in."""
     lines = [
@@ -130,8 +125,16 @@ class Purse:
 
     def __init__(self, user_id: str, redactor: Redactor) -> None:
         self.names: tuple[str, ...] = ()
+        self.told = ""
         self.redactor = redactor
         self._user_id = user_id
+
+    async def name_all(self) -> None:
+        """An agent may fill in any secret of its user, and is `told` their names."""
+        async with db.as_user(self._user_id) as tx:
+            kept = await tx.find(Secret)
+        self.names = tuple(secret.name for secret in kept)
+        self.told = in_words(kept)
 
     async def know(self) -> None:
         """Hide what the secrets of `names` hold before any of it is filled in."""

@@ -36,6 +36,7 @@ class Says:
     """A reply; a call is a tool's name and its arguments, which are sent as they are when they are a text.
 
     `cut` ends the stream in its middle, by closing the connection or as if all was said; `hangs` never ends it.
+    The second half of its text `waits` for an event.
     """
 
     text: str = ""
@@ -45,6 +46,7 @@ class Says:
     cut: str = ""
     hangs: bool = False
     too_long: bool = False
+    waits: asyncio.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ class ModelServer:
         for name, data in events:
             line = f"event: {name}\n" if protocol != "openai-compatible" else ""
             chunk = f"{line}data: {json.dumps(data)}\n\n".encode()
+            if said.waits is not None and _pieces(said.text)[1].encode() in chunk:
+                await said.waits.wait()
             writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
             await writer.drain()
         if said.hangs:

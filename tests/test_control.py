@@ -243,7 +243,7 @@ async def mortal(module_data: Path) -> AsyncIterator[Backend]:
 
 async def taken_over(client: httpx.AsyncClient, run: dict[str, Any], *statuses: str) -> dict[str, Any]:
     """The run once another worker has it, on a computer of its own."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while True:
             found = await until(client, run["id"], *statuses)
             if found["computer_id"] != run["computer_id"]:

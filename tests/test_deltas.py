@@ -2,22 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
-from infra.bus import LocalBus
+from infra.bus import LocalBus, RedisBus
 from infra.redaction import Redactor
 from live import limits
 from models import Run
 from runs import deltas
 from runs.deltas import Deltas
 from schemas import DeltaMessage
+from tests.model_servers import Says, model_server
 from tests.pages import Site
 from tests.test_agent import begin
-from tests.test_sockets import Client, client, port, signed  # noqa: F401 - fixtures
-from tests.workers import ended
+from tests.test_bus import redis_server
+from tests.test_sockets import Client, client, port, serving, signed  # noqa: F401 - fixtures
+from tests.workers import ended, other_worker, start_task
 
 PASSWORD, PIN, KEY = "correct horse & battery", "4711", "sk-live-0123456789abcdef"
 
@@ -196,3 +201,54 @@ async def test_nobody_listens_for_those_who_are_not_there(
     async with asyncio.timeout(20):
         while deltas.topic(user) in bus._topics:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+# Between processes --------------------------------------------------------------------------------
+
+
+async def test_another_process_hears_a_model_speak_in_order_and_for_its_user_alone(
+    user: str,
+    other_user: str,
+    idle: None,
+    signed: None,  # noqa: F811
+    temporary: Path,
+) -> None:
+    url = f"unix://{temporary}/redis"
+    heard_of = asyncio.Event(), asyncio.Event()
+    first = Says("Nearly there", (("list_tabs", {}),), waits=heard_of[0])
+    last = Says("All is done.", waits=heard_of[1])
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(redis_server(temporary))
+        served = await stack.enter_async_context(model_server(first, last))
+        bus = RedisBus(url)
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        at = await stack.enter_async_context(serving(bus))
+        one, two = [await stack.enter_async_context(client(at, whose)) for whose in (user, other_user)]
+        await one.subscribe(kinds=["message."])
+        await two.subscribe()
+        await bus.settle()
+        await stack.enter_async_context(other_worker(REDIS_URL=url))
+        run_id = await start_task(user, "Do it", model=served.model("anthropic"))
+        heard, said = list[dict[str, Any]](), list[str]()
+        while len(heard) < 4 or len(said) < 2:
+            message = await one.receive()
+            if message["type"] == "delta":
+                heard.append(message)
+                heard_of[len({delta["message_id"] for delta in heard}) - 1].set()
+            elif message["type"] == "events":
+                told = [event["data"] for event in message["events"] if event["kind"] == "message.created"]
+                said += [data["id"] for data in told if data["role"] == "assistant"]
+        run = await ended(user, run_id)
+        place = {"run_id": uuid4(), "message_id": uuid4()}
+        end = DeltaMessage(offset=0, text="End", **place)
+        for whose in (user, other_user):
+            bus.publish(deltas.topic(whose), end.model_dump_json().encode())
+        rest = [await deltas_until(socket, "End") for socket in (one, two)]
+    assert run.status == "succeeded", run.error
+    for message_id, halves in zip(said, (("Nearly", " there"), ("All is", " done.")), strict=True):
+        in_it = {"type": "delta", "run_id": str(run_id), "message_id": message_id}
+        assert [delta for delta in heard if delta["message_id"] == message_id] == [
+            in_it | {"offset": offset, "text": text} for offset, text in zip((0, 6), halves, strict=True)
+        ]
+    assert rest == [[{"type": "delta"} | orjson.loads(end.model_dump_json())]] * 2

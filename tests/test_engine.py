@@ -16,14 +16,14 @@ from sqlalchemy.exc import NoResultFound
 
 import db
 import upkeep
+from browser import chromium
 from browser.actions import Action, InputEvent
 from browser.chromium import ComputerClosed
 from infra.bus import LocalBus
 from infra.storage import Stored
 from infra.vault import Vault
 from models import Computer, Control, File, Quota, Run, Workflow, uuid7
-from runs import computers, engine, files
-from runs.drive import checkpoint_place
+from runs import checkpoints, computers, engine, files
 from runs.queue import LONG_AGO, look_at_queue
 from runs.workflows import InvalidParams, InvalidWorkflow
 from schemas import RunCreate
@@ -753,9 +753,33 @@ async def test_a_run_whose_time_is_over_keeps_its_page_for_another_try(
     await write_later(user, run_id)
     run = await ended(user, run_id)
     assert (run.status, (run.error or {})["code"]) == ("failed", "timeout")
-    kept = orjson.loads(vault.unseal(run.checkpoint or b"", **checkpoint_place(run)))
+    kept = checkpoints.unseal(vault, run)
+    assert kept is not None
     stored = {entry["name"]: entry["value"] for entry in kept["origins"][0]["localStorage"]}
     assert stored == {"kept": "yes", "later": "yes"}
+
+
+async def test_a_checkpoint_that_was_not_had_is_taken_after_the_next_step(
+    user: str, site: Site, worker: UUID, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage_state, asked = chromium.Computer.storage_state, 0
+
+    async def late(self: chromium.Computer) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise TimeoutError
+        return await storage_state(self)
+
+    monkeypatch.setattr(chromium.Computer, "storage_state", late)
+    steps: Steps = [{"type": "navigate", "url": site.url("/store")}, *[{"type": "scroll"}] * 2, FOREVER]
+    run_id = await start(user, steps)
+    await step_begun(user, run_id, 4)
+    kept = checkpoints.unseal(vault, await read(user, run_id))
+    assert kept is not None
+    assert (kept["tabs"], kept["landed_at"], asked) == ([site.url("/store")], 1, 2)
+    await ask(user, run_id, Control.cancel)
+    await ended(user, run_id)
 
 
 async def test_a_run_whose_lease_ran_out_unnoticed_is_driven_once_by_the_same_worker(

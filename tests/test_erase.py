@@ -22,7 +22,9 @@ import users
 from infra.bus import LocalBus
 from infra.storage import open_directory
 from models import Computer, ErasedUser, Event, Run, Step, User, Workflow, uuid7
-from runs import computers, drive, files
+from runs import computers, files
+from runs.drive import Drive
+from runs.endings import Fenced
 from runs.queue import LONG_AGO
 from settings import settings
 from tests import make
@@ -91,9 +93,9 @@ async def test_a_late_worker_writes_nothing(user: str, worker: UUID) -> None:
         run = await tx.add(Run, **fields, **lease)
         computer = await tx.add(Computer, name="C", state="open", **lease)
     await users.erase(user)
-    late = drive.Drive(run, None)  # type: ignore[arg-type]
-    with pytest.raises(drive.Fenced):
-        await late._write(event="succeeded", status="succeeded")
+    late = Drive(run, None)  # type: ignore[arg-type]
+    with pytest.raises(Fenced):
+        await late.write(event="succeeded", status="succeeded")
     held = computers.Held(user, computer.id, 1, for_run=True)
     news: list[tuple[str, dict[str, Any]]] = [
         ("navigated", {"url": "http://x"}),

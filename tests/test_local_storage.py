@@ -156,10 +156,12 @@ async def test_of_a_page_that_hangs_it_is_what_was_read_last(computer: Computer,
     await do(computer, "navigate", url=site.url("/hang"))
     await keep(computer, "a", "1")
     assert await origins(computer) == {here: {"a": "1"}, there: {"kept": "yes"}}
+    assert not computer.stale_storage
     await send(computer, "mouse", event="down", x=30, y=20)
     await send(computer, "mouse", event="up", x=30, y=20)
     await fails("hanging", computer, "read_page", timeout_ms=300)
     assert await origins(computer) == {here: {"a": "1"}, there: {"kept": "yes"}}
+    assert computer.stale_storage
 
 
 async def test_frames_that_may_not_tell_are_passed_over(

@@ -11,14 +11,16 @@ import orjson
 import pytest
 
 import db
+from infra.bus import LocalBus
 from models import Control, Run, SecretKind, Turn
-from runs import asking, engine, secrets
+from runs import asking, deltas, engine, secrets
 from runs.parameters import Invalid
 from schemas import RunCreate, SecretCreate
 from settings import settings
 from tests.conftest import ROOT
 from tests.model_servers import NAMES, PROTOCOLS, Fails, ModelServer, Reply, Says, Silent, model_server
 from tests.pages import Site
+from tests.test_agent import said_in
 from tests.workers import ask, ended, look, steps_of, until
 
 DONE = Says(calls=(("finish", {"result": "Done"}),))
@@ -344,6 +346,31 @@ async def test_a_pause_breaks_off_what_a_model_says(user: str, protocol: str) ->
     assert (run.status, len(served.asked), served.broken_off) == ("succeeded", 2, 1)
     assert "Half a reply" not in served.asked[1].text
     assert len(await turns_of(user, run_id)) == 1
+
+
+@each_protocol
+async def test_a_cancel_breaks_off_what_a_model_says_and_keeps_none_of_it(
+    user: str, bus: LocalBus, protocol: str
+) -> None:
+    heard = asyncio.Event()
+    bus.subscribe(deltas.topic(user), lambda _: heard.set())
+    async with model_server(Says("Half a reply", (("list_tabs", {}),), hangs=True)) as served:
+        run_id = await begin(user, served.model(protocol))
+        async with asyncio.timeout(30):
+            await heard.wait()
+        began = asyncio.get_running_loop().time()
+        await ask(user, run_id, Control.cancel)
+        run = await ended(user, run_id)
+        assert asyncio.get_running_loop().time() - began < 3
+        async for _ in look(10):
+            if served.broken_off:
+                break
+    assert (run.status, run.error, run.result, run.input_tokens) == ("cancelled", None, None, 0)
+    assert (len(served.asked), served.broken_off) == (1, 1)
+    assert await turns_of(user, run_id) == []
+    assert await said_in(user, run_id) == [("user", "Do it")]
+    assert [(step.type, step.status) for step in await steps_of(user, run_id)] == [("agent", "succeeded")]
+    assert not any("Half a" in event.text for event in await db.events(user, 0))
 
 
 async def test_a_cancel_ends_a_wait_for_a_model(user: str) -> None:

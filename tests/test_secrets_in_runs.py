@@ -117,7 +117,7 @@ def telling_flow(site: Site) -> dict[str, Any]:
             {"type": "download", "name": "file", "selectors": ["#file"]},
             {"type": "pause", "title": "Look"},
             {"type": "click", "selectors": ["text/Send"], "assertedEvents": [{"type": "navigation"}]},
-            {"type": "click", "selectors": ["#nowhere"], "timeout": 300},
+            {"type": "click", "selectors": ["#nowhere"], "timeout": 2_000},
         ],
     }  # fmt: skip
 

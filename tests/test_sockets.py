@@ -30,7 +30,7 @@ import clerk_auth
 import db
 import live
 from browser.screencast import jpeg_size
-from infra.bus import LocalBus
+from infra.bus import Bus, LocalBus
 from infra.vault import load_vault
 from live import endings, hub, limits, session
 from live.hub import running
@@ -74,7 +74,7 @@ def make_app() -> FastAPI:
 
 
 @asynccontextmanager
-async def serving(bus: LocalBus) -> AsyncIterator[int]:
+async def serving(bus: Bus) -> AsyncIterator[int]:
     """A server on a free port, started as anyone would start it: with compression and large messages."""
     await live.start(bus)
     config = uvicorn.Config(live.TransportAccess(make_app()), port=0, log_level="error", lifespan="off")
