@@ -11,7 +11,7 @@ import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { toast } from "@/components/ui/toast";
-import { usePicture } from "@/features/recording/pictures";
+import { Screenshot } from "@/features/recording/screenshot";
 import { type ApprovalRead, decideApproval } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
@@ -59,7 +59,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
         <Countdown until={approval.expires_at} />
       </div>
       <div className="flex flex-col gap-4 p-4">
-        {approval.screenshot_id && <Screenshot id={approval.screenshot_id} />}
+        {approval.screenshot_id && <Screenshot id={approval.screenshot_id} small={!linked} />}
         {reasons.length > 0 && (
           <p className="flex flex-wrap items-center gap-1.5 text-xs text-ink-3">
             Because it
@@ -156,19 +156,5 @@ function Countdown({ until }: { until: string }) {
     <span className="shrink-0 text-xs text-ink-3 tabular-nums" title="No answer in time counts as a no">
       {left <= 0 ? "Time is over" : left < SOON_MS ? `${Math.ceil(left / 1000)} s left` : `${duration(Math.floor(left / SOON_MS) * SOON_MS).replace(/ 0 s$/, "")} left`}
     </span>
-  );
-}
-
-export function Screenshot({ id }: { id: string }) {
-  const { address, failed } = usePicture(`/api/files/${id}/content`);
-  if (failed) return null;
-  return (
-    <div className="relative overflow-hidden rounded-md border border-line bg-sunken" style={{ aspectRatio: "16 / 9" }}>
-      {address ? (
-        <img src={address} alt="The page at that moment" className="absolute inset-0 size-full object-contain object-top" />
-      ) : (
-        <div className="skeleton absolute inset-0" />
-      )}
-    </div>
   );
 }

@@ -7,6 +7,7 @@ import { Switch } from "@/components/ui/switch";
 export type Draft = Record<string, string | boolean>;
 
 const LONG = 60;
+const WIDE = 24;
 
 export function draftOf(values: Record<string, unknown>): Draft {
   return Object.fromEntries(
@@ -59,7 +60,7 @@ export function ArgumentsForm({ values, draft, wrong, disabled, onChange }: Argu
         const text = String(now);
         const area = typeof value === "object" || text.length > LONG || text.includes("\n");
         return (
-          <Field key={name} label={name} error={wrong[name]} className={area ? "sm:col-span-2" : undefined}>
+          <Field key={name} label={name} error={wrong[name]} className={area || text.length > WIDE ? "sm:col-span-2" : undefined}>
             {(wired) => {
               if (typeof now === "boolean") return <Switch {...wired} checked={now} disabled={disabled} onCheckedChange={change} />;
               if (area) {

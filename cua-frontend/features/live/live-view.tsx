@@ -31,11 +31,13 @@ interface LiveViewProps {
   /** What is said when there is none. */
   absent?: { title: string; detail: string; busy?: boolean };
   instead?: Instead | null;
+  /** What is seen behind the word that there is no browser: the last picture of it. */
+  last?: string | null;
   children?: ReactNode;
 }
 
 /** A computer's screen as it is now, and a person's hands on it. */
-export function LiveView({ computerId, absent, instead, children }: LiveViewProps) {
+export function LiveView({ computerId, absent, instead, last, children }: LiveViewProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const keyboard = useRef<HTMLTextAreaElement>(null);
   const handBack = useRef<HTMLButtonElement>(null);
@@ -70,6 +72,9 @@ export function LiveView({ computerId, absent, instead, children }: LiveViewProp
           <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
         )}
         {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
+        {!instead && last && live.phase === "closed" && (
+          <img src={last} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
+        )}
         {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
         {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}
       </div>
@@ -93,10 +98,12 @@ function Notice({ live, absent }: { live: Live; absent: LiveViewProps["absent"] 
       : (absent ?? { title: "The browser is closed", detail: "There is nothing to watch any more.", busy: false });
   const Icon = busy ? LoaderCircle : MonitorOff;
   return (
-    <div role="status" className="absolute inset-0 flex flex-col items-center justify-center gap-1.5 px-6 text-center">
-      <Icon className={cn("mb-1 size-6 text-ink-3", busy && "animate-spin")} aria-hidden />
-      <p className="font-medium">{title}</p>
-      <p className="text-xs text-ink-3">{detail}</p>
+    <div className="absolute inset-0 flex items-center justify-center p-4">
+      <div role="status" className="flex flex-col items-center gap-1 rounded-xl bg-surface px-5 py-4 text-center shadow-raised">
+        <Icon className={cn("mb-1 size-6 text-ink-3", busy && "animate-spin")} aria-hidden />
+        <p className="font-medium">{title}</p>
+        <p className="text-xs text-ink-3">{detail}</p>
+      </div>
     </div>
   );
 }

@@ -22,6 +22,8 @@ export interface Live {
 const USUAL: Size = { width: 1280, height: 720 };
 const STATS_MS = 500;
 const AGAIN_MS = 1000;
+/** Older than this is the picture of a page that has stood still since, which says nothing of the way. */
+const STILL_MS = 5000;
 
 /**
  * Draws a computer's screen on the canvas: the newest picture wins, and each is acknowledged once it is drawn.
@@ -65,7 +67,8 @@ export function useLive(computerId: string | null, canvas: RefObject<HTMLCanvasE
         if (over) break;
         const now = Date.now();
         drawnAt.current.push(now);
-        delay.current = Math.max(0, now - frame.capturedAt);
+        const age = Math.max(0, now - frame.capturedAt);
+        delay.current = age < STILL_MS ? age : null;
         setShown(computerId);
         setSize((old) => (old.width === frame.width && old.height === frame.height ? old : { width: frame.width, height: frame.height }));
       }

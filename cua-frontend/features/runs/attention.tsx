@@ -3,7 +3,6 @@
 import { CircleAlert, CircleHelp, Pause, Play, RotateCcw } from "lucide-react";
 import { type FormEvent, type ReactNode, useState } from "react";
 
-import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { ApprovalCard } from "@/features/approvals/approval-card";
@@ -81,9 +80,7 @@ function Failed({ run, actions, onStep }: Omit<AttentionProps, "question">) {
   const outermost = failedStep(run);
   return (
     <Box look="bad" icon={<CircleAlert />} title={step === null ? "The run failed" : `The run failed in step ${step}`}>
-      <p>
-        <Badge look="bad">{code}</Badge>
-      </p>
+      <p className="font-mono text-xs text-bad">{code}</p>
       <p className="text-sm break-words text-ink-2">{detail}</p>
       <p className="text-xs text-ink-3">{hintFor(code)}</p>
       <div className="flex flex-wrap gap-2">
@@ -98,14 +95,6 @@ function Failed({ run, actions, onStep }: Omit<AttentionProps, "question">) {
             Retry from step {outermost}
           </Button>
         )}
-        <Button
-          size="sm"
-          busy={actions.retry.isPending && actions.retry.variables === undefined}
-          onClick={() => actions.retry.mutate(undefined)}
-        >
-          <RotateCcw />
-          Retry from the start
-        </Button>
         {step !== null && (
           <Button size="sm" look="ghost" onClick={() => onStep(step)}>
             Show the step

@@ -47,12 +47,21 @@ function Elapsed({ run, ended }: { run: RunRead; ended: boolean }) {
   return <span className="tabular-nums">{duration(Math.max(Math.round((until - Date.parse(run.started_at)) / 100) * 100, 0))}</span>;
 }
 
-export function RunButtons({ run, ended, agent, actions }: { run: RunRead; ended: boolean; agent: boolean; actions: RunActions }) {
+interface RunButtonsProps {
+  run: RunRead;
+  ended: boolean;
+  agent: boolean;
+  /** It waits to be told something, which is a better way to go on. */
+  asks: boolean;
+  actions: RunActions;
+}
+
+export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps) {
   const [asked, setAsked] = useState<"cancel" | "delete" | null>(null);
   const close = () => setAsked(null);
   const pausing = run.control === "pause" && (run.status === "running" || run.status === "queued");
   const cancelling = run.control === "cancel" && !ended;
-  const canResume = (run.status === "paused" && run.reason !== "control" && !run.reason?.startsWith("budget_")) || run.status === "waiting_user";
+  const canResume = (run.status === "paused" && run.reason !== "control" && !run.reason?.startsWith("budget_")) || (run.status === "waiting_user" && !asks);
   return (
     <>
       {(run.status === "running" || run.status === "queued") && (

@@ -30,7 +30,7 @@ export function RunScreen({ id }: { id: string }) {
   if (run.isPending) {
     return (
       <Page title="Run" wide>
-        <div className="grid gap-6 lg:grid-cols-[minmax(0,1.6fr)_minmax(21rem,1fr)]">
+        <div className="grid gap-4 lg:grid-cols-[minmax(0,1.75fr)_minmax(21rem,1fr)] lg:gap-6">
           <div className="skeleton aspect-video w-full" />
           <Skeletons count={7} className="h-10" />
         </div>
@@ -71,14 +71,14 @@ function Loaded({ run }: { run: RunRead }) {
     <Page
       title={run.title}
       description={<RunFacts run={run} ended={ended} />}
-      actions={<RunButtons run={run} ended={ended} agent={agent} actions={actions} />}
+      actions={<RunButtons run={run} ended={ended} agent={agent} asks={question !== null} actions={actions} />}
       wide
     >
-      <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1.6fr)_minmax(21rem,1fr)] lg:gap-6">
-        <div className="min-w-0 lg:sticky lg:top-4">
+      <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1.75fr)_minmax(21rem,1fr)] lg:gap-6">
+        <div className="min-w-0">
           <RunView run={run} steps={known} ended={ended} selection={selection} onSelect={select} />
         </div>
-        <div data-pane className="flex min-w-0 flex-col gap-4 lg:sticky lg:top-4 lg:max-h-[calc(100dvh-2rem)] lg:overflow-y-auto">
+        <div data-pane className="flex min-w-0 flex-col gap-4 lg:h-[calc(100dvh-7.75rem)] lg:min-h-96 lg:overflow-y-auto [&>*]:shrink-0">
           <Attention run={run} question={question} actions={actions} onStep={showStep} />
           <Tabs
             label="About the run"
@@ -90,7 +90,7 @@ function Loaded({ run }: { run: RunRead }) {
                 id: "timeline",
                 label: "Timeline",
                 content: (
-                  <Timeline runId={run.id} ended={ended} selected={selection.step} onSelect={(step) => select({ step })} />
+                  <Timeline runId={run.id} state={ended ? "ended" : run.status === "running" ? "running" : "waiting"} selected={selection.step} onSelect={(step) => select({ step })} />
                 ),
               },
               {

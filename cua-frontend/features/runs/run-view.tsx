@@ -35,6 +35,8 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
   const path = frame ? framePath(run.id, frame.number) : screenshot;
   const picture = usePicture(path);
+  const newest = frames.at(-1);
+  const last = usePicture(newest && !ended && run.status !== "running" ? framePath(run.id, newest.number) : null);
 
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
@@ -53,7 +55,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
     : null;
 
   return (
-    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead}>
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={last.address}>
       {chosen && !path && !ended && index.isSuccess && (
         <p role="status" className="border-t border-line px-3 py-2 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.

@@ -1,13 +1,12 @@
 "use client";
 
-import { Check, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X } from "lucide-react";
+import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X } from "lucide-react";
 import { type KeyboardEvent, useEffect, useMemo, useRef } from "react";
 
 import { CopyButton, DataView, isObject, Json } from "@/components/data-view";
 import { useTick } from "@/components/tick";
-import { Badge } from "@/components/ui/badge";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
-import { Screenshot } from "@/features/approvals/approval-card";
+import { Screenshot } from "@/features/recording/screenshot";
 import type { StepRead } from "@/lib/api";
 import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
@@ -15,9 +14,12 @@ import { duration } from "@/lib/format";
 import { useSteps } from "./queries";
 import { elementNames, stepDepth, stepLabel } from "./step-label";
 
+/** What the run is at, as far as its steps show it. */
+type RunState = "running" | "waiting" | "ended";
+
 interface TimelineProps {
   runId: string;
-  ended: boolean;
+  state: RunState;
   selected: number | null;
   onSelect: (step: number | null) => void;
 }
@@ -26,11 +28,11 @@ const INDENT_REM = 0.875;
 const DEEPEST_SHOWN = 5;
 
 /** What the run does, step by step, while it does it. */
-export function Timeline({ runId, ended, selected, onSelect }: TimelineProps) {
+export function Timeline({ runId, state, selected, onSelect }: TimelineProps) {
   const steps = useSteps(runId);
   const names = useMemo(() => elementNames(steps.data ?? []), [steps.data]);
   const list = useRef<HTMLOListElement>(null);
-  const bottom = useFollow(list, steps.data?.length ?? 0, selected === null && !ended);
+  const bottom = useFollow(list, steps.data?.length ?? 0, selected === null && state !== "ended");
 
   const move = (event: KeyboardEvent) => {
     const by = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
@@ -50,7 +52,7 @@ export function Timeline({ runId, ended, selected, onSelect }: TimelineProps) {
   if (steps.data.length === 0) {
     return (
       <Empty icon={<ListVideo />} title="No steps yet">
-        {ended ? "The run ended before its first step." : "Each step appears here as it happens."}
+        {state === "ended" ? "The run ended before its first step." : "Each step appears here as it happens."}
       </Empty>
     );
   }
@@ -62,7 +64,7 @@ export function Timeline({ runId, ended, selected, onSelect }: TimelineProps) {
             <StepRow
               step={step}
               names={names}
-              ended={ended}
+              state={state}
               selected={step.number === selected}
               focusable={selected === null ? step === steps.data[0] : step.number === selected}
               onSelect={() => onSelect(step.number === selected ? null : step.number)}
@@ -91,13 +93,13 @@ function useFollow(list: React.RefObject<HTMLElement | null>, count: number, fol
 interface StepRowProps {
   step: StepRead;
   names: Map<string, string>;
-  ended: boolean;
+  state: RunState;
   selected: boolean;
   focusable: boolean;
   onSelect: () => void;
 }
 
-function StepRow({ step, names, ended, selected, focusable, onSelect }: StepRowProps) {
+function StepRow({ step, names, state, selected, focusable, onSelect }: StepRowProps) {
   const { icon: Icon, verb, what } = stepLabel(step, names);
   const depth = Math.min(stepDepth(step.pointer), DEEPEST_SHOWN);
   const code = step.error && typeof step.error.code === "string" ? step.error.code : null;
@@ -121,25 +123,27 @@ function StepRow({ step, names, ended, selected, focusable, onSelect }: StepRowP
         {what && <span className="ml-1.5 text-ink-2">{what}</span>}
       </span>
       {code && <span className="hidden max-w-40 truncate text-2xs text-bad sm:inline">{code}</span>}
-      <Took step={step} ended={ended} />
-      <StatusIcon step={step} ended={ended} />
+      <Took step={step} state={state} />
+      <StatusIcon step={step} state={state} />
     </button>
   );
 }
 
-function Took({ step, ended }: { step: StepRead; ended: boolean }) {
-  const runs = step.status === "started" && !ended;
+function Took({ step, state }: { step: StepRead; state: RunState }) {
+  const runs = step.status === "started" && state !== "ended";
   const now = useTick(runs ? 1000 : 0);
   const took = step.duration_ms ?? (runs ? Math.max(now - Date.parse(step.started_at), 0) : null);
   if (took === null || (runs && took < 1000)) return null;
   return <span className="shrink-0 text-2xs text-ink-3 tabular-nums">{duration(took)}</span>;
 }
 
-function StatusIcon({ step, ended }: { step: StepRead; ended: boolean }) {
+function StatusIcon({ step, state }: { step: StepRead; state: RunState }) {
   const shown = {
-    started: ended
-      ? { icon: X, look: "text-ink-3", word: "Broken off" }
-      : { icon: LoaderCircle, look: "animate-spin text-accent", word: "In progress" },
+    started: {
+      running: { icon: LoaderCircle, look: "animate-spin text-accent", word: "In progress" },
+      waiting: { icon: Hourglass, look: "text-warn", word: "Waits" },
+      ended: { icon: X, look: "text-ink-3", word: "Broken off" },
+    }[state],
     succeeded: { icon: Check, look: "text-good", word: "Succeeded" },
     failed: { icon: X, look: "text-bad", word: "Failed" },
     interrupted: { icon: RotateCcw, look: "text-warn", word: "Broken off; it begins anew" },
@@ -218,9 +222,7 @@ export function StepError({ error }: { error: Record<string, unknown> }) {
   return (
     <div className="flex flex-col gap-2 rounded-md bg-bad-soft px-3 py-2">
       {typeof error.code === "string" && (
-        <p>
-          <Badge look="bad">{error.code}</Badge>
-        </p>
+        <p className="font-mono text-xs text-bad">{error.code}</p>
       )}
       {typeof error.detail === "string" && <p className="break-words text-ink-2">{error.detail}</p>}
       {tried.length > 0 && (
