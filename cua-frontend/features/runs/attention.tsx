@@ -6,6 +6,7 @@ import { type FormEvent, type ReactNode, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { ApprovalCard } from "@/features/approvals/approval-card";
+import { LongText } from "@/components/long-text";
 import { Composer } from "@/features/chat/composer";
 import type { RunRead, RunUpdate } from "@/lib/api";
 import { cn } from "@/lib/cn";
@@ -81,7 +82,7 @@ function Failed({ run, actions, onStep }: Omit<AttentionProps, "question">) {
   return (
     <Box look="bad" icon={<CircleAlert />} title={step === null ? "The run failed" : `The run failed in step ${step}`}>
       <p className="font-mono text-xs text-bad">{code}</p>
-      <p className="text-sm break-words text-ink-2">{detail}</p>
+      <LongText>{detail}</LongText>
       <p className="text-xs text-ink-3">{hintFor(code)}</p>
       <div className="flex flex-wrap gap-2">
         {outermost !== null && outermost > 1 && (

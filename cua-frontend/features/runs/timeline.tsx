@@ -4,6 +4,7 @@ import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X 
 import { type KeyboardEvent, useEffect, useMemo, useRef } from "react";
 
 import { CopyButton, DataView, isObject, Json } from "@/components/data-view";
+import { LongText } from "@/components/long-text";
 import { useTick } from "@/components/tick";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { Screenshot } from "@/features/recording/screenshot";
@@ -224,7 +225,7 @@ export function StepError({ error }: { error: Record<string, unknown> }) {
       {typeof error.code === "string" && (
         <p className="font-mono text-xs text-bad">{error.code}</p>
       )}
-      {typeof error.detail === "string" && <p className="break-words text-ink-2">{error.detail}</p>}
+      {typeof error.detail === "string" && <LongText>{error.detail}</LongText>}
       {tried.length > 0 && (
         <ul aria-label="What was tried" className="flex flex-col gap-1 text-xs">
           {tried.map((each, place) => (
