@@ -1,0 +1,170 @@
+"use client";
+
+import { Check, Copy, Download } from "lucide-react";
+import { useState } from "react";
+
+import { cn } from "@/lib/cn";
+import { number } from "@/lib/format";
+
+import { Button } from "./ui/button";
+
+const FIRST_ROWS = 50;
+const DEEPEST = 3;
+
+/** Data as a person reads it: tables for lists of objects, names and values for objects, JSON for the rest. */
+export function DataView({ value, depth = 0 }: { value: unknown; depth?: number }) {
+  if (isRows(value)) return <Table rows={value} />;
+  if (isObject(value) && depth < DEEPEST && Object.keys(value).length > 0) {
+    return (
+      <dl className="grid grid-cols-[minmax(5rem,auto)_minmax(0,1fr)] gap-x-4 gap-y-2 text-sm">
+        {Object.entries(value).map(([name, inner]) => (
+          <div key={name} className={cn("contents", isRows(inner) && "[&>*]:col-span-2")}>
+            <dt className="truncate text-ink-3" title={name}>
+              {name}
+            </dt>
+            <dd className="min-w-0">
+              <DataView value={inner} depth={depth + 1} />
+            </dd>
+          </div>
+        ))}
+      </dl>
+    );
+  }
+  if (typeof value === "object" && value !== null) return <Json value={value} />;
+  return <Plain value={value} />;
+}
+
+function Plain({ value }: { value: unknown }) {
+  if (value === null || value === undefined) return <span className="text-ink-3">none</span>;
+  if (typeof value === "boolean") return <span>{value ? "yes" : "no"}</span>;
+  const text = String(value);
+  if (/^https?:\/\/\S+$/.test(text)) {
+    return (
+      <a href={text} target="_blank" rel="noreferrer noopener" className="break-all text-accent-strong underline-offset-2 hover:underline">
+        {text}
+      </a>
+    );
+  }
+  return <span className="break-words whitespace-pre-wrap">{text}</span>;
+}
+
+export function Json({ value, className }: { value: unknown; className?: string }) {
+  return (
+    <pre tabIndex={0} aria-label="JSON" className={cn("max-h-96 overflow-auto rounded-md bg-sunken p-3 font-mono text-xs leading-5", className)}>
+      {JSON.stringify(value, null, 2)}
+    </pre>
+  );
+}
+
+function Table({ rows }: { rows: Record<string, unknown>[] }) {
+  const [whole, setWhole] = useState(false);
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const shown = whole ? rows : rows.slice(0, FIRST_ROWS);
+  return (
+    <div className="flex flex-col items-start gap-2">
+      <div tabIndex={0} role="region" aria-label="Table" className="max-h-112 w-full overflow-auto rounded-md border border-line">
+        <table className="w-full border-collapse text-left text-xs">
+          <thead className="sticky top-0 bg-sunken">
+            <tr>
+              {names.map((name) => (
+                <th key={name} scope="col" className="px-2.5 py-1.5 font-medium whitespace-nowrap text-ink-2">
+                  {name}
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody className="divide-y divide-line">
+            {shown.map((row, place) => (
+              <tr key={place}>
+                {names.map((name) => (
+                  <td key={name} className={cn("max-w-64 px-2.5 py-1.5 align-top", typeof row[name] === "number" && "text-right tabular-nums")}>
+                    <Cell value={row[name]} />
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {shown.length < rows.length && (
+        <Button size="sm" look="ghost" onClick={() => setWhole(true)}>
+          Show all {number(rows.length)} rows
+        </Button>
+      )}
+    </div>
+  );
+}
+
+function Cell({ value }: { value: unknown }) {
+  if (typeof value === "object" && value !== null) return <code className="break-words">{JSON.stringify(value)}</code>;
+  return <Plain value={value} />;
+}
+
+/** Copy and download for what a DataView shows. */
+export function DataActions({ value, name }: { value: unknown; name: string }) {
+  const text = () => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+  return (
+    <>
+      <CopyButton text={text} />
+      <Button size="sm" look="ghost" onClick={() => save(new Blob([text()], { type: "application/json" }), `${name}.json`)}>
+        <Download />
+        JSON
+      </Button>
+      {isRows(value) && (
+        <Button size="sm" look="ghost" onClick={() => save(new Blob([csv(value)], { type: "text/csv" }), `${name}.csv`)}>
+          <Download />
+          CSV
+        </Button>
+      )}
+    </>
+  );
+}
+
+const SAID_MS = 1500;
+
+export function CopyButton({ text, label = "Copy" }: { text: () => string; label?: string }) {
+  const [done, setDone] = useState(false);
+  return (
+    <Button
+      size="sm"
+      look="ghost"
+      onClick={() => {
+        void navigator.clipboard.writeText(text()).then(() => {
+          setDone(true);
+          setTimeout(() => setDone(false), SAID_MS);
+        });
+      }}
+    >
+      {done ? <Check /> : <Copy />}
+      <span aria-live="polite">{done ? "Copied" : label}</span>
+    </Button>
+  );
+}
+
+/** Give a file to the browser's downloads. */
+export function save(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** RFC 4180; what a spreadsheet would take for a formula is kept a text. */
+function csv(rows: Record<string, unknown>[]): string {
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cell = (value: unknown) => {
+    let text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isRows(value: unknown): value is Record<string, unknown>[] {
+  return Array.isArray(value) && value.length > 0 && value.every(isObject);
+}

@@ -1,0 +1,175 @@
+"use client";
+
+import { Hand, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
+import { type ReactNode, useCallback, useEffect, useRef } from "react";
+
+import { useTick } from "@/components/tick";
+import { Button } from "@/components/ui/button";
+import { Tooltip } from "@/components/ui/tooltip";
+import { cn } from "@/lib/cn";
+
+import { BrowserBar } from "./browser-bar";
+import { LEAVE_KEYS } from "./keys";
+import { Steering } from "./steering";
+import { TabStrip } from "./tab-strip";
+import { type Control, useControl } from "./use-control";
+import { type Live, useLive } from "./use-live";
+
+/** A picture that is shown in place of what happens now. */
+export interface Instead {
+  picture: string | null;
+  url: string;
+  title: string;
+  width: number;
+  height: number;
+  actions?: ReactNode;
+}
+
+interface LiveViewProps {
+  /** Null while there is no browser. */
+  computerId: string | null;
+  /** What is said when there is none. */
+  absent?: { title: string; detail: string; busy?: boolean };
+  instead?: Instead | null;
+  /** What is seen behind the word that there is no browser: the last picture of it. */
+  last?: string | null;
+  children?: ReactNode;
+}
+
+/** A computer's screen as it is now, and a person's hands on it. */
+export function LiveView({ computerId, absent, instead, last, children }: LiveViewProps) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const keyboard = useRef<HTMLTextAreaElement>(null);
+  const handBack = useRef<HTMLButtonElement>(null);
+  const live = useLive(computerId, canvas);
+  const control = useControl(live.phase === "closed" ? null : computerId);
+  const steers = control.state === "mine" && !instead;
+  const leave = useCallback(() => handBack.current?.focus(), []);
+  useEffect(() => {
+    if (steers) keyboard.current?.focus({ preventScroll: true });
+  }, [steers]);
+  const url = instead ? instead.url : (live.view?.url ?? "");
+  const title = instead ? instead.title : (live.view?.title ?? "");
+  const size = instead ?? live.size;
+  return (
+    <section
+      aria-label="Browser"
+      className={cn("overflow-hidden rounded-xl border bg-surface", steers ? "border-accent ring-2 ring-accent" : "border-line")}
+    >
+      {steers && <ControlBar control={control} handBack={handBack} />}
+      {steers && computerId && <TabStrip computerId={computerId} view={live.view} send={control.send} />}
+      <BrowserBar url={url} title={title} steers={steers} send={control.send}>
+        {instead ? instead.actions : <Liveness live={live} control={control} />}
+      </BrowserBar>
+      <div className="relative bg-sunken" style={{ aspectRatio: `${size.width} / ${size.height}` }}>
+        <canvas
+          ref={canvas}
+          role="img"
+          aria-label={title ? `The browser's screen: ${title}` : "The browser's screen"}
+          className={cn("absolute inset-0 size-full", (instead || live.phase === "closed" || live.phase === "starting") && "invisible")}
+        />
+        {instead?.picture && (
+          <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
+        )}
+        {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
+        {!instead && last && live.phase === "closed" && (
+          <img src={last} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
+        )}
+        {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
+        {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}
+      </div>
+      {children}
+    </section>
+  );
+}
+
+function Notice({ live, absent }: { live: Live; absent: LiveViewProps["absent"] }) {
+  if (live.phase === "reconnecting") {
+    return (
+      <div role="status" className="absolute inset-x-0 top-0 flex items-center justify-center gap-2 bg-warn-soft px-3 py-1.5 text-xs text-warn">
+        <Unplug className="size-3.5" aria-hidden />
+        The connection is away; this is the last picture.
+      </div>
+    );
+  }
+  const { title, detail, busy } =
+    live.phase === "starting"
+      ? { title: "The browser starts", detail: "Its screen appears here in a moment.", busy: true }
+      : (absent ?? { title: "The browser is closed", detail: "There is nothing to watch any more.", busy: false });
+  const Icon = busy ? LoaderCircle : MonitorOff;
+  return (
+    <div className="absolute inset-0 flex items-center justify-center p-4">
+      <div role="status" className="flex flex-col items-center gap-1 rounded-xl bg-surface px-5 py-4 text-center shadow-raised">
+        <Icon className={cn("mb-1 size-6 text-ink-3", busy && "animate-spin")} aria-hidden />
+        <p className="font-medium">{title}</p>
+        <p className="text-xs text-ink-3">{detail}</p>
+      </div>
+    </div>
+  );
+}
+
+function Liveness({ live, control }: { live: Live; control: Control }) {
+  if (live.phase !== "live") return null;
+  return (
+    <>
+      <Tooltip
+        text={
+          live.delay === null
+            ? "Pictures come when the page changes."
+            : `${live.fps} pictures in the last second; they come when the page changes. The last one took ${Math.round(live.delay)} ms from the browser to here.`
+        }
+      >
+        <button type="button" className="flex shrink-0 cursor-default items-center gap-1.5 rounded-md px-1.5 text-2xs text-ink-3 tabular-nums">
+          <span aria-hidden className="size-1.5 rounded-full bg-good" />
+          <span className="font-medium text-good">Live</span>
+          <span className="hidden sm:inline">
+            {live.fps} fps{live.delay !== null && ` · ${Math.round(live.delay)} ms`}
+          </span>
+        </button>
+      </Tooltip>
+      {control.state === "free" && (
+        <Button size="sm" onClick={control.take}>
+          <Hand />
+          Take control
+        </Button>
+      )}
+      {control.state === "pending" && (
+        <Button size="sm" busy>
+          Waiting for a halt
+        </Button>
+      )}
+      {control.state === "other" && (
+        <Button size="sm" onClick={control.take} title="Somebody else, or another tab of yours, has control">
+          <Hand />
+          Take over here
+        </Button>
+      )}
+    </>
+  );
+}
+
+const SHORT_S = 15;
+
+function ControlBar({ control, handBack }: { control: Control; handBack: React.RefObject<HTMLButtonElement | null> }) {
+  const now = useTick(1000);
+  const seconds = Math.max(0, Math.ceil((control.endsAt() - now) / 1000));
+  return (
+    <div className="flex items-center gap-3 bg-accent-soft py-1.5 pr-2 pl-3 text-xs text-accent-strong">
+      <Hand className="size-4 shrink-0" aria-hidden />
+      <p className="min-w-0 flex-1">
+        <span className="font-semibold" role="status">
+          You have control
+        </span>
+        <span className={cn("ml-2 tabular-nums", seconds <= SHORT_S && "font-semibold")}>
+          ends in {seconds} s without input
+        </span>
+        <span className="ml-2 hidden text-ink-3 md:inline">
+          <kbd className="font-sans">{LEAVE_KEYS}</kbd> frees the keyboard
+        </span>
+      </p>
+      <Button ref={handBack} size="sm" look="primary" onClick={control.release}>
+        Hand back
+      </Button>
+    </div>
+  );
+}

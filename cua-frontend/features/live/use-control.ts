@@ -1,0 +1,113 @@
+"use client";
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useCallback, useRef, useState } from "react";
+
+import { toast } from "@/components/ui/toast";
+import { type ComputerRead, type EventRead, readComputer } from "@/lib/api";
+import { call } from "@/lib/client";
+import { useEventListener, useSocket } from "@/lib/events";
+import { keys } from "@/lib/keys";
+import type { Controlled, InputEvent } from "@/lib/socket";
+
+export type ControlState = "free" | "pending" | "mine" | "other";
+
+export interface Control {
+  state: ControlState;
+  /** When it ends without further input, by this machine's clock. */
+  endsAt: () => number;
+  take: () => void;
+  release: () => void;
+  send: (event: InputEvent) => void;
+}
+
+/** How long control lasts without input, until the server has told it. */
+const USUAL_MS = 60_000;
+
+/** A person's hands on a computer: who has control, and a way to take it, use it and give it back. */
+export function useControl(computerId: string | null): Control {
+  const socket = useSocket();
+  const cache = useQueryClient();
+  const [mine, setMine] = useState<{ computerId: string; generation: number } | null>(null);
+  const [asking, setAsking] = useState(false);
+  const ends = useRef(0);
+  const lasts = useRef(USUAL_MS);
+  const computer = useQuery({
+    queryKey: keys.one("computer", computerId ?? ""),
+    queryFn: () => call(readComputer({ path: { id: computerId ?? "" } })),
+    enabled: computerId !== null,
+  });
+
+  const hear = useCallback(
+    (told: Controlled) => {
+      if (!computerId || told.generation === 0) return; // the connection broke; control stays for its time
+      if (told.state === "granted" && told.expires_at) {
+        lasts.current = Math.max(Date.parse(told.expires_at) - Date.now(), 1000);
+        ends.current = Date.now() + lasts.current;
+      }
+      cache.setQueryData<ComputerRead>(keys.one("computer", computerId), (old) => {
+        if (!old || told.generation < old.control_generation) return old;
+        return {
+          ...old,
+          control_state: told.state,
+          control_holder: told.holder,
+          control_generation: told.generation,
+          control_expires_at: told.expires_at,
+        };
+      });
+    },
+    [cache, computerId],
+  );
+  useEventListener(
+    useCallback(
+      (event: EventRead) => {
+        if (event.kind.startsWith("control.") && event.resource.id === computerId) hear(event.data as unknown as Controlled);
+      },
+      [computerId, hear],
+    ),
+  );
+
+  const take = useCallback(() => {
+    if (!computerId) return;
+    setAsking(true);
+    socket
+      .control(computerId, "take", hear)
+      .then((told) => {
+        setMine({ computerId, generation: told.generation });
+        hear(told);
+      })
+      .catch((error: unknown) => toast.failed("You could not take control", error))
+      .finally(() => setAsking(false));
+  }, [computerId, socket, hear]);
+
+  const release = useCallback(() => {
+    if (!computerId) return;
+    socket
+      .control(computerId, "release")
+      .then((told) => {
+        setMine(null);
+        hear(told);
+      })
+      .catch((error: unknown) => toast.failed("Control was not given back", error));
+  }, [computerId, socket, hear]);
+
+  const generation = mine?.computerId === computerId ? mine?.generation : undefined;
+  const send = useCallback(
+    (event: InputEvent) => {
+      if (!computerId || generation === undefined) return;
+      ends.current = Date.now() + lasts.current;
+      socket.input(computerId, generation, event);
+    },
+    [computerId, generation, socket],
+  );
+  const endsAt = useCallback(() => ends.current, []);
+
+  return { state: stateOf(computer.data, generation, asking), endsAt, take, release, send };
+}
+
+function stateOf(computer: ComputerRead | undefined, generation: number | undefined, asking: boolean): ControlState {
+  if (asking) return "pending";
+  if (!computer || computer.control_state === "released") return "free";
+  if (computer.control_generation !== generation) return computer.control_state === "granted" ? "other" : "free";
+  return computer.control_state === "granted" ? "mine" : "pending";
+}

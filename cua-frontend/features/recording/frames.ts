@@ -1,0 +1,57 @@
+"use client";
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+
+import { type FrameRead, listFrames, type StepRead } from "@/lib/api";
+import { page } from "@/lib/client";
+import { keys } from "@/lib/keys";
+
+const MOST = 200;
+
+export function framePath(runId: string, number: number): string {
+  return `/api/runs/${runId}/frames/${number}`;
+}
+
+/** The index of a run's recording; what is known is not read again when it grows. */
+export function useFrames(runId: string) {
+  const cache = useQueryClient();
+  const queryKey = keys.of("run", runId, "frames");
+  return useQuery({
+    queryKey,
+    queryFn: async () => {
+      const frames = [...(cache.getQueryData<FrameRead[]>(queryKey) ?? [])];
+      for (;;) {
+        const query = { limit: MOST, after: frames.at(-1)?.number ?? 0 };
+        const { data, next_cursor } = await page(listFrames({ path: { id: runId }, query }));
+        frames.push(...data);
+        if (!next_cursor || data.length === 0) return frames;
+      }
+    },
+  });
+}
+
+/** Where in `frames` the page is as the step left it: its last own frame, else the newest one before its end. */
+export function frameOfStep(frames: FrameRead[], step: StepRead, complete: boolean): FrameRead | undefined {
+  const own = frames.findLast((frame) => frame.step === step.number);
+  if (own || !step.finished_at) return own;
+  const end = Date.parse(step.finished_at);
+  const newest = frames.at(-1);
+  // What has not been stored yet may be nearer.
+  if (!complete && (!newest || Date.parse(newest.captured_at) < end)) return undefined;
+  return frames.findLast((frame) => Date.parse(frame.captured_at) <= end) ?? frames[0];
+}
+
+/** Longer than this nothing changes on the screen before playing goes on. */
+const IDLE_MS = 1000;
+
+/** When each frame comes in playing, in milliseconds from the first; idle gaps are cut. */
+export function playTimes(frames: FrameRead[]): number[] {
+  const times: number[] = [];
+  let at = 0;
+  for (const [place, frame] of frames.entries()) {
+    const before = frames[place - 1];
+    if (before) at += Math.min(Math.max(Date.parse(frame.captured_at) - Date.parse(before.captured_at), 0), IDLE_MS);
+    times.push(at);
+  }
+  return times;
+}

@@ -1,0 +1,130 @@
+"use client";
+
+import { Ban, Copy, Ellipsis, Pause, Play, RotateCcw, Trash2, Workflow } from "lucide-react";
+import Link from "next/link";
+import { useState } from "react";
+
+import { RunStatusBadge } from "@/components/run-status";
+import { useTick } from "@/components/tick";
+import { Ago } from "@/components/time";
+import { Button } from "@/components/ui/button";
+import { Confirm } from "@/components/ui/dialog";
+import { Menu } from "@/components/ui/menu";
+import { toast } from "@/components/ui/toast";
+import type { RunRead } from "@/lib/api";
+import { duration } from "@/lib/format";
+
+import type { RunActions } from "./actions";
+
+/** What a run is at, in a line. */
+export function RunFacts({ run, ended }: { run: RunRead; ended: boolean }) {
+  return (
+    <span className="flex flex-wrap items-center gap-x-3 gap-y-1">
+      <RunStatusBadge status={run.status} />
+      <span>
+        {run.started_at ? "Started " : "Made "}
+        <Ago at={run.started_at ?? run.created_at} />
+      </span>
+      {run.started_at && <Elapsed run={run} ended={ended} />}
+      {run.workflow_id && (
+        <Link href={`/workflows/${run.workflow_id}`} className="text-ink-2 underline-offset-2 hover:underline">
+          Its workflow
+        </Link>
+      )}
+      {run.retry_of && (
+        <Link href={`/runs/${run.retry_of}`} className="text-ink-2 underline-offset-2 hover:underline">
+          Retry of another run
+        </Link>
+      )}
+    </span>
+  );
+}
+
+function Elapsed({ run, ended }: { run: RunRead; ended: boolean }) {
+  const now = useTick(ended ? 0 : 1000);
+  if (!run.started_at) return null;
+  const until = run.finished_at ? Date.parse(run.finished_at) : now;
+  return <span className="tabular-nums">{duration(Math.max(Math.round((until - Date.parse(run.started_at)) / 100) * 100, 0))}</span>;
+}
+
+interface RunButtonsProps {
+  run: RunRead;
+  ended: boolean;
+  agent: boolean;
+  /** It waits to be told something, which is a better way to go on. */
+  asks: boolean;
+  actions: RunActions;
+}
+
+export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps) {
+  const [asked, setAsked] = useState<"cancel" | "delete" | null>(null);
+  const close = () => setAsked(null);
+  const pausing = run.control === "pause" && (run.status === "running" || run.status === "queued");
+  const cancelling = run.control === "cancel" && !ended;
+  const canResume = (run.status === "paused" && run.reason !== "control" && !run.reason?.startsWith("budget_")) || (run.status === "waiting_user" && !asks);
+  return (
+    <>
+      {(run.status === "running" || run.status === "queued") && (
+        <Button busy={actions.pause.isPending || pausing} disabled={cancelling} onClick={() => actions.pause.mutate()}>
+          {!(actions.pause.isPending || pausing) && <Pause />}
+          {pausing ? "Pausing" : "Pause"}
+        </Button>
+      )}
+      {canResume && (
+        <Button busy={actions.resume.isPending} onClick={() => actions.resume.mutate()}>
+          {!actions.resume.isPending && <Play />}
+          Resume
+        </Button>
+      )}
+      {!ended && (
+        <Button look="danger" busy={actions.cancel.isPending || cancelling} onClick={() => setAsked("cancel")}>
+          {!(actions.cancel.isPending || cancelling) && <Ban />}
+          {cancelling ? "Cancelling" : "Cancel"}
+        </Button>
+      )}
+      {ended && (
+        <Button busy={actions.retry.isPending && actions.retry.variables === undefined} onClick={() => actions.retry.mutate(undefined)}>
+          <RotateCcw />
+          Run again
+        </Button>
+      )}
+      <Menu
+        trigger={
+          <Button look="ghost" size="icon" aria-label="More">
+            <Ellipsis />
+          </Button>
+        }
+        items={[
+          ...(agent
+            ? [{ label: "Save as workflow", icon: <Workflow />, disabled: !ended, onSelect: () => actions.saveAsWorkflow.mutate() }]
+            : []),
+          {
+            label: "Copy its id",
+            icon: <Copy />,
+            onSelect: () => void navigator.clipboard.writeText(run.id).then(() => toast.done("Copied", run.id)),
+          },
+          null,
+          { label: "Delete", icon: <Trash2 />, danger: true, disabled: !ended, onSelect: () => setAsked("delete") },
+        ]}
+      />
+      <Confirm
+        open={asked === "cancel"}
+        onOpenChange={close}
+        title="Cancel the run?"
+        description="It stops within a second and its browser is closed. What it has done stays done."
+        action="Cancel the run"
+        busy={actions.cancel.isPending}
+        onConfirm={() => actions.cancel.mutate(undefined, { onSettled: close })}
+      />
+      <Confirm
+        open={asked === "delete"}
+        onOpenChange={close}
+        title="Delete the run?"
+        description="Its steps, recording, messages and files go with it."
+        action="Delete"
+        busy={actions.remove.isPending}
+        onConfirm={() => actions.remove.mutate(undefined, { onSettled: close })}
+      />
+    </>
+  );
+}

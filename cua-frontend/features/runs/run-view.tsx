@@ -1,0 +1,94 @@
+"use client";
+
+import { useMemo } from "react";
+
+import { Badge } from "@/components/ui/badge";
+import { LiveView, type Instead } from "@/features/live/live-view";
+import { frameOfStep, framePath, useFrames } from "@/features/recording/frames";
+import { usePicture } from "@/features/recording/pictures";
+import { Player } from "@/features/recording/player";
+import type { RunRead, StepRead } from "@/lib/api";
+
+import type { Selection } from "./selection";
+
+interface RunViewProps {
+  run: RunRead;
+  steps: StepRead[];
+  ended: boolean;
+  selection: Selection;
+  onSelect: (selection: Partial<Selection>) => void;
+}
+
+const NO_FRAMES: never[] = [];
+
+/** The browser as it is now, or as it was: the live view, and the recording below it. */
+export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps) {
+  const index = useFrames(run.id);
+  const frames = index.data ?? NO_FRAMES;
+  const step = selection.step === null ? undefined : steps.find((each) => each.number === selection.step);
+  const frame = useMemo(() => {
+    if (selection.frame !== null) return frames.find((each) => each.number === selection.frame) ?? frames.at(-1);
+    if (step) return frameOfStep(frames, step, ended);
+    return ended ? frames.at(-1) : undefined;
+  }, [frames, selection.frame, step, ended]);
+  // The last seconds are not in the recording yet, but a step that has ended has its own picture.
+  const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
+  const path = frame ? framePath(run.id, frame.number) : screenshot;
+  const picture = usePicture(path);
+  const newest = frames.at(-1);
+  const last = usePicture(newest && !ended && run.status !== "running" ? framePath(run.id, newest.number) : null);
+
+  const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
+  const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
+  const chosen = selection.frame !== null || selection.step !== null;
+  const instead: Instead | null = path
+    ? {
+        picture: picture.address,
+        url: shown?.url ?? "",
+        title: "",
+        width: frame?.width ?? 1280,
+        height: frame?.height ?? 720,
+        actions: (
+          <Badge>{screenshot ? "Screenshot" : ended && !chosen ? "The last picture" : `Recording, picture ${frame?.number ?? ""}`}</Badge>
+        ),
+      }
+    : null;
+
+  return (
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={last.address}>
+      {chosen && !path && !ended && index.isSuccess && (
+        <p role="status" className="border-t border-line px-3 py-2 text-xs text-ink-3">
+          The picture of this step comes with the next seconds of the recording; this is the browser now.
+        </p>
+      )}
+      {frames.length > 0 ? (
+        <Player
+          runId={run.id}
+          frames={frames}
+          steps={steps}
+          current={frame?.number ?? null}
+          onSeek={(number) => onSelect({ frame: number })}
+          onLive={ended ? undefined : () => onSelect({})}
+        />
+      ) : (
+        <p className="border-t border-line px-3 py-3 text-xs text-ink-3">
+          {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording begins with the first picture."}
+        </p>
+      )}
+    </LiveView>
+  );
+}
+
+function absent(run: RunRead, ended: boolean, looking: boolean) {
+  if (ended) {
+    return looking
+      ? { title: "The recording is looked for", detail: "Its last picture appears here.", busy: true }
+      : { title: "The browser is closed", detail: "The run has ended and left no picture." };
+  }
+  if (run.status === "queued") {
+    const place = run.position ? `It is ${run.position}. in the queue.` : "It starts as soon as there is room.";
+    return { title: "The run waits for a browser", detail: place, busy: true };
+  }
+  if (run.status === "running") return { title: "The browser starts", detail: "Its screen appears here in a moment.", busy: true };
+  return { title: "The browser is put away", detail: "The run waits; its page opens again when it goes on." };
+}
