@@ -149,7 +149,7 @@ function ParameterField({ parameter, value, error, onChange }: {
             </Select>
           );
         }
-        if (kind === "json") return <Textarea {...common} rows={4} spellCheck={false} className="font-mono text-xs" />;
+        if (kind === "json") return <Textarea {...common} rows={4} spellCheck={false} className="font-mono text-xs!" />;
         if (kind === "long") return <Textarea {...common} rows={3} />;
         return (
           <Input

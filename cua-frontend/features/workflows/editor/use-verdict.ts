@@ -1,0 +1,38 @@
+"use client";
+
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useEffect, useState } from "react";
+
+import { validateWorkflow } from "@/lib/api";
+import { call } from "@/lib/client";
+
+import type { Json } from "../parameters";
+import { NO_PROBLEMS, type Wrong } from "./definition";
+
+const QUIET_MS = 400;
+
+/** What the server says is wrong, asked once nobody has typed for a moment. */
+export function useVerdict(definition: Json | null, parameters: Json | null): Wrong[] {
+  const asked = useLate(definition && parameters ? JSON.stringify([definition, parameters]) : null);
+  const verdict = useQuery({
+    queryKey: ["verdict", asked],
+    queryFn: () => {
+      const [known, schema] = JSON.parse(asked ?? "[{},{}]") as [Json, Json];
+      return call(validateWorkflow({ body: { definition: known, parameters: schema } }));
+    },
+    enabled: asked !== null,
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+    gcTime: 60_000,
+  });
+  return verdict.data?.problems ?? NO_PROBLEMS;
+}
+
+function useLate<T>(value: T): T {
+  const [late, setLate] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setLate(value), QUIET_MS);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return late;
+}
