@@ -31,7 +31,7 @@ export function sampleShop(origin: string): WorkflowCreate {
         },
         {
           type: "click",
-          selectors: [["aria/{{ params.product }}"], ["text/{{ params.product }}"]],
+          selectors: [['aria/{{ params.product }}[role="link"]'], ["text/{{ params.product }}"]],
           assertedEvents: [{ type: "navigation", url: `${origin}/sample-shop/product.html*` }],
         },
         { type: "change", selectors: [["aria/Quantity"], ["#quantity"]], value: "{{ params.quantity }}" },

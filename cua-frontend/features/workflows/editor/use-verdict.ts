@@ -1,15 +1,13 @@
 "use client";
 
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
 
 import { validateWorkflow } from "@/lib/api";
 import { call } from "@/lib/client";
+import { useLate } from "@/lib/use-late";
 
 import type { Json } from "../parameters";
 import { NO_PROBLEMS, type Wrong } from "./definition";
-
-const QUIET_MS = 400;
 
 /** What the server says is wrong, asked once nobody has typed for a moment. */
 export function useVerdict(definition: Json | null, parameters: Json | null): Wrong[] {
@@ -26,13 +24,4 @@ export function useVerdict(definition: Json | null, parameters: Json | null): Wr
     gcTime: 60_000,
   });
   return verdict.data?.problems ?? NO_PROBLEMS;
-}
-
-function useLate<T>(value: T): T {
-  const [late, setLate] = useState(value);
-  useEffect(() => {
-    const timer = setTimeout(() => setLate(value), QUIET_MS);
-    return () => clearTimeout(timer);
-  }, [value]);
-  return late;
 }
