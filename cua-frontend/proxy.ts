@@ -11,12 +11,17 @@ export function proxy(request: NextRequest): NextResponse {
   const { pathname, search } = request.nextUrl;
   if (PROXIED.test(pathname)) return NextResponse.rewrite(new URL(pathname + search, API_ORIGIN));
 
+  if (pathname.startsWith("/sample-shop/")) return guarded(NextResponse.next(), "default-src 'self'; frame-ancestors 'none'");
+
   const nonce = btoa(crypto.randomUUID());
   const policy = contentSecurityPolicy(nonce);
   const headers = new Headers(request.headers);
   headers.set("x-nonce", nonce);
   headers.set("content-security-policy", policy);
-  const response = NextResponse.next({ request: { headers } });
+  return guarded(NextResponse.next({ request: { headers } }), policy);
+}
+
+function guarded(response: NextResponse, policy: string): NextResponse {
   response.headers.set("content-security-policy", policy);
   response.headers.set("referrer-policy", "same-origin");
   response.headers.set("x-content-type-options", "nosniff");

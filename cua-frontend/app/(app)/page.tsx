@@ -1,5 +1,5 @@
-import { Page } from "@/components/ui/page";
+import { Home } from "@/features/home/home";
 
 export default function HomePage() {
-  return <Page title="Home">{null}</Page>;
+  return <Home />;
 }

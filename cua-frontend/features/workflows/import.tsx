@@ -1,0 +1,162 @@
+"use client";
+
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { FileUp, X } from "lucide-react";
+import { useRouter } from "next/navigation";
+import { useEffect, useRef, useState } from "react";
+
+import { Button } from "@/components/ui/button";
+import { toast } from "@/components/ui/toast";
+import { importWorkflow } from "@/lib/api";
+import { call } from "@/lib/client";
+import { keys } from "@/lib/keys";
+import { Problem } from "@/lib/problem";
+
+import { isObject, parametersNamedIn } from "./parameters";
+
+const MOST_BYTES = 1_000_000;
+const SHOWN_PROBLEMS = 12;
+
+interface Refused {
+  file: string;
+  title: string;
+  problems: { pointer: string; message: string }[];
+}
+
+/** Takes a file of Chrome DevTools' Recorder and opens the workflow that it becomes. */
+export function useImport() {
+  const router = useRouter();
+  const cache = useQueryClient();
+  const [refused, setRefused] = useState<Refused | null>(null);
+  const { mutate, isPending } = useMutation({
+    mutationFn: async (file: File) => {
+      if (file.size > MOST_BYTES) throw new Error("The file is larger than 1 MB, so it is no recording");
+      const recording: unknown = JSON.parse(await file.text());
+      if (!isObject(recording)) throw new Error("The file holds no recording: it is not a JSON object");
+      const parameters = parametersNamedIn(recording) ?? {};
+      return call(importWorkflow({ body: { recording, parameters } }));
+    },
+    onMutate: () => setRefused(null),
+    onSuccess: (workflow) => {
+      void cache.invalidateQueries({ queryKey: keys.lists("workflow") });
+      toast.done(`${workflow.name} is imported`);
+      router.push(`/workflows/${workflow.id}`);
+    },
+    onError: (error, file) => setRefused(refusal(file.name, error)),
+  });
+  return { importFile: mutate, isImporting: isPending, refused, dismiss: () => setRefused(null) };
+}
+
+function refusal(file: string, error: Error): Refused {
+  if (error instanceof SyntaxError) return { file, title: "It is not JSON. Export the recording as a JSON file.", problems: [] };
+  if (error instanceof Problem && error.errors.length > 0) {
+    const problems = error.errors.map(({ loc, msg }) => ({ pointer: `/${loc.join("/")}`, message: msg }));
+    return { file, title: error.title, problems };
+  }
+  return { file, title: error.message, problems: [] };
+}
+
+/** What is wrong with the file, place by place. */
+export function ImportRefused({ refused, onDismiss }: { refused: Refused; onDismiss: () => void }) {
+  const { file, title, problems } = refused;
+  return (
+    <div role="alert" className="flex items-start gap-3 rounded-xl border border-line bg-bad-soft px-4 py-3">
+      <div className="min-w-0 flex-1">
+        <p className="font-medium break-words text-bad">{file} was not imported</p>
+        <p className="text-sm text-ink-2">{title}</p>
+        {problems.length > 0 && (
+          <ul className="mt-2 flex flex-col gap-1 text-sm">
+            {problems.slice(0, SHOWN_PROBLEMS).map(({ pointer, message }, place) => (
+              <li key={place} className="break-words">
+                <code className="mr-2 font-mono text-xs text-ink-3">{pointer}</code>
+                {message}
+              </li>
+            ))}
+            {problems.length > SHOWN_PROBLEMS && <li className="text-ink-3">and {problems.length - SHOWN_PROBLEMS} more</li>}
+          </ul>
+        )}
+      </div>
+      <Button look="ghost" size="icon" aria-label="Dismiss" onClick={onDismiss}>
+        <X />
+      </Button>
+    </div>
+  );
+}
+
+export function ImportButton({ busy, onFile, label = "Import" }: { busy: boolean; onFile: (file: File) => void; label?: string }) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <Button busy={busy} onClick={() => input.current?.click()}>
+        {!busy && <FileUp aria-hidden />}
+        {label}
+      </Button>
+      <input
+        ref={input}
+        type="file"
+        accept="application/json,.json"
+        className="hidden"
+        aria-hidden
+        tabIndex={-1}
+        onChange={(event) => {
+          const file = event.target.files?.[0];
+          event.target.value = "";
+          if (file) onFile(file);
+        }}
+      />
+    </>
+  );
+}
+
+/** Takes a file that is dropped anywhere on the screen, and says so while one is held over it. */
+export function DropAnywhere({ onFile }: { onFile: (file: File) => void }) {
+  const [over, setOver] = useState(false);
+  const take = useRef(onFile);
+  useEffect(() => {
+    take.current = onFile;
+  }, [onFile]);
+  useEffect(() => {
+    let depth = 0;
+    const holdsFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const enter = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      depth += 1;
+      setOver(true);
+    };
+    const leave = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      depth = Math.max(0, depth - 1);
+      if (depth === 0) setOver(false);
+    };
+    const hold = (event: DragEvent) => {
+      if (holdsFiles(event)) event.preventDefault();
+    };
+    const drop = (event: DragEvent) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      depth = 0;
+      setOver(false);
+      const file = event.dataTransfer?.files[0];
+      if (file) take.current(file);
+    };
+    addEventListener("dragenter", enter);
+    addEventListener("dragleave", leave);
+    addEventListener("dragover", hold);
+    addEventListener("drop", drop);
+    return () => {
+      removeEventListener("dragenter", enter);
+      removeEventListener("dragleave", leave);
+      removeEventListener("dragover", hold);
+      removeEventListener("drop", drop);
+    };
+  }, []);
+  if (!over) return null;
+  return (
+    <div className="pointer-events-none fixed inset-3 z-50 flex items-center justify-center rounded-xl border-2 border-dashed border-accent bg-canvas/85">
+      <p className="flex items-center gap-3 text-base font-medium">
+        <FileUp className="size-5 text-accent" aria-hidden />
+        Drop the recording to import it
+      </p>
+    </div>
+  );
+}

@@ -1,0 +1,77 @@
+"use client";
+
+import { useMutation } from "@tanstack/react-query";
+import { useRouter } from "next/navigation";
+import { useState } from "react";
+
+import { Button } from "@/components/ui/button";
+import { Dialog } from "@/components/ui/dialog";
+import { createRun, type WorkflowRead } from "@/lib/api";
+import { call } from "@/lib/client";
+import { Problem } from "@/lib/problem";
+
+import { readRunSettings, runSettings, RunSettingsForm } from "./run-settings";
+
+type Runnable = Pick<WorkflowRead, "id" | "name" | "parameters" | "version">;
+
+/** Asks for a workflow's params and starts a run of its newest version. */
+export function RunDialog({ workflow, onClose }: { workflow: Runnable | null; onClose: () => void }) {
+  return (
+    <Dialog
+      open={workflow !== null}
+      onOpenChange={(open) => !open && onClose()}
+      title={`Run ${workflow?.name ?? ""}`}
+      description={workflow ? `Version ${workflow.version}, in a browser of its own.` : undefined}
+    >
+      {workflow && <RunForm key={workflow.id} workflow={workflow} onClose={onClose} />}
+    </Dialog>
+  );
+}
+
+function RunForm({ workflow, onClose }: { workflow: Runnable; onClose: () => void }) {
+  const router = useRouter();
+  const [settings, setSettings] = useState(() => runSettings(workflow.parameters));
+  const [wrong, setWrong] = useState<Record<string, string>>({});
+  const start = useMutation({
+    mutationFn: (body: ReturnType<typeof readRunSettings>["body"]) => call(createRun({ body: { workflow_id: workflow.id, ...body } })),
+    onSuccess: (run) => {
+      onClose();
+      router.push(`/runs/${run.id}`);
+    },
+  });
+  const problem = start.error instanceof Problem ? start.error : null;
+  return (
+    <form
+      noValidate
+      className="flex flex-col gap-4"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const read = readRunSettings(workflow.parameters, settings);
+        setWrong(read.wrong);
+        if (Object.keys(read.wrong).length === 0) start.mutate(read.body);
+      }}
+    >
+      {start.error && (
+        <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm break-words text-bad">
+          {start.error.message}
+        </p>
+      )}
+      <RunSettingsForm
+        schema={workflow.parameters}
+        value={settings}
+        wrong={wrong}
+        problem={problem}
+        onChange={(value) => {
+          setSettings(value);
+          setWrong({});
+        }}
+      />
+      <div className="flex justify-end gap-2">
+        <Button onClick={onClose}>Cancel</Button>
+        <Button type="submit" look="primary" busy={start.isPending}>
+          Run
+        </Button>
+      </div>
+    </form>
+  );
+}
