@@ -25,7 +25,7 @@ export function Choice<T extends string>({ label, options, value, onChange }: {
           aria-pressed={each === value}
           onClick={() => onChange(each)}
           className={cn(
-            "h-7 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
+            "h-8 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
             each === value ? "bg-surface text-ink shadow-sm" : "text-ink-3 hover:text-ink",
           )}
         >
@@ -45,12 +45,12 @@ export function SearchField({ label, onChange }: { label: string; onChange: (wor
   }, [text, onChange]);
   return (
     <div className="relative min-w-40 flex-1 sm:max-w-64">
-      <Search aria-hidden className="pointer-events-none absolute top-2 left-2.5 size-4 text-ink-3" />
+      <Search aria-hidden className="pointer-events-none absolute top-2.5 left-2.5 size-4 text-ink-3" />
       <Input
         type="search"
         aria-label={label}
         placeholder={label}
-        className="h-8 pl-8"
+        className="pl-8"
         value={text}
         onChange={(event) => setText(event.target.value)}
       />

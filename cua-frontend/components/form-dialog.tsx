@@ -17,6 +17,10 @@ interface FormDialogProps {
   wide?: boolean;
   /** What the button that saves says. */
   action: string;
+  /** It takes something away. */
+  danger?: boolean;
+  /** Whether it may be sent. */
+  ready?: boolean;
   busy: boolean;
   error: Error | null;
   /** Fields that show what is wrong with them; what is wrong with others is said above all. */
@@ -26,7 +30,7 @@ interface FormDialogProps {
 }
 
 /** A form in a panel. It is open as long as it is there, so that each opening begins anew. */
-export function FormDialog({ onClose, title, description, wide, action, busy, error, fields = [], onSubmit, children }: FormDialogProps) {
+export function FormDialog({ onClose, title, description, wide, action, danger, ready = true, busy, error, fields = [], onSubmit, children }: FormDialogProps) {
   const id = useId();
   const shown = error instanceof Problem && fields.some((field) => error.of(field));
   return (
@@ -39,7 +43,7 @@ export function FormDialog({ onClose, title, description, wide, action, busy, er
       footer={
         <>
           <Button onClick={onClose}>Cancel</Button>
-          <Button type="submit" form={id} look="primary" busy={busy}>
+          <Button type="submit" form={id} look={danger ? "danger" : "primary"} busy={busy} disabled={!ready}>
             {action}
           </Button>
         </>
@@ -50,7 +54,7 @@ export function FormDialog({ onClose, title, description, wide, action, busy, er
         className="flex flex-col gap-4"
         onSubmit={(event) => {
           event.preventDefault();
-          onSubmit();
+          if (ready && !busy) onSubmit();
         }}
       >
         {error && !shown && <FormError error={error} />}

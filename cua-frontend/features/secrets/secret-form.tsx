@@ -57,7 +57,7 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       onClose={onClose}
       title={secret ? `Edit ${secret.name}` : "New secret"}
       description={secret ? "What is kept is not shown. A value that you leave empty stays as it is." : undefined}
-      action={secret ? "Save" : "Keep it"}
+      action="Save"
       busy={save.isPending}
       error={save.error}
       fields={["name", "origins", ...wanted]}

@@ -1,10 +1,10 @@
 "use client";
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { KeyRound, Pencil, Plus, Trash2 } from "lucide-react";
+import { Copy, KeyRound, Pencil, Plus, Trash2 } from "lucide-react";
 import { useState } from "react";
 
-import { CopyButton } from "@/components/copy-button";
+import { copy, CopyButton } from "@/components/copy-button";
 import { List, useList } from "@/components/list";
 import { ResourceRow } from "@/components/resource-row";
 import { RowMenu } from "@/components/row-menu";
@@ -81,6 +81,12 @@ export function Secrets() {
                 <RowMenu
                   of={secret.name}
                   items={[
+                    ...secret.fields.map((field) => ({
+                      label: `Copy ${placeholder(secret.name, field)}`,
+                      icon: <Copy />,
+                      onSelect: () => void copy(placeholder(secret.name, field)),
+                    })),
+                    null,
                     { label: "Edit", icon: <Pencil />, onSelect: () => setOpen({ secret, as: "edit" }) },
                     null,
                     { label: "Delete", icon: <Trash2 />, danger: true, onSelect: () => setOpen({ secret, as: "delete" }) },
