@@ -17,6 +17,8 @@ export function PageTabs({ label, tabs }: { label: string; tabs: readonly (reado
           <li key={href}>
             <Link
               href={href}
+              // At phone width the row may be longer than the page.
+              ref={href === here ? show : undefined}
               aria-current={href === here ? "page" : undefined}
               className={cn(
                 "flex h-9 items-center border-b-2 px-3 text-sm whitespace-nowrap -outline-offset-2",
@@ -30,4 +32,8 @@ export function PageTabs({ label, tabs }: { label: string; tabs: readonly (reado
       </ul>
     </nav>
   );
+}
+
+function show(link: HTMLElement | null): void {
+  link?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
