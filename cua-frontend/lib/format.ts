@@ -1,6 +1,52 @@
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
-const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
-const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+
+interface Region {
+  /** BCP 47; English where it is empty. */
+  locale?: string;
+  /** IANA name; the machine's own where it is empty. */
+  timeZone?: string;
+}
+
+const REGION_KEY = "region";
+
+/** How dates are written here; English where nobody has said otherwise. */
+function storedRegion(): Region {
+  try {
+    return JSON.parse(localStorage.getItem(REGION_KEY) ?? "{}") as Region;
+  } catch {
+    return {}; // also on the web server
+  }
+}
+
+function formatsOf({ locale, timeZone }: Region) {
+  const language = locale || "en";
+  const zone = timeZone || undefined;
+  return {
+    moment: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short", timeZone: zone }),
+    clock: new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false, timeZone: zone }),
+  };
+}
+
+function safeFormats(region: Region) {
+  try {
+    return formatsOf(region);
+  } catch {
+    return formatsOf({});
+  }
+}
+
+let formats = safeFormats(storedRegion());
+
+/** Writes dates in another way from now on; kept in this browser. Raises RangeError for what is no locale or zone. */
+export function setRegion(region: Region): void {
+  formats = formatsOf(region);
+  localStorage.setItem(REGION_KEY, JSON.stringify(region));
+}
+
+/** The time zone in which dates are shown. */
+export function timeZone(): string {
+  return formats.moment.resolvedOptions().timeZone;
+}
 
 const SPANS: [Intl.RelativeTimeFormatUnit, number][] = [
   ["day", 86_400],
@@ -11,7 +57,7 @@ const SPANS: [Intl.RelativeTimeFormatUnit, number][] = [
 /** “3 min ago”, “in 2 days”; a date where it is more than a month away. */
 export function ago(iso: string, now: number): string {
   const seconds = (Date.parse(iso) - now) / 1000;
-  if (Math.abs(seconds) > 30 * 86_400) return moment.format(Date.parse(iso));
+  if (Math.abs(seconds) > 30 * 86_400) return formats.moment.format(Date.parse(iso));
   for (const [unit, length] of SPANS) {
     if (Math.abs(seconds) >= length) return relative.format(Math.trunc(seconds / length), unit);
   }
@@ -19,11 +65,11 @@ export function ago(iso: string, now: number): string {
 }
 
 export function dateTime(iso: string): string {
-  return moment.format(Date.parse(iso));
+  return formats.moment.format(Date.parse(iso));
 }
 
 export function timeOfDay(iso: string): string {
-  return clock.format(Date.parse(iso));
+  return formats.clock.format(Date.parse(iso));
 }
 
 /** “240 ms”, “12 s”, “3 min 20 s”, “2 h 5 min”. */

@@ -5,6 +5,7 @@ import { type ReactNode, useEffect } from "react";
 
 import { Shell } from "@/components/shell/shell";
 import { Splash } from "@/components/shell/splash";
+import { Region } from "@/features/preferences";
 import { useSession } from "@/lib/auth/session";
 
 /** Everything behind sign-in. */
@@ -16,5 +17,10 @@ export default function AppLayout({ children }: { children: ReactNode }) {
     if (status === "signed-out") router.replace(path === "/" ? "/sign-in" : `/sign-in?next=${encodeURIComponent(path)}`);
   }, [status, router, path]);
   if (status !== "signed-in") return <Splash failure={status === "failed" ? failure : undefined} />;
-  return <Shell>{children}</Shell>;
+  return (
+    <Shell>
+      <Region />
+      {children}
+    </Shell>
+  );
 }

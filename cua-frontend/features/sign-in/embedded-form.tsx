@@ -7,6 +7,7 @@ import { useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { embedded } from "@/lib/auth/embedded";
 import { useConfig } from "@/lib/auth/provider";
 import { Problem } from "@/lib/problem";
@@ -70,14 +71,6 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
         )}
       </p>
     </form>
-  );
-}
-
-export function FormError({ error }: { error: Error }) {
-  return (
-    <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm text-bad">
-      {error.message}
-    </p>
   );
 }
 

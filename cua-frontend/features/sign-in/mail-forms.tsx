@@ -6,11 +6,12 @@ import { useEffect, useRef, useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { forgotPassword, resetPassword, verifyEmail } from "@/lib/api";
 import { call } from "@/lib/client";
 import { Problem } from "@/lib/problem";
 
-import { FormError, TextLink } from "./embedded-form";
+import { TextLink } from "./embedded-form";
 
 export function ForgotForm() {
   const [email, setEmail] = useState("");

@@ -1,0 +1,7 @@
+import type { ReactNode } from "react";
+
+import { AdminOnly } from "@/features/admin/admin-only";
+
+export default function AdminLayout({ children }: { children: ReactNode }) {
+  return <AdminOnly>{children}</AdminOnly>;
+}

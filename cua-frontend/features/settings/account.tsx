@@ -1,0 +1,127 @@
+"use client";
+
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { Download } from "lucide-react";
+import { useState } from "react";
+
+import { Button } from "@/components/ui/button";
+import { Field, Input } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
+import { Failure, Skeletons } from "@/components/ui/states";
+import { toast } from "@/components/ui/toast";
+import { saveBlob } from "@/features/files/download";
+import { useMe } from "@/features/me";
+import { type MeRead, sendVerification, updateMe } from "@/lib/api";
+import { useConfig } from "@/lib/auth/provider";
+import { call, fetchBlob } from "@/lib/client";
+import { keys } from "@/lib/keys";
+import { Problem } from "@/lib/problem";
+
+import { DeleteAccount } from "./delete-account";
+import { Panel } from "./panel";
+import { PasswordForm } from "./password-form";
+import { RegionForm } from "./region-form";
+
+export function Account() {
+  const me = useMe();
+  const embedded = useConfig()?.auth.mode === "embedded";
+  if (me.error) return <Failure title="Your account could not be read" error={me.error} retry={() => void me.refetch()} />;
+  if (!me.data) return <Skeletons count={3} className="h-44" />;
+  return (
+    <div className="flex flex-col gap-4">
+      <PersonForm me={me.data} />
+      {embedded && me.data.email && <EmailPanel email={me.data.email} />}
+      {embedded && <PasswordForm />}
+      <RegionForm />
+      <ExportPanel />
+      <DeleteAccount me={me.data} />
+    </div>
+  );
+}
+
+function PersonForm({ me }: { me: MeRead }) {
+  const cache = useQueryClient();
+  const [name, setName] = useState(me.name ?? "");
+  const save = useMutation({
+    mutationFn: () => call(updateMe({ body: { name: name.trim() || null } })),
+    onSuccess: (changed) => {
+      cache.setQueryData(keys.one("user", "me"), changed);
+      toast.done("Saved");
+    },
+  });
+  const wrong = save.error instanceof Problem ? save.error.of("name") : undefined;
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        save.mutate();
+      }}
+    >
+      <Panel
+        title="You"
+        footer={
+          <Button type="submit" busy={save.isPending} disabled={name.trim() === (me.name ?? "")}>
+            Save
+          </Button>
+        }
+      >
+        {save.error && !wrong && <FormError error={save.error} />}
+        <div className="grid gap-4 sm:grid-cols-2">
+          <Field label="Name" error={wrong}>
+            {(wired) => <Input {...wired} autoComplete="name" maxLength={200} value={name} onChange={(event) => setName(event.target.value)} />}
+          </Field>
+          <Field label="Email" hint="The address of your sign-in.">
+            {(wired) => <Input {...wired} readOnly value={me.email ?? ""} className="text-ink-3" />}
+          </Field>
+        </div>
+      </Panel>
+    </form>
+  );
+}
+
+function EmailPanel({ email }: { email: string }) {
+  const send = useMutation({
+    mutationFn: () => call(sendVerification()),
+    onError: (error) => toast.failed("No mail was sent", error),
+  });
+  return (
+    <Panel
+      title="Proof of the address"
+      description={`A link in a mail to ${email} proves that it is yours. Nothing is sent where it is proven already.`}
+      footer={
+        <>
+          <p role="status" className="flex-1 text-sm text-ink-3">
+            {send.isSuccess && "If the address is not proven yet, a link is on its way. It works for a day."}
+          </p>
+          <Button busy={send.isPending} disabled={send.isSuccess} onClick={() => send.mutate()}>
+            Send the link again
+          </Button>
+        </>
+      }
+    />
+  );
+}
+
+function ExportPanel() {
+  const get = useMutation({
+    mutationFn: () => fetchBlob("/api/me/export"),
+    onSuccess: (zip) => saveBlob(zip, "cua-export.zip"),
+    onError: (error) => toast.failed("Your data could not be exported", error),
+  });
+  return (
+    <Panel
+      title="Your data"
+      description="Everything that is kept of you as one zip: your things as JSON lines, and your files. Values of secrets and profiles stay here."
+      footer={
+        <>
+          <p role="status" className="flex-1 text-sm text-ink-3">
+            {get.isPending && "It is put together. With many recordings this takes a while."}
+          </p>
+          <Button busy={get.isPending} onClick={() => get.mutate()}>
+            {!get.isPending && <Download />} Export
+          </Button>
+        </>
+      }
+    />
+  );
+}
