@@ -2,7 +2,7 @@ import coreWebVitals from "eslint-config-next/core-web-vitals";
 import typescript from "eslint-config-next/typescript";
 
 const config = [
-  { ignores: [".next/**", "node_modules/**", "lib/api/**", "next-env.d.ts"] },
+  { ignores: [".next/**", "node_modules/**", "lib/api/**", "public/**", "next-env.d.ts"] },
   ...coreWebVitals,
   ...typescript,
   {

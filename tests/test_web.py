@@ -1,0 +1,287 @@
+"""A person's way through the web app: a real browser, the real proxy, the real server, a real site."""
+
+import asyncio
+import gzip
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+
+from browser.chromium import find_chromium
+from tests import pages
+from tests.conftest import ROOT, free_port
+from tests.web import PICTURES, WebApp
+from tests.workers import look
+
+pytestmark = pytest.mark.timeout(300)
+
+WEB = ROOT / "cua-frontend"
+AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
+PASSWORD = "correct horse battery"
+MS = 30_000
+DESK, PHONE = (1360, 850), (390, 844)
+DESKS = """<!doctype html><title>Desk</title><body style="margin:0;font:20px sans-serif">
+<input id=name style="position:absolute;left:40px;top:40px;width:300px;height:40px;font:24px sans-serif">
+<p id=clock style="position:absolute;left:40px;top:120px"></p>
+<script>setInterval(() => { clock.textContent = performance.now() | 0 }, 50)</script>"""
+
+
+def recording(url: str) -> dict[str, Any]:
+    """A recording that needs a person twice."""
+    return {
+        "title": "Greet somebody",
+        "steps": [
+            {"type": "setViewport", "width": 800, "height": 600, "deviceScaleFactor": 1, "isMobile": False,
+             "hasTouch": False, "isLandscape": False},
+            {"type": "navigate", "url": url},
+            {"type": "pause", "title": "Who is it?"},
+            {"type": "approve", "title": "Greet them?"},
+            {"type": "waitForExpression", "expression": "document.title = 'Hello ' + document.getElementById('name').value"},
+            {"type": "extract", "name": "greeting", "fields": {"words": {"selectors": ["title"]}}},
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def web(module_data: Path) -> AsyncIterator[WebApp]:
+    app = WebApp(
+        module_data, free_port(), free_port(), {"ALLOW_PRIVATE_NETWORK": "1", "REGISTRATION": "open"}
+    )
+    await app.start()
+    yield app
+    assert await app.stop() == 0
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as driver:
+        running = await driver.chromium.launch(executable_path=str(find_chromium()), args=["--no-sandbox"])
+        yield running
+        await running.close()
+
+
+@pytest.fixture(scope="module")
+async def desk() -> AsyncIterator[pages.Site]:
+    async with pages.serve({"/desk": DESKS}) as site:
+        yield site
+
+
+class Visitor:
+    """Somebody at the web app, and what their browser complained of."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.page = page
+        self.name = name
+        self.complaints: list[str] = []
+        self.outside: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.set_default_timeout(MS)
+
+    async def picture(self, what: str) -> None:
+        """Keep a picture of the page, which axe finds nothing serious in."""
+        await asyncio.to_thread(PICTURES.mkdir, parents=True, exist_ok=True)
+        await self.page.screenshot(path=PICTURES / f"{self.name}-{what}.png")
+        await self.page.evaluate(await asyncio.to_thread(AXE.read_text))
+        found = await self.page.evaluate("axe.run({resultTypes: ['violations']})")
+        serious = [
+            f"{rule['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+            for rule in found["violations"]
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"][:3]
+        ]
+        assert serious == [], what
+
+    def button(self, name: str | re.Pattern[str]) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=isinstance(name, str))
+
+    async def register(self) -> None:
+        await self.page.goto("/register")
+        await self.page.get_by_label("Name").fill("Ada")
+        await self.page.get_by_label("Email").fill(f"{uuid4().hex}@example.com")
+        await self.page.get_by_label("Password").fill(PASSWORD)
+        await self.picture("register")
+        await self.button("Make the account").click()
+        await expect(self.page.get_by_role("heading", level=1)).to_contain_text("Ada")
+
+    async def visit(self, path: str) -> None:
+        """Open a screen and wait until all of it is there."""
+        await self.page.goto(path)
+        await expect(self.page.get_by_role("heading", level=1)).to_be_visible()
+        await expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
+
+
+@pytest.fixture
+async def visitor(web: WebApp, browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Visitor]]]:
+    contexts = []
+    visitors = []
+
+    async def come(name: str, size: tuple[int, int] = DESK, **more: Any) -> Visitor:
+        context = await browser.new_context(
+            base_url=web.url, viewport={"width": size[0], "height": size[1]}, **more
+        )
+        contexts.append(context)
+        visitor = Visitor(await context.new_page(), name)
+        context.on("request", lambda request: visitor.outside.append(request.url))
+        visitors.append(visitor)
+        return visitor
+
+    yield come
+    for context in contexts:
+        await context.close()
+    for visitor in visitors:
+        assert visitor.complaints == []
+        assert {url for url in visitor.outside if not url.startswith((web.url, "blob:", "data:"))} == set()
+
+
+async def canvas_bytes(canvas: Locator) -> str:
+    return str(await canvas.evaluate("canvas => canvas.toDataURL('image/jpeg', 0.3)"))
+
+
+@asynccontextmanager
+async def steering(visitor: Visitor) -> AsyncIterator[Locator]:
+    """The live view while the visitor has control."""
+    await visitor.button("Take control").click()
+    await expect(visitor.button("Hand back")).to_be_visible()
+    yield visitor.page.locator("canvas").first
+    await visitor.button("Hand back").click()
+    await expect(visitor.button("Hand back")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "more"),
+    [
+        ("desk", DESK, {}),
+        ("phone", PHONE, {"has_touch": True, "is_mobile": True, "color_scheme": "dark"}),
+    ],
+)
+async def test_a_recording_is_imported_run_watched_steered_approved_and_scheduled(
+    name: str,
+    size: tuple[int, int],
+    more: dict[str, Any],
+    visitor: Callable[..., Awaitable[Visitor]],
+    desk: pages.Site,
+    tmp_path: Path,
+) -> None:
+    ada = await visitor(name, size, **more)
+    page = ada.page
+    await ada.register()
+    await ada.picture("home-first")
+
+    file = tmp_path / "greet.json"
+    await asyncio.to_thread(file.write_text, json.dumps(recording(desk.url("/desk"))))
+    await ada.visit("/workflows")
+    async with page.expect_file_chooser() as choosing:
+        await ada.button(re.compile("^Import")).first.click()
+    await (await choosing.value).set_files(file)
+    await page.wait_for_url(re.compile(r"/workflows/[0-9a-f-]{36}"))
+    workflow = page.url
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Greet somebody")
+    await ada.picture("workflow")
+    await ada.button("Run").first.click()
+    await ada.picture("run-dialog")
+    await page.get_by_role("dialog").get_by_role("button", name=re.compile("Run|Start")).click()
+    await page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"))
+
+    canvas = page.locator("canvas").first
+    await expect(page.get_by_text("Who is it?").first).to_be_visible()
+    before = await canvas_bytes(canvas)
+    async for _ in look(10):
+        if await canvas_bytes(canvas) != before:
+            break
+    await ada.picture("run-waits")
+
+    async with steering(ada):
+        box = await canvas.bounding_box()
+        assert box is not None
+        scale = box["width"] / 800
+        place = (box["x"] + 150 * scale, box["y"] + 60 * scale)
+        await (page.touchscreen.tap(*place) if "has_touch" in more else page.mouse.click(*place))
+        await page.keyboard.type("Grace")
+        await ada.picture("run-steered")
+    await ada.button(re.compile("Resume|Go on|Continue|Done")).first.click()
+    await expect(page.get_by_role("button", name="Approve", exact=True).first).to_be_visible()
+    await ada.picture("run-approval")
+    await page.get_by_role("button", name="Approve", exact=True).first.click()
+    await expect(page.get_by_text("Succeeded").first).to_be_visible()
+    await page.get_by_role("tab", name="Result").click()
+    await expect(page.get_by_role("tabpanel").get_by_text("Hello Grace").first).to_be_visible()
+    await ada.picture("run-result")
+
+    await page.get_by_role("tab", name="Timeline").click()
+    await page.get_by_role("button", name=re.compile(r"^2\b.*Open")).click()
+    await expect(page.get_by_role("img", name=re.compile("screen")).first).to_be_visible()
+    await expect(page).to_have_url(re.compile(r"step=2"))
+    await ada.picture("run-step")
+
+    await page.goto(workflow)
+    await ada.button("More").first.click()
+    await page.get_by_role("menuitem", name=re.compile("Schedule")).click()
+    await page.get_by_role("dialog").get_by_label("Name").fill("Every morning")
+    await ada.picture("schedule-dialog")
+    await page.get_by_role("dialog").get_by_role("button", name=re.compile("Make|Save|Schedule")).last.click()
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await ada.visit("/schedules")
+    await expect(page.get_by_text("Every morning").first).to_be_visible()
+    await ada.picture("schedules")
+
+    if size == PHONE:
+        await ada.button("Menu").click()
+    await ada.button(re.compile("^Account")).click()
+    await page.get_by_role("menuitem", name="Sign out").click()
+    await expect(page).to_have_url(re.compile("/sign-in"))
+    await ada.picture("sign-in")
+    await page.goto("/runs")
+    await expect(page).to_have_url(re.compile(r"/sign-in\?next=%2Fruns"))
+
+
+SCREENS = [
+    "/", "/runs", "/approvals", "/workflows", "/schedules", "/files", "/computers", "/profiles", "/secrets", "/usage",
+    "/settings/account", "/settings/keys", "/settings/webhooks", "/settings/sessions", "/settings/appearance",
+]  # fmt: skip
+SHIFTS = """() => new Promise(done => {
+  let sum = 0;
+  new PerformanceObserver(list => { for (const each of list.getEntries()) if (!each.hadRecentInput) sum += each.value })
+    .observe({type: 'layout-shift', buffered: true});
+  setTimeout(() => done(sum), 100);
+})"""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "scheme"),
+    [("screens-light", DESK, "light"), ("screens-dark", DESK, "dark"), ("screens-phone", PHONE, "light")],
+)
+async def test_every_screen_is_accessible_and_nothing_on_it_jumps(
+    name: str, size: tuple[int, int], scheme: str, visitor: Callable[..., Awaitable[Visitor]]
+) -> None:
+    ada = await visitor(name, size, color_scheme=scheme)
+    await ada.register()
+    wide, jumping = [], {}
+    for path in SCREENS:
+        await ada.visit(path)
+        await ada.picture(path.strip("/").replace("/", "-") or "home")
+        if await ada.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(path)
+        if (shift := await ada.page.evaluate(SHIFTS)) > 0.01:
+            jumping[path] = shift
+    assert (wide, jumping) == ([], {})
+
+
+def test_the_first_screen_loads_little() -> None:
+    """Compressed as a proxy would send it; the budget is 250 KB."""
+    page = (WEB / ".next" / "server" / "app" / "(app)" / "page_client-reference-manifest.js").read_text()
+    manifest = json.loads(
+        page[page.index("= {", page.index("globalThis.__RSC_MANIFEST[")) + 2 :].rstrip().rstrip(";")
+    )
+    build = json.loads((WEB / ".next" / "build-manifest.json").read_text())
+    files = {
+        *build["rootMainFiles"],
+        *(file for files in manifest["entryJSFiles"].values() for file in files),
+    }
+    size = sum(len(gzip.compress((WEB / ".next" / file).read_bytes())) for file in files)
+    assert 50_000 < size < 250_000
