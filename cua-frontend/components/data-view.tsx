@@ -56,8 +56,9 @@ export function Json({ value, className }: { value: unknown; className?: string 
   );
 }
 
-function Table({ rows }: { rows: Record<string, unknown>[] }) {
+function Table({ rows: given }: { rows: Record<string, unknown>[] }) {
   const [whole, setWhole] = useState(false);
+  const rows = given.map(flat);
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const shown = whole ? rows : rows.slice(0, FIRST_ROWS);
   return (
@@ -92,6 +93,15 @@ function Table({ rows }: { rows: Record<string, unknown>[] }) {
         </Button>
       )}
     </div>
+  );
+}
+
+/** Objects in a row become columns of their own. */
+function flat(row: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(row).flatMap(([name, value]) =>
+      isObject(value) ? Object.entries(value).map(([inner, each]) => [`${name}.${inner}`, each] as const) : [[name, value] as const],
+    ),
   );
 }
 
@@ -151,7 +161,8 @@ export function save(blob: Blob, name: string): void {
 }
 
 /** RFC 4180; what a spreadsheet would take for a formula is kept a text. */
-function csv(rows: Record<string, unknown>[]): string {
+function csv(given: Record<string, unknown>[]): string {
+  const rows = given.map(flat);
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cell = (value: unknown) => {
     let text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);

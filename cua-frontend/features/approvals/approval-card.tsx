@@ -37,6 +37,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
     const changed = decision === "approve" && Object.keys(found.changed).length > 0 ? found.changed : null;
     decide.mutate({ decision, digest: approval.digest, note: note.trim() || null, ...(changed && { arguments: changed }) });
   };
+  const Heading = linked ? "h3" : "h2";
   const hasArguments = Object.keys(asked).length > 0;
   const edited = hasArguments && Object.keys(changesOf(asked, draft).changed).length > 0;
   const reasons = Array.isArray(approval.action.reasons) ? approval.action.reasons.map(String) : [];
@@ -53,7 +54,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
         <Hand className="mt-0.5 size-4 shrink-0 text-warn" aria-hidden />
         <div className="min-w-0 flex-1">
           <p className="text-2xs font-medium text-warn">Needs your approval</p>
-          <h3 className="font-semibold break-words">{titleOf(approval)}</h3>
+          <Heading className="font-semibold break-words">{titleOf(approval)}</Heading>
           {approval.url && approval.url !== "about:blank" && <p className="truncate text-xs text-ink-3">on {approval.url}</p>}
         </div>
         <Countdown until={approval.expires_at} />

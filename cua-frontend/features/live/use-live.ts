@@ -109,8 +109,7 @@ export function useLive(computerId: string | null, canvas: RefObject<HTMLCanvasE
 
   let phase: Phase = "starting";
   if (!computerId || closed === computerId) phase = "closed";
-  else if (connection !== "online") phase = "reconnecting";
-  else if (shown === computerId) phase = "live";
+  else if (shown === computerId) phase = connection === "online" ? "live" : "reconnecting";
   return { phase, view, size, ...stats };
 }
 

@@ -19,17 +19,19 @@ import { failedStep, hintFor, standstill } from "./reasons";
 interface AttentionProps {
   run: RunRead;
   question: string | null;
+  /** The chat beside this asks it already. */
+  inChat: boolean;
   actions: RunActions;
   onStep: (step: number) => void;
 }
 
 /** What a person has to do for the run to go on, or should know now that it has failed. */
-export function Attention({ run, question, actions, onStep }: AttentionProps) {
+export function Attention({ run, question, inChat, actions, onStep }: AttentionProps) {
   const approvals = useRunApprovals(run.id);
   const pending = approvals.data?.filter((approval) => approval.status === "pending") ?? [];
   if (run.status === "failed") return <Failed run={run} actions={actions} onStep={onStep} />;
   if (pending.length > 0) return pending.map((approval) => <ApprovalCard key={approval.id} approval={approval} />);
-  if (question !== null) return <Question run={run} question={question} />;
+  if (question !== null) return inChat ? null : <Question run={run} question={question} />;
   if (run.status === "paused" && run.reason?.startsWith("budget_") && !run.reason.startsWith("budget_month_")) {
     return <Budget key={run.reason} run={run} actions={actions} />;
   }
@@ -74,7 +76,7 @@ function Question({ run, question }: { run: RunRead; question: string }) {
   );
 }
 
-function Failed({ run, actions, onStep }: Omit<AttentionProps, "question">) {
+function Failed({ run, actions, onStep }: Omit<AttentionProps, "question" | "inChat">) {
   const code = typeof run.error?.code === "string" ? run.error.code : "failed";
   const detail = typeof run.error?.detail === "string" ? run.error.detail : "The run has failed.";
   const step = typeof run.error?.step === "number" ? run.error.step : null;

@@ -132,9 +132,9 @@ function Usage({ run, agent }: { run: RunRead; agent: boolean }) {
   for (const [name, limit] of Object.entries(run.budget)) facts.push([name.replace(/^max_/, "Limit of ").replace("cost_usd", "dollars"), number(limit)]);
   return (
     <Section title="Usage">
-      <dl className="grid grid-cols-2 gap-px overflow-hidden rounded-xl border border-line bg-line sm:grid-cols-3">
+      <dl className="grid grid-cols-2 overflow-hidden rounded-xl border border-line bg-surface sm:grid-cols-3">
         {facts.map(([name, value]) => (
-          <div key={name} className="bg-surface px-4 py-2.5">
+          <div key={name} className="-mr-px -mb-px border-r border-b border-line px-4 py-2.5">
             <dt className="text-xs text-ink-3">{name}</dt>
             <dd className="font-medium tabular-nums">{value}</dd>
           </div>

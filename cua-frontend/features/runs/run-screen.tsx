@@ -8,6 +8,7 @@ import { Failure, Skeletons } from "@/components/ui/states";
 import { Tabs } from "@/components/ui/tabs";
 import { Chat } from "@/features/chat/chat";
 import { useDrafts } from "@/features/chat/drafts";
+import { useFrames } from "@/features/recording/frames";
 import type { RunRead, StepRead } from "@/lib/api";
 import { Problem } from "@/lib/problem";
 
@@ -54,6 +55,7 @@ export function RunScreen({ id }: { id: string }) {
 
 function Loaded({ run }: { run: RunRead }) {
   const steps = useSteps(run.id);
+  const frames = useFrames(run.id);
   const messages = useMessages(run.id);
   const drafts = useDrafts(run.id, messages.data);
   const actions = useRunActions(run.id);
@@ -63,6 +65,7 @@ function Loaded({ run }: { run: RunRead }) {
   const known = steps.data ?? NO_STEPS;
   const agent = known.some((step) => step.type === "agent") || (messages.data?.length ?? 0) > 0;
   const question = questionOf(run, steps.data);
+  const current = selection.frame === null ? null : (frames.data?.find((frame) => frame.number === selection.frame)?.step ?? null);
   const showStep = (step: number) => {
     setTab("timeline");
     select({ step });
@@ -78,8 +81,8 @@ function Loaded({ run }: { run: RunRead }) {
         <div className="min-w-0">
           <RunView run={run} steps={known} ended={ended} selection={selection} onSelect={select} />
         </div>
-        <div data-pane className="flex min-w-0 flex-col gap-4 lg:h-[calc(100dvh-7.75rem)] lg:min-h-96 lg:overflow-y-auto [&>*]:shrink-0">
-          <Attention run={run} question={question} actions={actions} onStep={showStep} />
+        <div data-pane className="flex min-w-0 flex-col gap-4 lg:h-[calc(100dvh-7.75rem)] lg:-mx-1 lg:min-h-96 lg:overflow-y-auto lg:px-1 [&>*]:shrink-0">
+          <Attention run={run} question={question} inChat={tab === "chat"} actions={actions} onStep={showStep} />
           <Tabs
             label="About the run"
             className="[&>[role=tablist]]:sticky [&>[role=tablist]]:top-12 [&>[role=tablist]]:z-10 [&>[role=tablist]]:bg-canvas lg:[&>[role=tablist]]:top-0 [&>[role=tabpanel]]:pt-3"
@@ -90,7 +93,7 @@ function Loaded({ run }: { run: RunRead }) {
                 id: "timeline",
                 label: "Timeline",
                 content: (
-                  <Timeline runId={run.id} state={ended ? "ended" : run.status === "running" ? "running" : "waiting"} selected={selection.step} onSelect={(step) => select({ step })} />
+                  <Timeline runId={run.id} state={ended ? "ended" : run.status === "running" ? "running" : "waiting"} selected={selection.step} current={current} onSelect={(step) => select({ step })} />
                 ),
               },
               {

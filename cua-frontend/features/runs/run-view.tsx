@@ -72,7 +72,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
         />
       ) : (
         <p className="border-t border-line px-3 py-3 text-xs text-ink-3">
-          {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording begins with the first picture."}
+          {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording appears here after its first seconds."}
         </p>
       )}
     </LiveView>

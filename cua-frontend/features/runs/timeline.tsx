@@ -22,6 +22,8 @@ interface TimelineProps {
   runId: string;
   state: RunState;
   selected: number | null;
+  /** The step in which the recording is. */
+  current: number | null;
   onSelect: (step: number | null) => void;
 }
 
@@ -29,7 +31,7 @@ const INDENT_REM = 0.875;
 const DEEPEST_SHOWN = 5;
 
 /** What the run does, step by step, while it does it. */
-export function Timeline({ runId, state, selected, onSelect }: TimelineProps) {
+export function Timeline({ runId, state, selected, current, onSelect }: TimelineProps) {
   const steps = useSteps(runId);
   const names = useMemo(() => elementNames(steps.data ?? []), [steps.data]);
   const list = useRef<HTMLOListElement>(null);
@@ -67,6 +69,7 @@ export function Timeline({ runId, state, selected, onSelect }: TimelineProps) {
               names={names}
               state={state}
               selected={step.number === selected}
+              current={step.number === current}
               focusable={selected === null ? step === steps.data[0] : step.number === selected}
               onSelect={() => onSelect(step.number === selected ? null : step.number)}
             />
@@ -96,11 +99,12 @@ interface StepRowProps {
   names: Map<string, string>;
   state: RunState;
   selected: boolean;
+  current: boolean;
   focusable: boolean;
   onSelect: () => void;
 }
 
-function StepRow({ step, names, state, selected, focusable, onSelect }: StepRowProps) {
+function StepRow({ step, names, state, selected, current, focusable, onSelect }: StepRowProps) {
   const { icon: Icon, verb, what } = stepLabel(step, names);
   const depth = Math.min(stepDepth(step.pointer), DEEPEST_SHOWN);
   const code = step.error && typeof step.error.code === "string" ? step.error.code : null;
@@ -110,11 +114,12 @@ function StepRow({ step, names, state, selected, focusable, onSelect }: StepRowP
       data-step={step.number}
       tabIndex={focusable ? 0 : -1}
       aria-expanded={selected}
+      aria-current={current ? "step" : undefined}
       onClick={onSelect}
       style={{ paddingLeft: `${0.5 + depth * INDENT_REM}rem` }}
       className={cn(
-        "flex min-h-10 w-full items-center gap-2.5 rounded-md py-1.5 pr-2 text-left text-sm",
-        selected ? "bg-accent-soft" : "hover:bg-sunken",
+        "flex min-h-10 w-full items-center gap-2.5 rounded-md py-1.5 pr-2 text-left text-sm focus-visible:-outline-offset-2",
+        selected ? "bg-accent-soft" : current ? "bg-sunken shadow-[inset_2px_0_0_var(--accent)]" : "hover:bg-sunken",
       )}
     >
       <span className="w-6 shrink-0 text-right text-2xs text-ink-3 tabular-nums">{step.number}</span>
@@ -209,7 +214,7 @@ function Part({ title, copied, children }: { title: string; copied?: unknown; ch
   return (
     <section className="flex min-w-0 flex-col gap-1.5">
       <div className="flex min-h-7 items-center justify-between">
-        <h3 className="text-xs font-medium text-ink-3">{title}</h3>
+        <h2 className="text-xs font-medium text-ink-3">{title}</h2>
         {copied !== undefined && <CopyButton text={() => (typeof copied === "string" ? copied : JSON.stringify(copied, null, 2))} />}
       </div>
       {children}
