@@ -302,7 +302,7 @@ function Preview({ cron, zone }: { cron: string; zone: string }) {
     }
   }, [zone]);
   return (
-    <div aria-live="polite" className="min-h-[9.25rem] rounded-lg bg-sunken px-3 py-2.5 text-sm">
+    <div aria-live="polite" className="min-h-[7.75rem] rounded-lg bg-sunken px-3 py-2.5 text-sm">
       {preview.error ? (
         <p className="break-words text-bad">{preview.error instanceof Problem ? (preview.error.errors[0]?.msg ?? preview.error.message) : preview.error.message}</p>
       ) : preview.data ? (

@@ -15,13 +15,13 @@ import { readRunSettings, runSettings, RunSettingsForm } from "./run-settings";
 type Runnable = Pick<WorkflowRead, "id" | "name" | "parameters" | "version">;
 
 /** Asks for a workflow's params and starts a run of its newest version. */
-export function RunDialog({ workflow, onClose }: { workflow: Runnable | null; onClose: () => void }) {
+export function RunDialog({ workflow, dirty, onClose }: { workflow: Runnable | null; dirty?: boolean; onClose: () => void }) {
   return (
     <Dialog
       open={workflow !== null}
       onOpenChange={(open) => !open && onClose()}
       title={`Run ${workflow?.name ?? ""}`}
-      description={workflow ? `Version ${workflow.version}, in a browser of its own.` : undefined}
+      description={workflow ? (dirty ? `Version ${workflow.version}, as it was saved: without your changes since.` : `Version ${workflow.version}, in a browser of its own.`) : undefined}
     >
       {workflow && <RunForm key={workflow.id} workflow={workflow} onClose={onClose} />}
     </Dialog>

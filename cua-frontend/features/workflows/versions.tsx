@@ -234,8 +234,8 @@ function Fields({ fields }: { fields: FieldChange[] }) {
   return (
     <dl className="divide-y divide-line border-t border-line text-xs first:border-t-0">
       {fields.map(({ name, before, after }) => (
-        <div key={name} className="grid gap-x-3 gap-y-1 px-3 py-2 sm:grid-cols-[8rem_minmax(0,1fr)]">
-          <dt className="truncate font-mono text-ink-3">{name}</dt>
+        <div key={name} className="grid gap-x-3 gap-y-1 px-3 py-2 sm:grid-cols-[11rem_minmax(0,1fr)]">
+          <dt className="font-mono break-words text-ink-3">{name.replaceAll(".", ".\u200b")}</dt>
           <dd className="flex min-w-0 flex-col gap-1 font-mono">
             {before !== undefined && <Value sign="−" said="Before" look="bg-bad-soft" value={before} />}
             {after !== undefined && <Value sign="+" said="After" look="bg-good-soft" value={after} />}

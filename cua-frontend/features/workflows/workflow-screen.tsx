@@ -115,7 +115,7 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
           { id: "versions", label: "Versions", content: <Versions workflow={workflow} dirty={dirty} /> },
         ]}
       />
-      <RunDialog workflow={running ? workflow : null} onClose={() => setRunning(false)} />
+      <RunDialog dirty={dirty} workflow={running ? workflow : null} onClose={() => setRunning(false)} />
       <DeleteWorkflow
         workflow={deleting ? workflow : null}
         onClose={() => setDeleting(false)}
