@@ -52,6 +52,7 @@ export function WorkflowRuns({ workflow, onRun }: { workflow: Pick<WorkflowRead,
 
 function progress({ status, position, step_count, active_ms }: RunRead): string {
   if (status === "queued") return position ? `Place ${position} in the queue` : "Begins soon";
+  if (step_count === 0 && active_ms === 0) return "Ended before its first step";
   return `${step_count} ${step_count === 1 ? "step" : "steps"} in ${duration(active_ms)}`;
 }
 
