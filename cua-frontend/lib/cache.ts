@@ -21,6 +21,8 @@ export function applyEvents(cache: QueryClient, events: EventRead[]): void {
       changeLists(cache, type, (items) => items.filter((item) => item.id !== event.resource.id));
       continue;
     }
+    // A run learns of its computer by the computer alone.
+    if (type === "computer" && event.run_id) put(cache, "run", { id: event.run_id, computer_id: event.resource.id });
     const below = event.run_id && BELOW_RUNS[type];
     if (data.id === event.resource.id) {
       const thing = data as Thing;

@@ -31,7 +31,7 @@ export function FirstRun() {
         <div className="flex flex-col gap-4">
           <Card className="p-5">
             <Heading icon={<Store />} title="Try the sample">
-              A workflow that buys tea in the little shop of this server, without any model. It takes about ten seconds.
+              A workflow that buys tea in the little shop of this server, without any model. It takes a few seconds.
             </Heading>
             <TrySample />
           </Card>

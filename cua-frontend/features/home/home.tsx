@@ -38,6 +38,7 @@ export function Home() {
   const going = all.filter(({ status }) => !ENDED.has(status));
   const ended = all.filter(({ status }) => ENDED.has(status)).slice(0, RECENT);
   const waiting = going.filter(({ status }) => status === "waiting_user" || status === "paused");
+  const asking = runs.isPending || (runs.data?.length === 0 && workflows.isPending);
   const isNew = runs.data?.length === 0 && workflows.data?.data.length === 0;
   const name = me.data?.name;
   return (
@@ -45,7 +46,7 @@ export function Home() {
       title={name ? `Hello, ${name}` : "Home"}
       description={isNew ? "Three ways to begin." : undefined}
       actions={
-        !isNew && (
+        !isNew && !asking && (
           <Button look="primary" onClick={startTask}>
             <Plus aria-hidden />
             Start a task
@@ -53,7 +54,7 @@ export function Home() {
         )
       }
     >
-      {runs.isPending && <Skeletons count={5} className="h-14" />}
+      {asking && !runs.error && <Skeletons count={5} className="h-14" />}
       {runs.error && <Failure title="The runs cannot be shown" error={runs.error} retry={() => void runs.refetch()} />}
       {isNew && <FirstRun />}
       <NeedsYou approvals={approvals.data ?? []} waiting={waiting} />
@@ -74,7 +75,7 @@ export function Home() {
           </Rows>
         </Section>
       )}
-      {runs.data && !isNew && all.length === 0 && (
+      {runs.data && !isNew && !asking && all.length === 0 && (
         <p className="py-8 text-center text-sm text-ink-3">
           Nothing has run yet. Start a task, or run one of your{" "}
           <Link href="/workflows" className="text-accent-strong hover:underline">

@@ -1,11 +1,14 @@
 "use client";
 
 import Link from "next/link";
+import { useCallback, useState } from "react";
 
 import { RunStatusBadge } from "@/components/run-status";
 import { Ago } from "@/components/time";
-import { Section } from "@/components/ui/page";
-import type { RunRead } from "@/lib/api";
+import { Rows, Section } from "@/components/ui/page";
+import { RunRow } from "@/features/workflows/runs";
+import type { EventRead, RunRead } from "@/lib/api";
+import { useEventListener } from "@/lib/events";
 
 import { Still } from "./still";
 
@@ -13,37 +16,63 @@ const SHOWN = 6;
 
 export function Running({ runs }: { runs: RunRead[] }) {
   if (runs.length === 0) return null;
+  const open = runs.filter(({ status }) => status !== "queued");
+  const queued = runs.filter(({ status }) => status === "queued");
   return (
     <Section
       title="Running now"
       actions={
-        runs.length > SHOWN && (
+        (open.length > SHOWN || queued.length > SHOWN) && (
           <Link href="/runs" className="text-xs text-ink-3 hover:text-ink hover:underline">
             All {runs.length}
           </Link>
         )
       }
     >
-      <ul aria-label="Running now" className="grid grid-cols-1 gap-4 sm:grid-cols-2 lg:grid-cols-3">
-        {runs.slice(0, SHOWN).map((run) => (
-          <li key={run.id}>
-            <Link href={`/runs/${run.id}`} className="block overflow-hidden rounded-xl border border-line bg-surface transition-colors hover:border-line-strong">
-              <Still runId={run.id} computerId={run.status === "queued" ? null : run.computer_id} />
-              <div className="flex flex-col gap-1 p-3">
-                <div className="flex items-start gap-2">
-                  <p className="line-clamp-2 min-w-0 flex-1 text-sm font-medium break-words">{run.title}</p>
-                  <RunStatusBadge status={run.status} />
-                </div>
-                <p className="text-xs text-ink-3">
-                  {run.status === "queued" ? (run.position ? `Place ${run.position} in the queue` : "Begins soon") : `${run.step_count} ${run.step_count === 1 ? "step" : "steps"} done`}
-                  {" · "}
-                  <Ago at={run.started_at ?? run.created_at} />
-                </p>
-              </div>
-            </Link>
-          </li>
-        ))}
-      </ul>
+      {open.length > 0 && (
+        <ul aria-label="Running now" className="grid grid-cols-1 gap-4 sm:grid-cols-2 lg:grid-cols-3">
+          {open.slice(0, SHOWN).map((run) => (
+            <RunCard key={run.id} run={run} />
+          ))}
+        </ul>
+      )}
+      {queued.length > 0 && (
+        <Rows label="Queued">
+          {queued.slice(0, SHOWN).map((run) => (
+            <RunRow key={run.id} run={run} titled />
+          ))}
+        </Rows>
+      )}
     </Section>
+  );
+}
+
+/** A run, what its browser shows, and what it does at the moment. */
+function RunCard({ run }: { run: RunRead }) {
+  const [step, setStep] = useState<string | null>(null);
+  useEventListener(
+    useCallback(
+      ({ run_id, kind, data }: EventRead) => {
+        if (run_id === run.id && kind === "run.step.started") setStep(`Step ${String(data.number)} · ${String(data.title)}`);
+      },
+      [run.id],
+    ),
+  );
+  return (
+    <li>
+      <Link href={`/runs/${run.id}`} className="block overflow-hidden rounded-xl border border-line bg-surface transition-colors hover:border-line-strong">
+        <Still runId={run.id} computerId={run.computer_id} />
+        <div className="flex flex-col gap-1 p-3">
+          <div className="flex items-start gap-2">
+            <p className="line-clamp-2 min-w-0 flex-1 text-sm font-medium break-words">{run.title}</p>
+            <RunStatusBadge status={run.status} />
+          </div>
+          <p className="flex gap-2 text-xs text-ink-3">
+            <span className="min-w-0 flex-1 truncate">{step ?? `${run.step_count} ${run.step_count === 1 ? "step" : "steps"} done`}</span>
+            <Ago at={run.started_at ?? run.created_at} />
+          </p>
+        </div>
+      </Link>
+    </li>
   );
 }

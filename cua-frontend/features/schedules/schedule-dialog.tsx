@@ -2,7 +2,7 @@
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import Link from "next/link";
-import { useId, useMemo, useState } from "react";
+import { useId, useMemo, useRef, useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
@@ -11,6 +11,7 @@ import { Failure, Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { useWorkflowChoices } from "@/features/workflows/queries";
 import { readRunSettings, runSettings, RunSettingsForm } from "@/features/workflows/run-settings";
+import { showError } from "@/features/workflows/show-error";
 import { createSchedule, type Missed, type Overlap, type ScheduleRead, updateSchedule, type WorkflowRead } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
@@ -72,6 +73,7 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
   const [missed, setMissed] = useState<Missed>(schedule?.missed ?? "once");
   const [overlap, setOverlap] = useState<Overlap>(schedule?.overlap ?? "skip");
   const [settings, setSettings] = useState(() => runSettings(first?.parameters ?? {}, schedule?.run));
+  const form = useRef<HTMLFormElement>(null);
   const [wrong, setWrong] = useState<Record<string, string>>({});
   const cron = cronOf(when, own);
   const schema = workflow?.parameters ?? {};
@@ -89,11 +91,13 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
       toast.done(schedule ? "The schedule is saved" : `${stored.name} is scheduled`);
       onClose();
     },
+    onError: () => showError(form.current),
   });
   const problem = save.error instanceof Problem ? save.error : null;
   const said = (field: string) => problem?.errors.find(({ loc }) => loc[0] === field || (loc[0] === "body" && loc[1] === field))?.msg;
   return (
     <form
+      ref={form}
       noValidate
       className="flex flex-col gap-4"
       onSubmit={(event) => {
@@ -101,6 +105,7 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
         const read = readRunSettings(schema, settings);
         setWrong(read.wrong);
         if (Object.keys(read.wrong).length === 0) save.mutate(read.body);
+        else showError(form.current);
       }}
     >
       {save.error && (
@@ -302,7 +307,7 @@ function Preview({ cron, zone }: { cron: string; zone: string }) {
     }
   }, [zone]);
   return (
-    <div aria-live="polite" className="min-h-[9.25rem] rounded-lg bg-sunken px-3 py-2.5 text-sm">
+    <div aria-live="polite" className="min-h-[7.75rem] rounded-lg bg-sunken px-3 py-2.5 text-sm">
       {preview.error ? (
         <p className="break-words text-bad">{preview.error instanceof Problem ? (preview.error.errors[0]?.msg ?? preview.error.message) : preview.error.message}</p>
       ) : preview.data ? (

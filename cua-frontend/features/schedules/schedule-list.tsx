@@ -122,7 +122,7 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
         <dt className="text-ink-3">Last</dt>
         <dd>
           {last_at ? (
-            <Link href={`/runs?schedule=${id}`} className="hover:underline">
+            <Link href={`/runs?schedule_id=${id}`} className="hover:underline">
               <Ago at={last_at} />
             </Link>
           ) : (

@@ -61,12 +61,19 @@ function changed(index: number, before: Json, after: Json): StepChange {
   return { mark: "changed", number: index + 1, step: after, fields, inner };
 }
 
-/** The fields of two objects that differ. */
+/** The fields of two objects that differ; inside of objects, by the path to what does. */
 export function diffFields(before: Json, after: Json, except: string[] = []): FieldChange[] {
   const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].filter((name) => !except.includes(name));
-  return names
-    .filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]))
-    .map((name) => ({ name, before: before[name], after: after[name] }));
+  return names.flatMap((name) => diffValues(name, before[name], after[name]));
+}
+
+function diffValues(name: string, before: unknown, after: unknown): FieldChange[] {
+  if (JSON.stringify(before) === JSON.stringify(after)) return [];
+  if (isObject(before) && isObject(after)) return diffFields(before, after).map((field) => ({ ...field, name: `${name}.${field.name}` }));
+  if (Array.isArray(before) && Array.isArray(after) && before.length === after.length && after.every(isObject)) {
+    return after.flatMap((item, place) => diffValues(`${name}[${place}]`, before[place], item));
+  }
+  return [{ name, before, after }];
 }
 
 export interface ListChange {

@@ -7,7 +7,7 @@ export async function downloadRecording({ id, name }: { id: string; name: string
     const url = URL.createObjectURL(await fetchBlob(`/api/workflows/${id}/export`));
     const link = document.createElement("a");
     link.href = url;
-    link.download = `${name.replaceAll(/[^\p{L}\p{N} ._-]+/gu, "-").trim() || "workflow"}.json`;
+    link.download = `${name.replaceAll(/[^\p{L}\p{N} ._&-]+/gu, "-").trim() || "workflow"}.json`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   } catch (error) {

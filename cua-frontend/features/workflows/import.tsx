@@ -12,6 +12,7 @@ import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
 import { Problem } from "@/lib/problem";
 
+import { inWords } from "./editor/definition";
 import { isObject, parametersNamedIn } from "./parameters";
 
 const MOST_BYTES = 1_000_000;
@@ -68,7 +69,7 @@ export function ImportRefused({ refused, onDismiss }: { refused: Refused; onDism
           <ul className="mt-2 flex flex-col gap-1 text-sm">
             {problems.slice(0, SHOWN_PROBLEMS).map(({ pointer, message }, place) => (
               <li key={place} className="break-words">
-                <code className="mr-2 font-mono text-xs text-ink-3">{pointer}</code>
+                <span className="mr-2 font-medium">{inWords(pointer)}</span>
                 {message}
               </li>
             ))}

@@ -2,7 +2,7 @@
 
 import { useMutation } from "@tanstack/react-query";
 import { useRouter } from "next/navigation";
-import { useState } from "react";
+import { useRef, useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
@@ -11,17 +11,18 @@ import { call } from "@/lib/client";
 import { Problem } from "@/lib/problem";
 
 import { readRunSettings, runSettings, RunSettingsForm } from "./run-settings";
+import { showError } from "./show-error";
 
 type Runnable = Pick<WorkflowRead, "id" | "name" | "parameters" | "version">;
 
 /** Asks for a workflow's params and starts a run of its newest version. */
-export function RunDialog({ workflow, onClose }: { workflow: Runnable | null; onClose: () => void }) {
+export function RunDialog({ workflow, dirty, onClose }: { workflow: Runnable | null; dirty?: boolean; onClose: () => void }) {
   return (
     <Dialog
       open={workflow !== null}
       onOpenChange={(open) => !open && onClose()}
       title={`Run ${workflow?.name ?? ""}`}
-      description={workflow ? `Version ${workflow.version}, in a browser of its own.` : undefined}
+      description={workflow ? (dirty ? `Version ${workflow.version}, as it was saved: without your changes since.` : `Version ${workflow.version}, in a browser of its own.`) : undefined}
     >
       {workflow && <RunForm key={workflow.id} workflow={workflow} onClose={onClose} />}
     </Dialog>
@@ -31,6 +32,7 @@ export function RunDialog({ workflow, onClose }: { workflow: Runnable | null; on
 function RunForm({ workflow, onClose }: { workflow: Runnable; onClose: () => void }) {
   const router = useRouter();
   const [settings, setSettings] = useState(() => runSettings(workflow.parameters));
+  const form = useRef<HTMLFormElement>(null);
   const [wrong, setWrong] = useState<Record<string, string>>({});
   const start = useMutation({
     mutationFn: (body: ReturnType<typeof readRunSettings>["body"]) => call(createRun({ body: { workflow_id: workflow.id, ...body } })),
@@ -38,10 +40,12 @@ function RunForm({ workflow, onClose }: { workflow: Runnable; onClose: () => voi
       onClose();
       router.push(`/runs/${run.id}`);
     },
+    onError: () => showError(form.current),
   });
   const problem = start.error instanceof Problem ? start.error : null;
   return (
     <form
+      ref={form}
       noValidate
       className="flex flex-col gap-4"
       onSubmit={(event) => {
@@ -49,6 +53,7 @@ function RunForm({ workflow, onClose }: { workflow: Runnable; onClose: () => voi
         const read = readRunSettings(workflow.parameters, settings);
         setWrong(read.wrong);
         if (Object.keys(read.wrong).length === 0) start.mutate(read.body);
+        else showError(form.current);
       }}
     >
       {start.error && (

@@ -50,6 +50,12 @@ export function WorkflowRuns({ workflow, onRun }: { workflow: Pick<WorkflowRead,
   );
 }
 
+function progress({ status, position, step_count, active_ms }: RunRead): string {
+  if (status === "queued") return position ? `Place ${position} in the queue` : "Begins soon";
+  if (step_count === 0 && active_ms === 0) return "Ended before its first step";
+  return `${step_count} ${step_count === 1 ? "step" : "steps"} in ${duration(active_ms)}`;
+}
+
 /** A run, what it was given, and what became of it. */
 export function RunRow({ run, titled }: { run: RunRead; titled?: boolean }) {
   const given = Object.entries(run.params)
@@ -62,7 +68,7 @@ export function RunRow({ run, titled }: { run: RunRead; titled?: boolean }) {
         <div className="min-w-0 flex-1">
           <p className="truncate text-sm">{titled ? <span className="font-medium">{run.title}</span> : given || "Without params"}</p>
           <p className={failed ? "truncate text-xs text-bad" : "truncate text-xs text-ink-3"}>
-            {failed ?? run.reason ?? `${run.step_count} ${run.step_count === 1 ? "step" : "steps"} in ${duration(run.active_ms)}`}
+            {failed ?? run.reason ?? progress(run)}
             {titled && !failed && given && ` · ${given}`}
           </p>
         </div>

@@ -188,7 +188,7 @@ function StepsView({ before, after }: { before: VersionRead; after: VersionRead 
 function FieldsCard({ title, fields }: { title: string; fields: FieldChange[] }) {
   return (
     <div className="rounded-lg border border-line bg-surface">
-      <h3 className="border-b border-line px-3 py-2 text-sm font-medium">{title}</h3>
+      <h3 className="px-3 py-2 text-sm font-medium">{title}</h3>
       <Fields fields={fields} />
     </div>
   );
@@ -232,10 +232,10 @@ function StepChanges({ changes }: { changes: StepChange[] }) {
 
 function Fields({ fields }: { fields: FieldChange[] }) {
   return (
-    <dl className="divide-y divide-line border-t border-line text-xs first:border-t-0">
+    <dl className="divide-y divide-line border-t border-line text-xs">
       {fields.map(({ name, before, after }) => (
-        <div key={name} className="grid gap-x-3 gap-y-1 px-3 py-2 sm:grid-cols-[8rem_minmax(0,1fr)]">
-          <dt className="truncate font-mono text-ink-3">{name}</dt>
+        <div key={name} className="grid gap-x-3 gap-y-1 px-3 py-2 sm:grid-cols-[11rem_minmax(0,1fr)]">
+          <dt className="font-mono break-words text-ink-3">{name.replaceAll(".", ".\u200b")}</dt>
           <dd className="flex min-w-0 flex-col gap-1 font-mono">
             {before !== undefined && <Value sign="−" said="Before" look="bg-bad-soft" value={before} />}
             {after !== undefined && <Value sign="+" said="After" look="bg-good-soft" value={after} />}
@@ -253,7 +253,7 @@ function Value({ sign, said, look, value }: { sign: string; said: string; look: 
     <div className={cn("flex gap-2 rounded px-2 py-1", look)}>
       <span aria-hidden>{sign}</span>
       <span className="sr-only">{said}: </span>
-      <pre className="max-h-60 min-w-0 flex-1 overflow-auto font-mono break-words whitespace-pre-wrap">{text === "" ? "(empty)" : text}</pre>
+      <pre className="min-w-0 flex-1 font-mono break-words whitespace-pre-wrap">{text === "" ? "(empty)" : text}</pre>
     </div>
   );
 }

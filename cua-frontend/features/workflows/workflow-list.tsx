@@ -38,7 +38,7 @@ export function WorkflowList() {
   return (
     <Page
       title="Workflows"
-      description="Steps that replay the same way each time: recorded in DevTools, written here, or kept from what an agent did."
+      description="Steps that replay the same way each time, without a model."
       actions={
         <>
           <ImportButton busy={isImporting} onFile={importFile} />

@@ -6,6 +6,7 @@ import { useEffect, useEffectEvent, useState } from "react";
 
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
+import { Confirm } from "@/components/ui/dialog";
 import { Menu } from "@/components/ui/menu";
 import { Page } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
@@ -44,6 +45,7 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
   const problems = useVerdict(work.definition, work.parameters);
   const [running, setRunning] = useState(false);
   const [deleting, setDeleting] = useState(false);
+  const [discarding, setDiscarding] = useState(false);
   const { dirty, save } = work;
   const readable = work.definition !== null && work.parameters !== null && work.draft.name.trim() !== "";
 
@@ -77,7 +79,7 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
       actions={
         <>
           {dirty && (
-            <Button look="ghost" onClick={work.discard}>
+            <Button look="ghost" onClick={() => setDiscarding(true)}>
               Discard
             </Button>
           )}
@@ -115,7 +117,18 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
           { id: "versions", label: "Versions", content: <Versions workflow={workflow} dirty={dirty} /> },
         ]}
       />
-      <RunDialog workflow={running ? workflow : null} onClose={() => setRunning(false)} />
+      <RunDialog dirty={dirty} workflow={running ? workflow : null} onClose={() => setRunning(false)} />
+      <Confirm
+        open={discarding}
+        onOpenChange={setDiscarding}
+        title="Discard your changes?"
+        description={`The workflow is again as it was saved, version ${workflow.version}.`}
+        action="Discard"
+        onConfirm={() => {
+          work.discard();
+          setDiscarding(false);
+        }}
+      />
       <DeleteWorkflow
         workflow={deleting ? workflow : null}
         onClose={() => setDeleting(false)}

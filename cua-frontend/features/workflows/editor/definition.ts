@@ -144,6 +144,18 @@ function element(step: Json): string {
   return told.replace(/^(aria|text)\//, "");
 }
 
+/** `/steps/2/then/0/url` as “Step 3, then 1: url”. */
+export function inWords(pointer: Pointer): string {
+  const [root, ...rest] = parts(pointer);
+  if (root !== "steps" || rest.length === 0) return pointer === "" ? "The whole" : parts(pointer).join(" › ");
+  const words = [`Step ${Number(rest.shift()) + 1}`];
+  while (rest.length > 1 && ["then", "else", "steps"].includes(rest[0] ?? "") && /^\d+$/.test(rest[1] ?? "")) {
+    const [name, index] = rest.splice(0, 2);
+    words.push(`${name === "steps" ? "step" : name} ${Number(index) + 1}`);
+  }
+  return words.join(", ") + (rest.length > 0 ? `: ${rest.join(" › ")}` : "");
+}
+
 // What the server says is wrong -------------------------------------------------------------------
 
 export interface Wrong {

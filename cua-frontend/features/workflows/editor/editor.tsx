@@ -8,7 +8,7 @@ import { Field, Input } from "@/components/ui/field";
 import { cn } from "@/lib/cn";
 import { Problem } from "@/lib/problem";
 
-import { countSteps, type Pointer, replaceStep, stepAt, type Wrong, wrongWithStep } from "./definition";
+import { countSteps, inWords, type Pointer, replaceStep, stepAt, type Wrong, wrongWithStep } from "./definition";
 import { FlowPanel } from "./flow-panel";
 import { JsonEditor } from "./json-editor";
 import { StepPanel } from "./step-panel";
@@ -19,14 +19,9 @@ type View = "form" | "json";
 
 /** A workflow as a form and as JSON, two views of the same text. */
 export function Editor({ work, problems }: { work: WorkflowDraft; problems: Wrong[] }) {
-  const { draft, map, change, definition } = work;
+  const { draft, map, change } = work;
   const [view, setView] = useState<View>("form");
   const [selected, setSelected] = useState<Pointer | null>(null);
-  const showProblem = (pointer: Pointer) => {
-    setView("form");
-    const step = definition && nearestStep(definition, pointer);
-    setSelected(step || null);
-  };
   const ours = problems.filter(({ pointer }) => !pointer.startsWith("/parameters"));
   return (
     <div className="flex flex-col gap-4 pt-4">
@@ -48,7 +43,7 @@ export function Editor({ work, problems }: { work: WorkflowDraft; problems: Wron
           ))}
         </div>
       </div>
-      <Notices work={work} problems={problems} onShow={showProblem} />
+      <Notices work={work} />
       {view === "json" ? (
         <JsonEditor
           label="The definition as JSON"
@@ -74,10 +69,9 @@ function nearestStep(definition: NonNullable<WorkflowDraft["definition"]>, point
   return null;
 }
 
-function Notices({ work, problems, onShow }: { work: WorkflowDraft; problems: Wrong[]; onShow: (pointer: Pointer) => void }) {
+function Notices({ work }: { work: WorkflowDraft }) {
   const { save, outdated, resumed, discard } = work;
   const stale = outdated || (save.error instanceof Problem && save.error.status === 412);
-  const [first] = problems;
   return (
     <div aria-live="polite" className="flex flex-col gap-2 empty:hidden">
       {stale ? (
@@ -103,17 +97,6 @@ function Notices({ work, problems, onShow }: { work: WorkflowDraft; problems: Wr
           actions={
             <Button size="sm" onClick={discard}>
               Discard them
-            </Button>
-          }
-        />
-      )}
-      {first && (
-        <Notice
-          bad
-          text={problems.length === 1 ? `One problem: ${first.message}` : `${problems.length} problems. The first: ${first.message}`}
-          actions={
-            <Button size="sm" onClick={() => onShow(first.pointer)}>
-              Show
             </Button>
           }
         />
@@ -156,6 +139,7 @@ function Form({ work, problems, selected, onSelect, onJson }: FormProps) {
       />
     );
   }
+  const [first] = problems;
   const step = selected === null ? null : stepAt(definition, selected);
   const panel = step && selected !== null && (
     <StepPanel key={selected} at={selected} step={step} problems={problems} onChange={(next) => setDefinition(replaceStep(definition, selected, next))} />
@@ -169,6 +153,14 @@ function Form({ work, problems, selected, onSelect, onJson }: FormProps) {
           <h2 id="steps-heading" className="flex-1 text-sm font-semibold text-ink-2">
             {count} {count === 1 ? "step" : "steps"}
           </h2>
+          <span aria-live="polite">
+            {first && (
+              <Button size="sm" look="danger" title={first.message} onClick={() => onSelect(nearestStep(definition, first.pointer))}>
+                <CircleAlert aria-hidden />
+                {problems.length === 1 ? "One problem" : `${problems.length} problems`}
+              </Button>
+            )}
+          </span>
           {wide && step && (
             <Button size="sm" look="ghost" onClick={() => onSelect(null)}>
               <Settings2 aria-hidden />
@@ -187,7 +179,7 @@ function Form({ work, problems, selected, onSelect, onJson }: FormProps) {
       </section>
       <section aria-labelledby="panel-heading" className="min-w-0 rounded-xl border border-line bg-surface lg:sticky lg:top-4 lg:max-h-[calc(100dvh-2rem)] lg:overflow-y-auto">
         <h2 id="panel-heading" className="border-b border-line px-4 py-3 text-sm font-semibold">
-          {wide && step ? `Step ${selected?.replace("/steps/", "").split("/").map((part) => (/^\d+$/.test(part) ? Number(part) + 1 : part)).join(" › ")}` : "Workflow settings"}
+          {wide && step ? inWords(selected ?? "") : "Workflow settings"}
         </h2>
         <div className="p-4">{wide && step ? panel : flow}</div>
       </section>

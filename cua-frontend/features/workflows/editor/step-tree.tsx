@@ -10,7 +10,7 @@ import { cn } from "@/lib/cn";
 import type { Json } from "../parameters";
 import { AddStepMenu } from "./add-step";
 import { stepType } from "./catalog";
-import { insertStep, moveStep, type Pointer, removeStep, stepAt, stepsAt, summary, type Wrong, wrongWithStep } from "./definition";
+import { insertStep, moveStep, placeOf, type Pointer, removeStep, stepAt, stepsAt, summary, type Wrong, wrongWithStep } from "./definition";
 
 interface Held {
   from: Pointer;
@@ -42,8 +42,10 @@ export function StepTree(props: TreeProps) {
 }
 
 function Branch(props: BranchProps) {
-  const { definition, list, label, held, setHeld, onSelect, onChange } = props;
+  const { definition, list, label, selected, held, setHeld, onSelect, onChange } = props;
   const steps = stepsAt(definition, list);
+  const chosen = selected === null ? null : placeOf(selected);
+  const next = chosen?.list === list ? chosen.index + 1 : steps.length;
   const drop = () => {
     if (!held?.to) return setHeld(null);
     const moved = moveStep(definition, held.from, held.to.list, held.to.index);
@@ -80,12 +82,12 @@ function Branch(props: BranchProps) {
           trigger={
             <Button look="ghost" size="sm">
               <Plus aria-hidden />
-              {list === "/steps" ? "Add a step" : `Add to ${label.toLowerCase()}`}
+              {next < steps.length ? `Add after step ${next}` : list === "/steps" ? "Add a step" : `Add to “${label}”`}
             </Button>
           }
           onAdd={(type) => {
-            onChange(insertStep(definition, list, steps.length, structuredClone(type.template)));
-            onSelect(`${list}/${steps.length}`);
+            onChange(insertStep(definition, list, next, structuredClone(type.template)));
+            onSelect(`${list}/${next}`);
           }}
         />
       </div>
@@ -105,6 +107,7 @@ function StepRow(props: BranchProps & { step: Json; index: number; last: boolean
     if (!moved) return;
     onChange(moved.definition);
     onSelect(moved.at);
+    focusStep(moved.at);
   };
   const up = () => index > 0 && move(index - 1);
   const down = () => !last && move(index + 2);
@@ -117,6 +120,7 @@ function StepRow(props: BranchProps & { step: Json; index: number; last: boolean
   const remove = () => {
     onChange(removeStep(definition, at));
     onSelect(null);
+    focusStep(last ? `${list}/${index - 1}` : at);
   };
   const hold = (event: DragEvent) => {
     if (!held || held.from === at || at.startsWith(`${held.from}/`)) return;
@@ -155,7 +159,8 @@ function StepRow(props: BranchProps & { step: Json; index: number; last: boolean
         </span>
         <button
           type="button"
-          aria-expanded={isSelected}
+          data-step={at}
+          aria-pressed={isSelected}
           className="flex min-w-0 flex-1 items-center gap-2.5 py-2 text-left after:absolute after:inset-0 after:rounded-lg"
           onClick={() => onSelect(isSelected ? null : at)}
           onKeyDown={(event) => {
@@ -211,6 +216,11 @@ function StepRow(props: BranchProps & { step: Json; index: number; last: boolean
       ))}
     </>
   );
+}
+
+/** Lets the focus go along with a step, once it is drawn where it stands now. */
+function focusStep(at: Pointer): void {
+  setTimeout(() => document.querySelector<HTMLElement>(`[data-step="${at}"]`)?.focus());
 }
 
 function RowButton({ label, disabled, onClick, children }: { label: string; disabled?: boolean; onClick: () => void; children: ReactNode }) {
