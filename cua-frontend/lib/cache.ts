@@ -33,6 +33,7 @@ export function applyEvents(cache: QueryClient, events: EventRead[]): void {
       refresh(keys.lists(type));
       if (below) refresh(keys.of("run", event.run_id ?? "", below));
     }
+    if (event.kind === "computer.navigated") put(cache, "computer", { id: event.resource.id, url: data.url, title: data.title });
     if (event.run_id && data.kind === "recording") refresh(keys.of("run", event.run_id, "frames"));
   }
   for (const queryKey of stale.values()) void cache.invalidateQueries({ queryKey });

@@ -25,7 +25,7 @@ export class Problem extends Error {
 
   /** What is wrong with a field of the body, or undefined. */
   of(field: string): string | undefined {
-    return this.errors.find((error) => error.loc[0] === "body" && error.loc[1] === field)?.msg;
+    return this.errors.find(({ loc }) => (loc[0] === "body" ? loc[1] : loc[0]) === field)?.msg;
   }
 }
 

@@ -1,6 +1,6 @@
 "use client";
 
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Activity } from "lucide-react";
 import Link from "next/link";
 import { useState } from "react";
@@ -14,9 +14,10 @@ import { Select } from "@/components/ui/field";
 import { Section } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
-import { type AdminRunRead, cancelAnyRun, listAllRuns, type RunStatus } from "@/lib/api";
+import { type AdminRunRead, cancelAnyRun, listAllRuns, readUser, type RunStatus } from "@/lib/api";
 import { call, page } from "@/lib/client";
 import { duration } from "@/lib/format";
+import { keys } from "@/lib/keys";
 
 const STATUSES: [RunStatus, string][] = [
   ["queued", "Queued"],
@@ -28,6 +29,8 @@ const STATUSES: [RunStatus, string][] = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ];
+/** Reasons are codes, or what a run has asked its user, which is nobody else's. */
+const CODE = /^[a-z0-9_]+$/;
 const KEY = ["admin", "runs"] as const;
 /** Other people's events do not come over the socket. */
 const EVERY_MS = 10_000;
@@ -83,15 +86,13 @@ export function AllRuns({ owner }: { owner?: string }) {
                 {!owner && (
                   <>
                     of{" "}
-                    <Link href={`/admin/users/${encodeURIComponent(run.owner)}`} className="text-accent-strong underline-offset-2 hover:underline">
-                      {run.owner}
-                    </Link>
+                    <Owner id={run.owner} />
                     {" · "}
                   </>
                 )}
                 {run.step_count} {run.step_count === 1 ? "step" : "steps"} · {duration(run.active_ms)}
                 {run.error_code && ` · ${run.error_code}`}
-                {run.reason && ` · ${run.reason}`}
+                {run.reason && CODE.test(run.reason) && ` · ${run.reason}`}
               </span>
             </span>
             <Ago at={run.created_at} className="text-xs text-ink-3" />
@@ -113,5 +114,14 @@ export function AllRuns({ owner }: { owner?: string }) {
         onConfirm={() => ending && cancel.mutate(ending)}
       />
     </Section>
+  );
+}
+
+function Owner({ id }: { id: string }) {
+  const { data } = useQuery({ queryKey: keys.one("user", id), queryFn: () => call(readUser({ path: { user: id } })) });
+  return (
+    <Link href={`/admin/users/${encodeURIComponent(id)}`} className="text-accent-strong underline-offset-2 hover:underline">
+      {data?.name || data?.email || id}
+    </Link>
   );
 }

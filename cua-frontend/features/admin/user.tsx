@@ -6,6 +6,7 @@ import Link from "next/link";
 import { useState } from "react";
 
 import { CopyButton } from "@/components/copy-button";
+import { Facts } from "@/components/facts";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
 import { Failure, Skeletons } from "@/components/ui/states";
@@ -79,25 +80,21 @@ function Shown({ user }: { user: UserRead }) {
             </div>
           )}
         </div>
-        <dl className="grid gap-x-6 gap-y-1 text-sm sm:grid-cols-[auto_1fr]">
-          <dt className="text-ink-3">Id</dt>
-          <dd className="flex min-w-0 items-center gap-1 font-mono text-xs">
-            <span className="break-all">{user.id}</span>
-            <CopyButton size="icon" look="ghost" label="Copy the id" text={user.id} />
-          </dd>
-          <dt className="text-ink-3">Email</dt>
-          <dd>{user.email ?? "–"}</dd>
-          <dt className="text-ink-3">Files</dt>
-          <dd>{bytes(user.stored_bytes)}</dd>
-          <dt className="text-ink-3">Here since</dt>
-          <dd>{dateTime(user.created_at)}</dd>
-          {user.disabled_at && (
-            <>
-              <dt className="text-ink-3">Disabled since</dt>
-              <dd>{dateTime(user.disabled_at)}</dd>
-            </>
-          )}
-        </dl>
+        <Facts
+          facts={[
+            [
+              "Id",
+              <span key="id" className="flex min-w-0 items-center gap-1 font-mono text-xs">
+                <span className="break-all">{user.id}</span>
+                <CopyButton size="icon" look="ghost" label="Copy the id" text={user.id} />
+              </span>,
+            ],
+            ["Email", user.email ?? "–"],
+            ["Files", bytes(user.stored_bytes)],
+            ["Here since", dateTime(user.created_at)],
+            user.disabled_at ? ["Disabled since", dateTime(user.disabled_at)] : null,
+          ]}
+        />
       </section>
       <LimitsForm user={user} />
       <AllRuns owner={user.id} />

@@ -1,26 +1,29 @@
 "use client";
 
-import { useMutation } from "@tanstack/react-query";
+import { useMutation, useQuery } from "@tanstack/react-query";
 import { ArrowLeft, ArrowRight, RotateCw } from "lucide-react";
 import { useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Input } from "@/components/ui/field";
 import { toast } from "@/components/ui/toast";
-import { type ActOnComputerData, actOnComputer, type ComputerRead } from "@/lib/api";
+import { type ActOnComputerData, actOnComputer, readComputer } from "@/lib/api";
 import { call } from "@/lib/client";
+import { keys } from "@/lib/keys";
 
 /** Where a computer is, and where it shall go. */
-export function AddressBar({ computer }: { computer: ComputerRead }) {
+export function AddressBar({ computerId }: { computerId: string }) {
+  const computer = useQuery({ queryKey: keys.one("computer", computerId), queryFn: () => call(readComputer({ path: { id: computerId } })) });
+  const url = computer.data?.url === "about:blank" ? "" : (computer.data?.url ?? "");
   const [typed, setTyped] = useState<string | null>(null);
   const act = useMutation({
-    mutationFn: (body: ActOnComputerData["body"]) => call(actOnComputer({ path: { id: computer.id }, body })),
+    mutationFn: (body: ActOnComputerData["body"]) => call(actOnComputer({ path: { id: computerId }, body })),
     onSuccess: () => setTyped(null),
     onError: (error) => toast.failed("The browser did not go there", error),
   });
   const go = (text: string) => {
-    const url = /^[a-z][a-z0-9+.-]*:/i.test(text) && !/^[^/]+:\d+/.test(text) ? text : `https://${text}`;
-    act.mutate({ action: "navigate", url });
+    const address = /^[a-z][a-z0-9+.-]*:/i.test(text) && !/^[^/]+:\d+/.test(text) ? text : `https://${text}`;
+    act.mutate({ action: "navigate", url: address });
   };
   return (
     <form
@@ -28,7 +31,7 @@ export function AddressBar({ computer }: { computer: ComputerRead }) {
       className="flex items-center gap-1"
       onSubmit={(event) => {
         event.preventDefault();
-        const text = (typed ?? computer.url ?? "").trim();
+        const text = (typed ?? url).trim();
         if (text) go(text);
       }}
     >
@@ -48,7 +51,7 @@ export function AddressBar({ computer }: { computer: ComputerRead }) {
         autoComplete="off"
         spellCheck={false}
         placeholder="shop.example"
-        value={typed ?? (computer.url === "about:blank" ? "" : (computer.url ?? ""))}
+        value={typed ?? url}
         onFocus={(event) => event.target.select()}
         onChange={(event) => setTyped(event.target.value)}
       />

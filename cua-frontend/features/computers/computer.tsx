@@ -20,7 +20,6 @@ import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
 
-import { AddressBar } from "./address-bar";
 import { CloseComputer } from "./computers";
 import { useProfileChoice } from "./new-computer";
 import { ComputerStateBadge } from "./state";
@@ -40,6 +39,12 @@ export function Computer({ id }: { id: string }) {
     </Page>
   );
 }
+
+const CLOSED: Record<string, string> = {
+  idle: "Nobody used it for a while, so it was closed.",
+  lost: "Its browser or its server went away unexpectedly.",
+  shutdown: "The server was restarted.",
+};
 
 function Shown({ computer }: { computer: ComputerRead }) {
   const cache = useQueryClient();
@@ -123,13 +128,10 @@ function Shown({ computer }: { computer: ComputerRead }) {
             </Button>
           }
         >
-          {computer.closed_reason ?? "Somebody closed it, or its server was restarted."}
+          {CLOSED[computer.closed_reason ?? ""] ?? "Somebody closed it, or its run has ended."}
         </Empty>
       ) : isOpen ? (
-        <div className="flex flex-col gap-3">
-          {!computer.for_run && <AddressBar computer={computer} />}
-          <LiveView computerId={computer.id} />
-        </div>
+        <LiveView computerId={computer.id} />
       ) : (
         <div aria-busy className="skeleton flex aspect-video w-full items-center justify-center text-sm text-ink-3">
           The browser opens…

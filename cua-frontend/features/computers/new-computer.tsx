@@ -30,7 +30,7 @@ export function NewComputer({ onClose }: { onClose: () => void }) {
       if (name.trim()) body.name = name.trim();
       if (profileId) body.profile_id = profileId;
       if (locale.trim()) body.settings = { ...body.settings, locale: locale.trim() };
-      if (zone.trim()) body.settings = { ...body.settings, time_zone: zone.trim() };
+      if (zone) body.settings = { ...body.settings, time_zone: zone };
       return call(createComputer({ body }));
     },
     onSuccess: (computer) => {
@@ -78,10 +78,28 @@ export function NewComputer({ onClose }: { onClose: () => void }) {
       </Field>
       <div className="grid gap-4 sm:grid-cols-2">
         <Field label="Language (optional)" hint="As de-DE">
-          {(wired) => <Input {...wired} value={locale} spellCheck={false} onChange={(event) => setLocale(event.target.value)} />}
+          {(wired) => (
+            <Input
+              {...wired}
+              spellCheck={false}
+              pattern="[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*"
+              title="A language, as de or de-DE"
+              value={locale}
+              onChange={(event) => setLocale(event.target.value)}
+            />
+          )}
         </Field>
-        <Field label="Time zone (optional)" hint="As Europe/Berlin">
-          {(wired) => <Input {...wired} value={zone} spellCheck={false} onChange={(event) => setZone(event.target.value)} />}
+        <Field label="Time zone">
+          {(wired) => (
+            <Select {...wired} value={zone} onChange={(event) => setZone(event.target.value)}>
+              <option value="">The server&apos;s own</option>
+              {Intl.supportedValuesOf("timeZone").map((each) => (
+                <option key={each} value={each}>
+                  {each.replaceAll("_", " ")}
+                </option>
+              ))}
+            </Select>
+          )}
         </Field>
       </div>
     </FormDialog>

@@ -5,10 +5,12 @@ import { useCallback } from "react";
 
 import { BlobImage } from "@/components/blob-image";
 import { Failure } from "@/components/ui/states";
+import type { EventRead } from "@/lib/api";
 import { fetchBlob } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
 import { keys } from "@/lib/keys";
-import type { EventRead } from "@/lib/api";
+
+import { AddressBar } from "./address-bar";
 
 /** What a computer shows, as a picture that is taken anew when something happens on it. */
 export function ComputerView({ computerId }: { computerId: string }) {
@@ -24,7 +26,16 @@ export function ComputerView({ computerId }: { computerId: string }) {
     [cache, computerId],
   );
   useEventListener(hear);
-  if (picture.data) return <BlobImage blob={picture.data} alt="The page that is open" className="block w-full rounded-xl border border-line" />;
-  if (picture.error) return <Failure title="There is no picture" error={picture.error} retry={() => void picture.refetch()} />;
-  return <div aria-busy className="skeleton aspect-video w-full" />;
+  return (
+    <div className="flex flex-col gap-3">
+      <AddressBar computerId={computerId} />
+      {picture.data ? (
+        <BlobImage blob={picture.data} alt="The page that is open" className="block w-full rounded-xl border border-line" />
+      ) : picture.error ? (
+        <Failure title="There is no picture" error={picture.error} retry={() => void picture.refetch()} />
+      ) : (
+        <div aria-busy className="skeleton aspect-video w-full" />
+      )}
+    </div>
+  );
 }

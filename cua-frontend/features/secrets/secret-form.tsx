@@ -8,6 +8,7 @@ import { Field, Input, Select } from "@/components/ui/field";
 import { createSecret, type SecretKind, type SecretRead, type SecretUpdate, updateSecret } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
+import { Problem } from "@/lib/problem";
 
 import { HiddenInput } from "./hidden-input";
 import { asOrigin, Origins } from "./origins";
@@ -52,6 +53,7 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       return cache.invalidateQueries({ queryKey: keys.lists("secret") });
     },
   });
+  const isTaken = save.error instanceof Problem && save.error.code === "already_exists";
   return (
     <FormDialog
       onClose={onClose}
@@ -59,7 +61,7 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       description={secret ? "What is kept is not shown. A value that you leave empty stays as it is." : undefined}
       action="Save"
       busy={save.isPending}
-      error={save.error}
+      error={isTaken ? null : save.error}
       fields={["name", "origins", ...wanted]}
       onSubmit={() => {
         setAsked(true);
@@ -69,7 +71,7 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       <Field
         label="Name"
         hint="Letters, digits, dashes and underscores; it begins with a letter or underscore. Steps call it by this name."
-        error={wrongWith(save.error, "name")}
+        error={isTaken ? "There is a secret of this name already." : wrongWith(save.error, "name")}
       >
         {(wired) => (
           <Input
@@ -115,8 +117,8 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
                 {...wired}
                 open={value === "username"}
                 label={label}
-                required={!secret && !isOptional}
-                placeholder={kept ? "Kept; type to replace it" : undefined}
+                required={secret ? kept && isWider : !isOptional}
+                placeholder={kept ? (isWider ? "Needed again for another origin" : "Kept; type to replace it") : undefined}
                 value={values[value]}
                 onChange={(event) => setValues({ ...values, [value]: event.target.value })}
               />

@@ -7,7 +7,6 @@ import { FormDialog, wrongWith } from "@/components/form-dialog";
 import { Field, Input } from "@/components/ui/field";
 import { createWebhook, updateWebhook, type WebhookCreated, type WebhookRead } from "@/lib/api";
 import { call } from "@/lib/client";
-import { Problem } from "@/lib/problem";
 
 import { EventChoice } from "./webhook-events";
 
@@ -28,7 +27,6 @@ export function WebhookForm(props: WebhookFormProps) {
       else props.onMade(await call(createWebhook({ body })));
     },
   });
-  const refused = save.error instanceof Problem && save.error.code === "invalid_address" ? save.error.message : undefined;
   return (
     <FormDialog
       onClose={onClose}
@@ -36,19 +34,21 @@ export function WebhookForm(props: WebhookFormProps) {
       action={webhook ? "Save" : "Make the webhook"}
       ready={events.length > 0}
       busy={save.isPending}
-      error={refused ? null : save.error}
+      error={save.error}
       fields={["name", "url", "events"]}
       onSubmit={() => save.mutate()}
     >
       <Field label="Name" error={wrongWith(save.error, "name")}>
         {(wired) => <Input {...wired} autoFocus maxLength={200} value={name} placeholder="Ops channel" onChange={(event) => setName(event.target.value)} />}
       </Field>
-      <Field label="Address" hint="A public https address that answers with 2xx within 15 seconds." error={refused ?? wrongWith(save.error, "url")}>
+      <Field label="Address" hint="A public https address that answers with 2xx within 15 seconds." error={wrongWith(save.error, "url")}>
         {(wired) => (
           <Input
             {...wired}
             type="url"
             required
+            pattern="https?://.+"
+            title="An address that begins with https://"
             spellCheck={false}
             value={url}
             placeholder="https://hooks.example.com/cua"

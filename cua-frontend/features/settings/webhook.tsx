@@ -6,6 +6,7 @@ import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
+import { Facts } from "@/components/facts";
 import { RowMenu } from "@/components/row-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
@@ -107,24 +108,19 @@ function Shown({ webhook }: { webhook: WebhookRead }) {
             ]}
           />
         </div>
-        <dl className="grid gap-x-6 gap-y-1 text-sm sm:grid-cols-[auto_1fr]">
-          <dt className="text-ink-3">Address</dt>
-          <dd className="font-mono text-xs leading-5 break-all">{webhook.url}</dd>
-          <dt className="text-ink-3">Hears of</dt>
-          <dd>{webhook.events.length > 3 ? webhook.events.join(", ") : eventsInWords(webhook.events)}</dd>
-          {webhook.failing_since && (
-            <>
-              <dt className="text-ink-3">Failing since</dt>
-              <dd>{dateTime(webhook.failing_since)}</dd>
-            </>
-          )}
-          {webhook.old_secret_until && (
-            <>
-              <dt className="text-ink-3">Old secret signs until</dt>
-              <dd>{dateTime(webhook.old_secret_until)}</dd>
-            </>
-          )}
-        </dl>
+        <Facts
+          facts={[
+            [
+              "Address",
+              <span key="url" className="font-mono text-xs break-all">
+                {webhook.url}
+              </span>,
+            ],
+            ["Hears of", webhook.events.length > 3 ? webhook.events.join(", ") : eventsInWords(webhook.events)],
+            webhook.failing_since ? ["Failing since", dateTime(webhook.failing_since)] : null,
+            webhook.old_secret_until ? ["Old secret signs until", dateTime(webhook.old_secret_until)] : null,
+          ]}
+        />
       </section>
       <Deliveries webhookId={webhook.id} />
       {open === "edit" && (

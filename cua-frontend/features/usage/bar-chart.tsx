@@ -26,7 +26,7 @@ export default function BarChart({ data, series, format, className = "h-56" }: B
       <ResponsiveContainer>
         <Chart data={data} margin={{ top: 4, right: 0, bottom: 0, left: 0 }} barCategoryGap="20%" accessibilityLayer={false}>
           <CartesianGrid vertical={false} stroke="var(--line)" />
-          <XAxis dataKey="name" tickLine={false} axisLine={false} tick={TICK} minTickGap={24} />
+          <XAxis dataKey="name" tickLine={false} axisLine={false} tick={TICK} interval="equidistantPreserveStart" minTickGap={24} />
           <YAxis width={44} tickLine={false} axisLine={false} tick={TICK} tickCount={4} allowDecimals={false} tickFormatter={format} />
           <Tooltip
             cursor={{ fill: "var(--sunken)" }}
