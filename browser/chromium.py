@@ -71,6 +71,8 @@ FLAGS = (
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
+# Parts of a window that nobody sees; each takes a renderer, and most of the time that a window takes to open.
+UNSEEN = "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
 # Playwright switches these two protections off; a page here is not a test's own.
 KEPT_PROTECTIONS = ("--disable-popup-blocking", "--disable-ipc-flooding-protection")
 HOME_PREFIX = "cua-chromium-"
@@ -351,7 +353,11 @@ class Computer:
         When a page hangs, its local storage is as it was read last.
         """
         cookies = await self._call(self.context.cookies())
-        origins = await self._call(self._storage.read(self._tabs, self._private_page))
+        try:
+            origins = await self._call(self._storage.read(self._tabs, self._private_page))
+        except TimeoutError:
+            self._storage.stale = True
+            origins = self._storage.known
         tabs = list(self._tabs.values())
         active = tabs.index(self._active) if self._active in tabs else 0
         urls = [tab.page.url for tab in tabs]
@@ -793,6 +799,9 @@ class _Process:
         drop = become if way.drops else ""
         launcher.write_text(
             f"#!/bin/sh\necho $$ > {shlex.quote(str(pid_file))}\n"
+            # Of several such flags Chromium heeds the last, and Playwright has one.
+            f"for flag do shift; case $flag in --disable-features=*) flag=$flag,{UNSEEN};; esac; "
+            'set -- "$@" "$flag"; done\n'
             f'exec {drop}{shlex.quote(str(program))} "$@" --user-data-dir={shlex.quote(str(profile))}\n'
         )
         launcher.chmod(0o755)

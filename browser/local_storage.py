@@ -77,7 +77,12 @@ class LocalStorage:
                 self._known[origin] = self._known.pop(origin)
             for origin in list(self._known)[:-MAX_ORIGINS]:
                 del self._known[origin]
-            return [{"origin": at, "localStorage": items} for at, items in self._known.items() if items]
+            return self.known
+
+    @property
+    def known(self) -> list[dict[str, Any]]:
+        """What was read last."""
+        return [{"origin": origin, "localStorage": items} for origin, items in self._known.items() if items]
 
     async def _read(self, origin: str, frame: Frame) -> bool:
         """False when the frame has gone elsewhere; one in a sandbox or of a third party has none."""

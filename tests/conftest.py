@@ -45,7 +45,7 @@ from infra.vault import load_vault  # noqa: E402
 from settings import settings  # noqa: E402
 from tests import conformance, make  # noqa: E402
 from tests.obedient import obedient  # noqa: E402, F401 - a fixture
-from tests.workers import idle, new_user, site, vault, worker  # noqa: E402, F401 - fixtures
+from tests.workers import idle, new_user, one_chromium, site, unrecorded, vault, worker  # noqa: E402, F401 - fixtures
 
 ROOT = Path(__file__).parent.parent
 

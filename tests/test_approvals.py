@@ -27,8 +27,10 @@ from tests.workers import (
     Steps,
     ask,
     ended,
+    expire,
     kinds,
     look,
+    new_user,
     other_worker,
     read,
     start,
@@ -36,6 +38,8 @@ from tests.workers import (
     steps_of,
     until,
 )
+
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 PAY: dict[str, Any] = {"type": "approve", "title": "Pay 42 €?"}
@@ -416,7 +420,7 @@ async def test_a_worker_that_dies_before_it_has_asked_leaves_the_asking_to_the_n
     try:
         await held.execute("begin; lock table approvals in share mode")
         run_id = await start(user, buying(site))
-        async with other_worker() as process:
+        async with other_worker(LEASE_SECONDS="60") as process:
             await step_begun(user, run_id, 2)
             async for _ in look(10):
                 waits = "select count(*) from pg_locks where not granted and relation = 'approvals'::regclass"
@@ -427,6 +431,7 @@ async def test_a_worker_that_dies_before_it_has_asked_leaves_the_asking_to_the_n
     finally:
         await held.close()
     assert await questions(user, run_id) == []
+    await expire(user)
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
     asked = await question(user, run_id)
     await answer(user, asked.id)
@@ -436,35 +441,37 @@ async def test_a_worker_that_dies_before_it_has_asked_leaves_the_asking_to_the_n
     assert [step.attempt for step in await steps_of(user, run_id)] == [1, 2, 1]
 
 
-@pytest.mark.parametrize("decision", ["approve", "deny", None])
 async def test_a_question_outlives_the_worker_that_asked_it(
-    user: str, site: Site, idle: None, monkeypatch: pytest.MonkeyPatch, decision: str | None
+    site: Site, idle: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answered while its worker is dead, or only when the next one waits."""
-    run_id = await start(user, buying(site))
-    async with other_worker() as process:
-        asked = await question(user, run_id)
+    users = {decision: await new_user() for decision in ("approve", "deny", None)}
+    runs = {decision: await start(user, buying(site)) for decision, user in users.items()}
+    async with other_worker(LEASE_SECONDS="60") as process:
+        asked = {decision: await question(user, runs[decision]) for decision, user in users.items()}
         process.kill()
         await process.wait()
-    if decision:
-        await answer(user, asked.id, decision)
+    for said in ("approve", "deny"):
+        await answer(users[said], asked[said].id, said)
+    await expire(*users.values())
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
-    if decision is None:
-        await until(user, run_id, attempt=2, status="waiting_approval")
-        await halted(user, run_id)
-        assert "run.resumed" not in await kinds(user, run_id)
-        assert (await kinds(user, run_id)).count("run.waiting") == 1
-        await answer(user, asked.id)
-    run = await ended(user, run_id)
-    assert run.attempt == 2
-    assert [kept.id for kept in await questions(user, run_id)] == [asked.id]
-    if decision == "deny":
-        assert run.error is not None
-        assert (run.error["code"], run.error["approval_id"]) == ("approval_denied", str(asked.id))
-        assert [step.status for step in await steps_of(user, run_id)] == ["succeeded", "failed"]
-    else:
-        assert (run.status, run.step_count) == ("succeeded", 3), run.error
-        assert run.result == {"outputs": {"page": {"title": "Second"}}}
+    user, run_id = users[None], runs[None]
+    await until(user, run_id, attempt=2, status="waiting_approval")
+    await halted(user, run_id)
+    assert "run.resumed" not in await kinds(user, run_id)
+    assert (await kinds(user, run_id)).count("run.waiting") == 1
+    await answer(user, asked[None].id)
+    for decision, user in users.items():
+        run = await ended(user, runs[decision])
+        assert run.attempt == 2
+        assert [kept.id for kept in await questions(user, run.id)] == [asked[decision].id]
+        if decision == "deny":
+            assert run.error is not None
+            assert (run.error["code"], run.error["approval_id"]) == ("approval_denied", str(asked["deny"].id))
+            assert [step.status for step in await steps_of(user, run.id)] == ["succeeded", "failed"]
+        else:
+            assert (run.status, run.step_count) == ("succeeded", 3), run.error
+            assert run.result == {"outputs": {"page": {"title": "Second"}}}
 
 
 async def test_an_answer_that_its_worker_did_not_live_to_act_on_serves_the_next(
@@ -473,7 +480,7 @@ async def test_an_answer_that_its_worker_did_not_live_to_act_on_serves_the_next(
     """The yes is spent in the transaction that goes on with it, which never came to its end here."""
     run_id = await start(user, buying(site))
     held = await asyncpg.connect(database)
-    async with other_worker() as process:
+    async with other_worker(LEASE_SECONDS="60") as process:
         try:
             asked = await question(user, run_id)
             await held.execute("begin; select set_config('app.system', 'on', true)")
@@ -489,6 +496,7 @@ async def test_an_answer_that_its_worker_did_not_live_to_act_on_serves_the_next(
             await held.close()
     (kept,) = await questions(user, run_id)
     assert (kept.status, kept.used_at) == ("approved", None)
+    await expire(user)
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
     run = await ended(user, run_id)
     assert (run.status, run.step_count, run.attempt) == ("succeeded", 3, 2), run.error
@@ -521,10 +529,11 @@ async def test_a_pause_is_not_repeated_for_the_next_worker(
 ) -> None:
     run_id = await start(user, [{"type": "navigate", "url": site.url("/second")}, WAIT, TITLE])
     if how == "killed":
-        async with other_worker() as process:
+        async with other_worker(LEASE_SECONDS="60") as process:
             await until(user, run_id, status="waiting_user")
             process.kill()
             await process.wait()
+        await expire(user)
         monkeypatch.setitem(settings.__dict__, "max_runs", 4)
         await until(user, run_id, attempt=2)
         await halted(user, run_id)

@@ -5,8 +5,11 @@ import os
 import shutil
 import sys
 import tarfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -82,58 +85,71 @@ def settled(told: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in ("events?limit=200", "keys")}
 
 
-async def test_a_restored_server_answers_the_same(data_dir: Path, tmp_path: Path) -> None:
-    backend = Backend(data_dir / "first", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
+@dataclass
+class Moving:
+    """A server that has stopped for good, its backup, what it told its user, and a client of theirs."""
+
+    stopped: Backend
+    file: Path
+    key: str
+    before: dict[str, Any]
+    client: httpx.AsyncClient
+
+    def at(self, data: Path, **extra: str) -> Backend:
+        """A server at the same address with other data."""
+        return Backend(data, self.stopped.port, self.stopped.extra | extra)
+
+
+@pytest.fixture(scope="module")
+async def moving(module_data: Path) -> AsyncIterator[Moving]:
+    backend = Backend(module_data / "first", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
     await backend.start()
     async with backend.sign_up() as client:
         await live_in(client)
-        code, said = await command(backend.data, "create", str(tmp_path / "while-it-runs.tar"))
+        code, said = await command(backend.data, "create", str(module_data / "while-it-runs.tar"))
         assert code == 0, said
         before = await answers(client)
         await backend.stop()
-        file = tmp_path / "backup.tar"
+        file = module_data / "backup.tar"
         code, said = await command(backend.data, "create", str(file))
         assert code == 0, said
         assert "keep it safe" in said
         assert file.stat().st_mode & 0o077 == 0
-        shutil.rmtree(backend.data)
-        copy = Backend(data_dir / "second", backend.port, backend.extra)
-        code, said = await command(copy.data, "restore", str(file))
-        assert code == 0, said
-        await copy.start()
-        assert settled(await answers(client)) == settled(before)
-        events = (await client.get("/api/events?limit=200")).json()["data"]
-        assert events[: len(before["events?limit=200"])] == before["events?limit=200"]
-        assert (await client.post("/api/runs", json={"definition": make.FLOW})).status_code == 202
-        code, said = await command(copy.data, "restore", str(file))
-        assert code != 0
-        assert "restore into an empty one" in said
-        await copy.stop()
-
-
-async def test_a_server_moves_from_the_embedded_database_to_another(data_dir: Path, tmp_path: Path) -> None:
-    """The other one's login owns its database and is no superuser, as managed PostgreSQL gives it."""
-    backend = Backend(data_dir / "first", free_port(), {"ACCESS_TOKEN_SECONDS": "3600"})
-    await backend.start()
-    async with backend.sign_up() as client:
-        await live_in(client)
-        before = await answers(client)
-        await backend.stop()
-        file = tmp_path / "backup.tar"
-        assert (await command(backend.data, "create", str(file)))[0] == 0
-        elsewhere = await postgres.start(data_dir / "elsewhere")
         key = (backend.data / "vault.key").read_text().strip()
-        external = {"DATABASE_URL": elsewhere.dsn, "SECRET_KEYS": key}
-        copy = Backend(data_dir / "second", backend.port, backend.extra | external)
-        code, said = await command(copy.data, "restore", str(file), **external)
-        assert code == 0, said
-        (copy.data / "vault.key").unlink()
-        await copy.start()
-        assert settled(await answers(client)) == settled(before)
-        async with copy.sign_up() as other:
-            assert (await other.get("/api/workflows")).json()["data"] == []
-        await copy.stop()
-        await postgres.stop(elsewhere)
+        shutil.rmtree(backend.data)
+        yield Moving(backend, file, key, before, client)
+
+
+async def test_a_restored_server_answers_the_same(moving: Moving, data_dir: Path) -> None:
+    copy, client, before = moving.at(data_dir), moving.client, moving.before
+    code, said = await command(copy.data, "restore", str(moving.file))
+    assert code == 0, said
+    await copy.start()
+    assert settled(await answers(client)) == settled(before)
+    events = (await client.get("/api/events?limit=200")).json()["data"]
+    assert events[: len(before["events?limit=200"])] == before["events?limit=200"]
+    assert (await client.post("/api/runs", json={"definition": make.FLOW})).status_code == 202
+    code, said = await command(copy.data, "restore", str(moving.file))
+    assert code != 0
+    assert "restore into an empty one" in said
+    await copy.stop()
+
+
+async def test_a_server_moves_from_the_embedded_database_to_another(
+    moving: Moving, data_dir: Path, postgres_server: postgres.Server
+) -> None:
+    """The other one's login owns its database and is no superuser, as managed PostgreSQL gives it."""
+    elsewhere = await postgres.create_database(postgres_server, f"moved_{uuid4().hex}")
+    external = {"DATABASE_URL": elsewhere, "SECRET_KEYS": moving.key}
+    copy = moving.at(data_dir, **external)
+    code, said = await command(copy.data, "restore", str(moving.file), **external)
+    assert code == 0, said
+    (copy.data / "vault.key").unlink()
+    await copy.start()
+    assert settled(await answers(moving.client)) == settled(moving.before)
+    async with copy.sign_up() as other:
+        assert (await other.get("/api/workflows")).json()["data"] == []
+    await copy.stop()
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "tar", "newer"])

@@ -631,15 +631,35 @@ async def test_a_hanging_page_is_said_to_hang_and_its_tab_can_be_closed(
 async def test_a_checkpoint_of_a_hanging_page_still_has_its_cookies(
     computer: Computer, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chromium, "CALL_SECONDS", 1.0)
     await do(computer, "navigate", url=site.url("/store"))
     await do(computer, "navigate", url=site.url("/hang"))
+    monkeypatch.setattr(chromium, "CALL_SECONDS", 1.0)
     await send(computer, "mouse", event="down", x=30, y=20)
     await send(computer, "mouse", event="up", x=30, y=20)
     await fails("hanging", computer, "read_page", timeout_ms=300)
     state = await computer.storage_state()
     assert [cookie["name"] for cookie in state["cookies"]] == ["taste"]
     assert state["tabs"] == [site.url("/hang")]
+
+
+def renderers(pid: int) -> int:
+    """The processes below this one in which pages are drawn."""
+    below = contents(f"/proc/{pid}/task/{pid}/children").decode().split()
+    return sum(
+        (b"--type=renderer" in contents(f"/proc/{child}/cmdline")) + renderers(int(child)) for child in below
+    )
+
+
+async def test_a_computer_costs_one_renderer_and_none_for_parts_of_a_window_that_nobody_sees(
+    browsers: Browsers, computer: Computer, tmp_path: Path
+) -> None:
+    [pid] = {each["pid"] for each in browsers.processes() if each["user_id"] == "alice"}
+    before = renderers(pid)
+    more = [await browsers.open("alice", uuid4(), Options(downloads=tmp_path), Told()) for _ in range(4)]
+    await until(lambda: renderers(pid) >= before + 4)
+    assert renderers(pid) <= before + 5  # one may be kept ready
+    for each in more:
+        await each.close()
 
 
 async def test_a_crashed_page_is_reported_and_the_computer_goes_on(

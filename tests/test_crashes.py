@@ -26,7 +26,19 @@ from settings import settings
 from tests.receivers import serving
 from tests.test_approvals import answer, halted, questions
 from tests.test_secrets_in_runs import NOTE, PASSWORD, SEED, fill, holds, store
-from tests.workers import Steps, ask, ended, look, new_user, other_worker, read, start, steps_of, until
+from tests.workers import (
+    Steps,
+    ask,
+    ended,
+    expire,
+    look,
+    new_user,
+    other_worker,
+    read,
+    start,
+    steps_of,
+    until,
+)
 from tests.workers import act as act_on
 
 pytestmark = pytest.mark.timeout(300)  # whichever test comes first waits for all the crashes
@@ -282,18 +294,6 @@ async def held_outcomes(database: str) -> AsyncIterator[asyncpg.Connection]:
         await link.close()
 
 
-async def expire(database: str, users: set[str]) -> None:
-    """Let the leases of a dead worker run out now."""
-    link = await asyncpg.connect(database)
-    await link.execute("select set_config('app.system', 'on', false)")
-    for table in ("runs", "computers"):
-        await link.execute(
-            f"update {table} set lease_expires_at = now() where lease_owner is not null and user_id = any($1)",
-            users,
-        )
-    await link.close()
-
-
 async def until_inside(user: str, run_id: UUID, site: Workshop, case: Case) -> None:
     """Return when the run is inside the step at which its worker is to die."""
     acts = case in LANDED
@@ -337,12 +337,12 @@ async def crash(room: None, worker: UUID, database: str, module_data: Path) -> A
         for name, run_id in crashed.runs.items():
             crashed.before[name] = await steps_of(crashed.users[name], run_id)
         site.later.set()
-        await expire(database, {crashed.users[name] for name in FLOWS})
+        await expire(*{crashed.users[name] for name in FLOWS})
         async with worker_process(crashed.log):
             for name in FLOWS:
                 await ended(*crashed[name], 120)
         settings.__dict__["max_runs"] = 100
-        await expire(database, {*crashed.users.values()})
+        await expire(*{*crashed.users.values()})
         yield crashed
 
 

@@ -47,6 +47,8 @@ from tests.workers import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
+
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 INPUT: TypeAdapter[InputEvent] = TypeAdapter(InputEvent)
 LEASE = timedelta(seconds=15)
@@ -411,6 +413,7 @@ async def test_a_missing_chromium_fails_the_run_with_the_remedy(
     user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(settings.__dict__, "chromium_path", "/nowhere/chromium")
+    monkeypatch.delattr(computers._service().browsers, "_open_once")  # a Chromium of its own
     run = await ended(user, await start(user, [FOREVER]))
     assert run.error is not None
     assert run.error["code"] == "chromium_missing"

@@ -140,7 +140,7 @@ async def test_an_upload_that_ended_after_its_user_is_swept(user: str, worker: U
 
 
 ERASER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 import db, users
 from infra.bus import LocalBus
@@ -153,11 +153,15 @@ async def main(dsn, store, user):
     await db.open_database(dsn, size=2, publish=bus.publish)
     await computers.start(uuid7(), bus, await open_directory(Path(store)), opens=False)
     users.ERASED_RUNS = 1
-    print("ready", flush=True)
+    print(os.getpid(), flush=True)
     await users.erase(user)
-    print("done", flush=True)
     await asyncio.sleep(60)
-asyncio.run(main(*sys.argv[1:]))
+for _ in sys.stdin:
+    if child := os.fork():
+        os.waitpid(child, 0)
+        print("killed", flush=True)
+    else:
+        asyncio.run(main(*sys.argv[1:]))
 """
 
 
@@ -174,22 +178,26 @@ async def test_an_erasure_that_is_killed_anywhere_is_finished(user: str, databas
         for _ in range(400):
             await tx.add(Run, title=email, definition={}, timeout_seconds=1, status="failed")
     dice = random.Random(5)
+    eraser = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ERASER, database, str(STORE), user),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert eraser.stdin is not None
+    assert eraser.stdout is not None
     for _ in range(5):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", ERASER, database, str(STORE), user),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
+        eraser.stdin.write(b"again\n")
+        process = int(await eraser.stdout.readline())
         async for _ in look(10):
             if user in await erasing():
                 break
         await asyncio.sleep(dice.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        await process.communicate()
+        os.kill(process, signal.SIGKILL)
+        assert await eraser.stdout.readline() == b"killed\n"
         assert user in await erasing()
+    await eraser.communicate(b"")
     await upkeep.go_round()
     await upkeep.remove_due()
     assert await traces(words) == []

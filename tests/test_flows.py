@@ -14,6 +14,8 @@ from tests import flow_site
 from tests.flow_site import FLOWS, FlowSite
 from tests.workers import ended, new_user, start
 
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
+
 RECORDINGS = sorted(FLOWS.glob("*.json"))
 PARAMETERS: dict[str, Any] = {"properties": {"letter": {"type": "string"}, "bill": {"type": "string"}}}
 

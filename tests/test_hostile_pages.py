@@ -12,6 +12,8 @@ from tests import pages
 from tests.pages import Page, Site
 from tests.workers import Steps, ended, new_user, start, steps_of
 
+pytestmark = pytest.mark.usefixtures("one_chromium")
+
 CLICK = {"type": "click", "selectors": [["text/Go on"]], "timeout": 900}
 READ = {"type": "extract", "name": "read", "fields": {"text": {"selectors": ["#end"]}}, "timeout": 900}
 PATIENT = {"timeout": 20_000}

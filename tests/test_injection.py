@@ -19,6 +19,8 @@ from tests.obedient import Obedient, order
 from tests.pages import Page, Site
 from tests.workers import ended, start_task, steps_of
 
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
+
 PASSWORD = "pa-55-wörd/7Q"
 FILL = {"target": {"selector": "#pass"}, "value": "{{ secrets.shop.password }}"}
 LOGIN = """<title>Login</title><form action=/second><input id=pass name=pass aria-label=Password><input id=note name=note

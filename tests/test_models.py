@@ -23,6 +23,8 @@ from tests.pages import Site
 from tests.test_agent import said_in
 from tests.workers import ask, ended, look, steps_of, until
 
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
+
 DONE = Says(calls=(("finish", {"result": "Done"}),))
 KEY = "sk-model-key-of-alice"
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -241,8 +243,8 @@ async def test_models_go_on_where_others_were(user: str, site: Site) -> None:
 async def test_a_silent_model_is_asked_again(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from runs import model_client  # noqa: PLC0415
 
-    monkeypatch.setitem(model_client.SETTINGS, "first_event_timeout", 0.3)
-    monkeypatch.setattr(model_client, "SILENT_SECONDS", 0.6)
+    monkeypatch.setitem(model_client.SETTINGS, "first_event_timeout", 1.0)
+    monkeypatch.setattr(model_client, "SILENT_SECONDS", 1.0)
     async with model_server(Silent(), Says("Half", hangs=True), DONE) as served:
         run = await done(user, served, "anthropic")
     assert (run.status, len(served.asked)) == ("succeeded", 3)

@@ -1,6 +1,7 @@
 # ruff: noqa: F811 - fixtures of another file
 """Our own steps on a real Chromium: conditions, loops, files in and out, drags, questions with arguments."""
 
+import asyncio
 import signal
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,9 @@ from tests.pages import Site
 from tests.test_approvals import question
 from tests.test_replay import Runner, computer, origin, shared_computer  # noqa: F401
 from tests.test_replay import run as runner  # noqa: F401
-from tests.workers import Steps, ended, other_worker, start, step_begun, steps_of
+from tests.workers import Steps, ended, expire, other_worker, start, step_begun, steps_of
+
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
 
 ROWS = "<ul><li class=row><b>tea</b><i>3</i></li><li class=row><b>jam</b><i>5</i></li></ul>"
 
@@ -193,7 +196,9 @@ async def test_a_loop_needs_a_list(user: str, worker: UUID, items: Any, code: st
     assert (run.error["code"], run.error["pointer"]) == (code, "/steps/0")
 
 
-async def test_another_worker_goes_on_in_the_middle_of_a_loop(user: str, site: Site, idle: None) -> None:
+async def test_another_worker_goes_on_in_the_middle_of_a_loop(
+    user: str, site: Site, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With what the rounds so far have brought, in a page that was brought to where it was."""
     slow = {"type": "waitForExpression", "expression": "new Promise(done => setTimeout(done, 2500, 1))"}
     flow: Steps = [
@@ -210,15 +215,16 @@ async def test_another_worker_goes_on_in_the_middle_of_a_loop(user: str, site: S
         },
         read("last", "#name"),
     ]
-    async with other_worker() as first:
+    async with other_worker(LEASE_SECONDS="60") as first:
         run_id = await start(user, flow)
         await step_begun(user, run_id, 8)
         first.send_signal(signal.SIGKILL)
         await first.wait()
     before = await steps_of(user, run_id)
     assert [step.status for step in before] == ["succeeded"] * 7 + ["started"]
-    async with other_worker():
-        run = await ended(user, run_id)
+    await expire(user)
+    monkeypatch.setitem(settings.__dict__, "max_runs", 4)
+    run = await ended(user, run_id)
     rounds = [{"typed": {"x": value}} for value in ("a0", "b1", "c2")]
     assert (run.attempt, run.error) == (2, None)
     assert run.result == {"outputs": {"rounds": rounds, "last": {"x": "c2"}}}
@@ -287,17 +293,18 @@ async def test_a_file_that_cannot_be_had_and_a_button_that_opens_no_chooser_are_
     user: str, other_user: str, site: Site, worker: UUID
 ) -> None:
     theirs, ours = await upload(other_user, "theirs.txt"), await upload(user, "ours.txt")
-    for selector, file, code in (
-        ("#file", theirs, "file_missing"),
-        ("#file", "nothing.txt", "file_missing"),
-        ("#go", ours, "chooser_missing"),
-        ("#none", ours, "element_not_found"),
-    ):
+
+    async def fails(selector: str, file: str) -> str:
         step = {"type": "upload", "selectors": [selector], "files": [file], "timeout": 1500}
         flow: Steps = [{"type": "navigate", "url": site.url("/")}, step]
-        run = await ended(user, await start(user, flow))
+        run = await ended(user, await start(user, flow), 60)
         assert run.error is not None
-        assert run.error["code"] == code
+        return str(run.error["code"])
+
+    codes = await asyncio.gather(
+        fails("#file", theirs), fails("#file", "nothing.txt"), fails("#go", ours), fails("#none", ours)
+    )
+    assert [*codes] == ["file_missing", "file_missing", "chooser_missing", "element_not_found"]
 
 
 async def test_downloads_are_waited_for_however_they_begin(user: str, site: Site, worker: UUID) -> None:
@@ -328,21 +335,26 @@ async def test_a_download_that_never_begins_or_ends_or_is_too_large_fails_its_st
     user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(settings.__dict__, "max_upload_mb", 1)
-    for step, code, said in (
-        ({"selectors": ["#pad"]}, "download_missing", "Nothing was downloaded"),
-        ({"url": site.url("/never")}, "timeout", ""),
-        ({"url": site.url("/second")}, "download_missing", "Nothing was downloaded"),
-        ({"url": site.url("/large"), "timeout": 20_000}, "download_failed", "too large"),
-        ({"url": "http://127.0.0.1:9/"}, "unreachable", "browsers do not use its port"),
-    ):
+
+    async def fails(code: str, said: str, **step: Any) -> None:
         flow: Steps = [
             {"type": "navigate", "url": site.url("/")},
             {"type": "download", "name": "file", "timeout": 1500, **step},
         ]
-        run = await ended(user, await start(user, flow))
+        run = await ended(user, await start(user, flow), 60)
         assert run.error is not None
         assert (run.error["code"], run.error["pointer"]) == (code, "/steps/1")
         assert said in run.error["detail"]
+
+    async with asyncio.TaskGroup() as group:
+        for failing in (
+            fails("download_missing", "Nothing was downloaded", selectors=["#pad"]),
+            fails("timeout", "", url=site.url("/never")),
+            fails("download_missing", "Nothing was downloaded", url=site.url("/second")),
+            fails("download_failed", "too large", url=site.url("/large"), timeout=20_000),
+            fails("unreachable", "browsers do not use its port", url="http://127.0.0.1:9/"),
+        ):
+            group.create_task(failing)
     monkeypatch.undo()
     endless = {"type": "download", "name": "file", "timeout": 1500, "url": site.url("/endless")}
     run = await ended(user, await start(user, [endless]))

@@ -24,6 +24,8 @@ from tests.pages import Site, serve
 from tests.test_agent import begin
 from tests.workers import ACTION, ended, read, start, steps_of, until
 
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
+
 PAGE = """<title>Page</title><h1>Teas</h1>
 <button id=go>Go</button><button id=":r1:" class="css-1a2b3c">Made up</button>
 <input name=q aria-label=Search><input data-testid=mail><label>Gift <input type=checkbox name=gift></label>

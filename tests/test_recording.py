@@ -32,7 +32,7 @@ from schemas import FrameQuery
 from settings import settings
 from tests import make
 from tests.pages import Site
-from tests.workers import FOREVER, Steps, ended, look, other_worker, read, start, step_begun, until
+from tests.workers import FOREVER, Steps, ended, expire, look, other_worker, read, start, step_begun, until
 
 
 @pytest.fixture(scope="module")
@@ -488,7 +488,7 @@ async def test_a_killed_worker_loses_its_last_segment_and_its_successor_counts_o
         {"type": "waitForExpression", "expression": "window.go", "timeout": 60_000},
     ]
     run_id = await start(user, flow)
-    async with other_worker() as process:
+    async with other_worker(LEASE_SECONDS="60") as process:
         async for _ in look(45):
             if first := await frames_of(user, run_id):
                 break
@@ -497,6 +497,7 @@ async def test_a_killed_worker_loses_its_last_segment_and_its_successor_counts_o
         await process.wait()
     assert [frame.number for frame in first] == list(range(1, len(first) + 1))
     assert len(first) >= 10
+    await expire(user)
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
     await until(user, run_id, attempt=2, seconds=40)
     async for _ in look(40):

@@ -21,6 +21,7 @@ from tests.workers import (
     Steps,
     ask,
     ended,
+    expire,
     kinds,
     look,
     open_computer,
@@ -31,6 +32,8 @@ from tests.workers import (
     steps_of,
     until,
 )
+
+pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
 
 MISSING: dict[str, Any] = {"type": "waitForElement", "selectors": ["#nowhere"], "timeout": 300}
 TEXT = {"type": "extract", "name": "body", "fields": {"text": {"selectors": ["p"]}}}
@@ -186,10 +189,11 @@ async def test_a_retry_goes_on_from_its_step_over_the_death_of_its_worker(
     run = await ended(user, await start(user, flow))
     monkeypatch.setitem(settings.__dict__, "max_runs", 0)
     second = await again(user, run.id, 6)
-    async with other_worker() as process:
+    async with other_worker(LEASE_SECONDS="60") as process:
         await step_begun(user, second, 6)
         process.kill()
         await process.wait()
+    await expire(user)
     monkeypatch.setitem(settings.__dict__, "max_runs", 4)
     await until(user, second, 40, attempt=2)
     async for _ in look(30):

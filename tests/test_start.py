@@ -29,14 +29,14 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 
 def backend(data_dir: Path, **settings: str) -> Backend:
-    return Backend(data_dir, free_port(), settings, fresh=True)
+    return Backend(data_dir, free_port(), settings)
 
 
 async def refused_start(server: Backend) -> str:
     """The log of a server that must not start."""
     await server.start(ready=False)
     assert server.process is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await server.process.wait() != 0
     assert "Traceback" not in server.log
     return server.log
@@ -130,13 +130,14 @@ async def test_an_external_database_is_migrated_by_the_release_step(
     await connection.execute("update alembic_version set version_num = '9999'")
     await server.start()  # a release step comes before its processes do
     await server.stop()
-    for command in (("rekey.py",), ("backup.py", "create", str(data_dir / "backup.tar"))):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *command),
-            cwd=ROOT,
-            env=os.environ | {"DATA_DIR": str(data_dir), "SECRET_KEYS": KEYS, **web},
-            stderr=asyncio.subprocess.PIPE,
+    environment = os.environ | {"DATA_DIR": str(data_dir), "SECRET_KEYS": KEYS, **web}
+    commands = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, *command), cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
         )
+        for command in (("rekey.py",), ("backup.py", "create", str(data_dir / "backup.tar")))
+    ]
+    for process in commands:
         _, said = await process.communicate()
         assert (process.returncode, b"newer than this version" in said) == (1, True)
     await connection.execute("update alembic_version set version_num = $1", db.latest_revision())
@@ -147,7 +148,7 @@ async def test_an_external_database_is_migrated_by_the_release_step(
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="PostgreSQL 15 is not installed")
 async def test_postgresql_15_works_with_the_same_migrations(data_dir: Path) -> None:
-    server = backend(data_dir, POSTGRES_BIN=str(DEBIAN))
+    server = Backend(data_dir, free_port(), {"POSTGRES_BIN": str(DEBIAN)}, fresh=True)
     await server.start()
     try:
         async with Shop() as shop, server.sign_up() as client:
@@ -258,16 +259,21 @@ def test_the_web_process_works_unless_redis_or_the_operator_says_otherwise() -> 
 
 
 async def test_a_wrong_setting_stops_the_start_with_its_name(data_dir: Path, database_url: str) -> None:
-    log = await refused_start(backend(data_dir, DATABASE_POOL="many"))
-    assert "DATABASE_POOL" in log
-    log = await refused_start(backend(data_dir, DATABASE_URL=database_url))
-    assert "SECRET_KEYS" in log
-    log = await refused_start(backend(data_dir, ENVIRONMENT="production", SECRET_KEYS=KEYS))
-    assert "set DATABASE_URL, CLERK_PUBLISHABLE_KEY (or SUPABASE_URL, or OIDC_ISSUERS)." in log
-    log = await refused_start(backend(data_dir, CLERK_PUBLISHABLE_KEY="pk_nonsense"))
-    assert "CLERK_PUBLISHABLE_KEY" in log
-    log = await refused_start(backend(data_dir, DATABASE_URL="postgres://x@127.0.0.1:1/x", SECRET_KEYS=KEYS))
-    assert "cannot connect to the database" in log
+    nowhere = {"DATABASE_URL": "postgres://x@127.0.0.1:1/x", "SECRET_KEYS": KEYS}
+    wrong = {
+        "DATABASE_POOL": {"DATABASE_POOL": "many"},
+        "SECRET_KEYS": {"DATABASE_URL": database_url},
+        "set DATABASE_URL, CLERK_PUBLISHABLE_KEY (or SUPABASE_URL, or OIDC_ISSUERS).": {
+            "ENVIRONMENT": "production",
+            "SECRET_KEYS": KEYS,
+        },
+        "CLERK_PUBLISHABLE_KEY": {"CLERK_PUBLISHABLE_KEY": "pk_nonsense"},
+        "cannot connect to the database": nowhere,
+    }
+    servers = [backend(data_dir / str(number), **given) for number, given in enumerate(wrong.values())]
+    logs = await asyncio.gather(*map(refused_start, servers))
+    for said, log in zip(wrong, logs, strict=True):
+        assert said in log
 
 
 async def test_an_absent_database_is_503_and_comes_back(data_dir: Path) -> None:

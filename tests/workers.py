@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 import db
 from browser.actions import Action
+from browser.chromium import Options
 from infra.bus import LocalBus
 from infra.storage import open_directory
 from infra.vault import Vault, load_vault
@@ -55,6 +56,30 @@ async def worker(database: str, bus: LocalBus, vault: Vault) -> AsyncIterator[UU
     yield worker_id
     await engine.stop()
     await computers.stop()
+
+
+@pytest.fixture(scope="module")
+async def one_chromium(worker: UUID, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[None]:
+    """One Chromium for all users of the file's tests, which is not ended between them.
+
+    A computer is a context of its own in it, as those of one user are.
+    """
+    browsers = computers._service().browsers
+    open_for = browsers._open_once
+    options = Options(downloads=tmp_path_factory.mktemp("downloads"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(browsers, "_open_once", lambda _user, *more: open_for("everybody", *more))
+        keeper = await browsers.open("everybody", uuid4(), options, lambda _kind, _data: None)
+        yield
+        await keeper.close("shutdown")
+
+
+@pytest.fixture(scope="module")
+def unrecorded() -> Iterator[None]:
+    """Runs keep no pictures of what they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(settings.__dict__, "recording", "off")
+        yield
 
 
 async def start(user: str, steps: Steps, **more: Any) -> UUID:
@@ -141,6 +166,17 @@ def tombstone(user_id: str) -> str:
     return hashlib.sha256(user_id.encode()).hexdigest()
 
 
+async def expire(*users: str) -> None:
+    """Let the leases of a dead worker on what is theirs run out now."""
+    async with db.as_system() as tx:
+        for table in ("runs", "computers"):
+            await tx.connection.execute(
+                f"update {table} set lease_expires_at = now()"
+                " where lease_owner is not null and user_id = any($1)",
+                users,
+            )
+
+
 async def kinds(user: str, run_id: UUID) -> list[str]:
     events = await db.events(user, 0)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -164,7 +200,8 @@ async def new_user() -> str:
 @asynccontextmanager
 async def other_worker(log: Path | None = None, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python worker.py` on this database, with a lease of two seconds, or settings in place of that."""
-    environment = os.environ | {"LEASE_SECONDS": "2", "LOG_LEVEL": "info"} | more
+    usual = {"LEASE_SECONDS": "2", "LOG_LEVEL": "info", "RECORDING": settings.recording}
+    environment = os.environ | usual | more
     with log.open("wb") if log else nullcontext() as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "worker.py", cwd=ROOT, env=environment, stdout=output, stderr=output
