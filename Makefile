@@ -12,8 +12,9 @@ run: setup $(if $(shell command -v npm),web)
 demo: setup
 	@$(BIN)/python -m demo
 
-docs: .venv/.packages
+docs: .venv/.packages $(WEB)/node_modules/.package-lock.json
 	$(BIN)/python -m docs.build
+	npm --prefix $(WEB) run --silent gen
 
 WEB_SOURCES = $(shell find $(addprefix $(WEB)/,app components features lib public scripts) -type f 2>/dev/null) \
   $(wildcard $(WEB)/*.ts $(WEB)/*.mjs $(WEB)/package.json)
@@ -37,6 +38,7 @@ check: .venv/.tools $(WEB)/node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 	npm --prefix $(WEB) run --silent check
+	npm --prefix $(WEB) run --silent gen >/dev/null && git diff --exit-code --stat $(WEB)/lib/api
 
 chaos: .venv/.tools .venv/.chromium
 	$(BIN)/pytest tests/chaos.py
