@@ -43,7 +43,7 @@ check: .venv/.tools $(WEB)/node_modules/.package-lock.json
 chaos: .venv/.tools .venv/.chromium
 	$(BIN)/pytest tests/chaos.py
 
-bench: .venv/.tools .venv/.chromium
+bench: .venv/.tools .venv/.chromium web
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.loops
@@ -51,6 +51,7 @@ bench: .venv/.tools .venv/.chromium
 	$(BIN)/python -m benchmarks.uploads
 	$(BIN)/python -m benchmarks.recording
 	$(BIN)/python -m benchmarks.agent
+	$(BIN)/python -m benchmarks.web
 
 setup: .venv/.packages .venv/.chromium
 
