@@ -66,13 +66,13 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
           ref={canvas}
           role="img"
           aria-label={title ? `The browser's screen: ${title}` : "The browser's screen"}
-          className={cn("absolute inset-0 size-full", (instead || live.phase === "closed" || live.phase === "starting") && "invisible")}
+          className={cn("absolute inset-0 size-full", (instead || !live.drawn || live.phase === "starting") && "invisible")}
         />
         {instead?.picture && (
           <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
         )}
         {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
-        {!instead && last && live.phase === "closed" && (
+        {!instead && last && live.phase === "closed" && !live.drawn && (
           <img src={last} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
         )}
         {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
@@ -161,7 +161,7 @@ function ControlBar({ control, handBack }: { control: Control; handBack: React.R
           You have control
         </span>
         <span className={cn("ml-2 tabular-nums", seconds <= SHORT_S && "font-semibold")}>
-          ends in {seconds} s without input
+          {seconds} s left<span className="hidden sm:inline"> without input</span>
         </span>
         <span className="ml-2 hidden text-ink-3 md:inline">
           <kbd className="font-sans">{LEAVE_KEYS}</kbd> frees the keyboard
