@@ -46,10 +46,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
     <form
       aria-label={`Approval: ${titleOf(approval)}`}
       className="overflow-hidden rounded-xl border border-warn bg-surface"
-      onSubmit={(event: FormEvent) => {
-        event.preventDefault();
-        answer("approve");
-      }}
+      onSubmit={(event: FormEvent) => event.preventDefault()} // Enter in a field is no yes
     >
       <div className="flex items-start gap-3 border-b border-line bg-warn-soft px-4 py-3">
         <Hand className="mt-0.5 size-4 shrink-0 text-warn" aria-hidden />
@@ -94,7 +91,12 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
           </p>
         )}
         <div className="flex flex-wrap items-center gap-2">
-          <Button type="submit" look="primary" busy={decide.isPending && decide.variables.decision === "approve"} disabled={decide.isPending}>
+          <Button
+            look="primary"
+            busy={decide.isPending && decide.variables.decision === "approve"}
+            disabled={decide.isPending}
+            onClick={() => answer("approve")}
+          >
             <Check />
             {edited ? "Approve with changes" : "Approve"}
           </Button>

@@ -1,6 +1,6 @@
 "use client";
 
-import { Hand, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
+import { Hand, Keyboard, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
 import { type ReactNode, useCallback, useEffect, useRef } from "react";
 
 import { useTick } from "@/components/tick";
@@ -43,10 +43,12 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
   const handBack = useRef<HTMLButtonElement>(null);
   const live = useLive(computerId, canvas);
   const control = useControl(live.phase === "closed" ? null : computerId);
-  const steers = control.state === "mine" && !instead;
+  const mine = control.state === "mine";
+  const steers = mine && !instead;
   const leave = useCallback(() => handBack.current?.focus(), []);
   useEffect(() => {
-    if (steers) keyboard.current?.focus({ preventScroll: true });
+    // A finger that steers brings up a keyboard by the button for it.
+    if (steers && matchMedia("(pointer: fine)").matches) keyboard.current?.focus({ preventScroll: true });
   }, [steers]);
   const url = instead ? instead.url : (live.view?.url ?? "");
   const title = instead ? instead.title : (live.view?.title ?? "");
@@ -54,11 +56,18 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
   return (
     <section
       aria-label="Browser"
-      className={cn("overflow-hidden rounded-xl border bg-surface", steers ? "border-accent ring-2 ring-accent" : "border-line")}
+      className={cn("overflow-hidden rounded-xl border bg-surface", mine ? "border-accent ring-2 ring-accent" : "border-line")}
     >
-      {steers && <ControlBar control={control} handBack={handBack} />}
+      {mine && <ControlBar control={control} handBack={handBack} />}
       {steers && computerId && <TabStrip computerId={computerId} view={live.view} send={control.send} />}
       <BrowserBar url={url} title={title} steers={steers} send={control.send}>
+        {steers && (
+          <span className="hidden pointer-coarse:block">
+            <Button look="ghost" size="icon" aria-label="Keyboard" onClick={() => keyboard.current?.focus()}>
+              <Keyboard />
+            </Button>
+          </span>
+        )}
         {instead ? instead.actions : <Liveness live={live} control={control} />}
       </BrowserBar>
       <div className="relative bg-sunken" style={{ aspectRatio: `${size.width} / ${size.height}` }}>

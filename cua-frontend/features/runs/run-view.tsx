@@ -43,6 +43,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
+  const awaited = chosen && !path && !ended && index.isSuccess;
   const instead: Instead | null = path
     ? {
         picture: picture.address,
@@ -58,8 +59,8 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
 
   return (
     <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={last.address}>
-      {chosen && !path && !ended && index.isSuccess && (
-        <p role="status" className="border-t border-line px-3 py-2 text-xs text-ink-3">
+      {awaited && (
+        <p role="status" className="border-t border-line px-3 py-3 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.
         </p>
       )}
@@ -72,7 +73,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
           onSeek={(number) => onSelect({ frame: number })}
           onLive={ended ? undefined : () => onSelect({})}
         />
-      ) : (
+      ) : awaited ? null : (
         <p className="border-t border-line px-3 py-3 text-xs text-ink-3">
           {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording appears here after its first seconds."}
         </p>

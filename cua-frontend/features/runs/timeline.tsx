@@ -131,7 +131,7 @@ const StepRow = memo(function StepRow({ step, icon: Icon, verb, what, state, sel
       <Icon className="size-4 shrink-0 text-ink-3" aria-hidden />
       <span className="min-w-0 flex-1 truncate">
         <span className="font-medium">{verb}</span>
-        {what && <span className="ml-1.5 text-ink-2">{what}</span>}
+        {what && <span className="text-ink-2"> {what}</span>}
       </span>
       {code && <span className="hidden max-w-40 truncate text-2xs text-bad sm:inline">{code}</span>}
       <Took step={step} state={state} />
