@@ -32,7 +32,7 @@ interface LiveViewProps {
   absent?: { title: string; detail: string; busy?: boolean };
   instead?: Instead | null;
   /** What is seen behind the word that there is no browser: the last picture of it. */
-  last?: string | null;
+  last?: { picture: string | null; url: string };
   children?: ReactNode;
 }
 
@@ -50,7 +50,7 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
     // A finger that steers brings up a keyboard by the button for it.
     if (steers && matchMedia("(pointer: fine)").matches) keyboard.current?.focus({ preventScroll: true });
   }, [steers]);
-  const url = instead ? instead.url : (live.view?.url ?? "");
+  const url = instead ? instead.url : (live.view?.url ?? last?.url ?? "");
   const title = instead ? instead.title : (live.view?.title ?? "");
   const size = instead ?? live.size;
   return (
@@ -81,8 +81,8 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
           <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
         )}
         {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
-        {!instead && last && live.phase === "closed" && !live.drawn && (
-          <img src={last} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
+        {!instead && last?.picture && live.phase === "closed" && !live.drawn && (
+          <img src={last.picture} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
         )}
         {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
         {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}

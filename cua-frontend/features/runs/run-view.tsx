@@ -58,7 +58,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
     : null;
 
   return (
-    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={last.address}>
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
       {awaited && (
         <p role="status" className="border-t border-line px-3 py-3 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.
