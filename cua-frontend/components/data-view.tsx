@@ -50,7 +50,7 @@ function Plain({ value }: { value: unknown }) {
 
 export function Json({ value, className }: { value: unknown; className?: string }) {
   return (
-    <pre tabIndex={0} aria-label="JSON" className={cn("max-h-96 overflow-auto rounded-md bg-sunken p-3 font-mono text-xs leading-5", className)}>
+    <pre tabIndex={0} role="region" aria-label="JSON" className={cn("max-h-96 overflow-auto rounded-md bg-sunken p-3 font-mono text-xs leading-5", className)}>
       {JSON.stringify(value, null, 2)}
     </pre>
   );
@@ -68,7 +68,11 @@ function Table({ rows: given }: { rows: Record<string, unknown>[] }) {
           <thead className="sticky top-0 bg-sunken">
             <tr>
               {names.map((name) => (
-                <th key={name} scope="col" className="px-2.5 py-1.5 font-medium whitespace-nowrap text-ink-2">
+                <th
+                  key={name}
+                  scope="col"
+                  className={cn("px-2.5 py-1.5 font-medium whitespace-nowrap text-ink-2", typeof rows[0]?.[name] === "number" && "text-right")}
+                >
                   {name}
                 </th>
               ))}

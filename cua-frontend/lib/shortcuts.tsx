@@ -15,6 +15,7 @@ export const SHORTCUTS: { keys: string; label: string }[] = [
   { keys: "g f", label: "Go to files" },
   { keys: "g u", label: "Go to usage" },
   { keys: "g p", label: "Go to settings" },
+  { keys: "ctrl+alt+escape", label: "Leave a browser that you steer" },
 ];
 
 const SEQUENCE_MS = 800;

@@ -3,7 +3,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Check, Hand, X } from "lucide-react";
 import Link from "next/link";
-import { type FormEvent, useState } from "react";
+import { type FormEvent, type ReactNode, useState } from "react";
 
 import { useTick } from "@/components/tick";
 import { isObject } from "@/components/data-view";
@@ -12,6 +12,7 @@ import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { toast } from "@/components/ui/toast";
 import { Screenshot } from "@/features/recording/screenshot";
+import { stepVerb } from "@/features/runs/step-label";
 import { type ApprovalRead, decideApproval } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
@@ -45,10 +46,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
     <form
       aria-label={`Approval: ${titleOf(approval)}`}
       className="overflow-hidden rounded-xl border border-warn bg-surface"
-      onSubmit={(event: FormEvent) => {
-        event.preventDefault();
-        answer("approve");
-      }}
+      onSubmit={(event: FormEvent) => event.preventDefault()} // Enter in a field is no yes
     >
       <div className="flex items-start gap-3 border-b border-line bg-warn-soft px-4 py-3">
         <Hand className="mt-0.5 size-4 shrink-0 text-warn" aria-hidden />
@@ -62,17 +60,18 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
       <div className="flex flex-col gap-4 p-4">
         {approval.screenshot_id && <Screenshot id={approval.screenshot_id} small={!linked} />}
         {reasons.length > 0 && (
-          <p className="flex flex-wrap items-center gap-1.5 text-xs text-ink-3">
-            Because it
+          <ul aria-label="Why it asks" className="flex flex-wrap items-center gap-1.5">
             {reasons.map((reason) => (
-              <Badge key={reason} look="warn">
-                {reason.replaceAll("_", " ")}
-              </Badge>
+              <li key={reason}>
+                <Badge look="warn">{REASONS[reason] ?? reason.replaceAll("_", " ")}</Badge>
+              </li>
             ))}
-          </p>
+          </ul>
         )}
         {hasArguments && (
-          <ArgumentsForm values={asked} draft={draft} wrong={told} disabled={decide.isPending} onChange={setDraft} />
+          <Folded when={Object.values(asked).every((value) => typeof value === "object") && Object.keys(told).length === 0}>
+            <ArgumentsForm values={asked} draft={draft} wrong={told} disabled={decide.isPending} onChange={setDraft} />
+          </Folded>
         )}
         <Field label="Note (optional)">
           {(wired) => (
@@ -92,7 +91,12 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
           </p>
         )}
         <div className="flex flex-wrap items-center gap-2">
-          <Button type="submit" look="primary" busy={decide.isPending && decide.variables.decision === "approve"} disabled={decide.isPending}>
+          <Button
+            look="primary"
+            busy={decide.isPending && decide.variables.decision === "approve"}
+            disabled={decide.isPending}
+            onClick={() => answer("approve")}
+          >
             <Check />
             {edited ? "Approve with changes" : "Approve"}
           </Button>
@@ -111,9 +115,39 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
   );
 }
 
-/** A question's title as the API has it may end in a colon that nothing follows. */
-export function titleOf(approval: ApprovalRead): string {
-  return approval.title.replace(/[\s:]+$/, "");
+const REASONS: Record<string, string> = {
+  confirm: "confirms something",
+  credentials: "touches a sign-in",
+  delete: "deletes something",
+  download: "downloads a file",
+  leave_site: "goes to another site",
+  payment: "touches a payment",
+  post: "publishes something",
+  script: "runs a script",
+  send: "sends something",
+  submit: "sends a form",
+  unknown: "cannot be judged",
+  upload: "uploads a file",
+};
+
+/** What only says to a machine which element is meant is folded away. */
+function Folded({ when, children }: { when: boolean; children: ReactNode }) {
+  if (!when) return children;
+  return (
+    <details className="text-sm">
+      <summary className="cursor-pointer text-xs text-ink-3 hover:text-ink">Arguments</summary>
+      <div className="pt-3">{children}</div>
+    </details>
+  );
+}
+
+/** The question in a person's words: what an agent is about to do is told by what it does it to. */
+export function titleOf({ title, action, url }: ApprovalRead): string {
+  const { type, subject } = action;
+  if (typeof type !== "string" || typeof subject !== "string" || !subject) return title.replace(/[\s:]+$/, "");
+  const place = ` on ${url ?? ""}`;
+  const what = subject.endsWith(place) ? subject.slice(0, -place.length) : subject;
+  return `${stepVerb(type)}: ${what}`;
 }
 
 function useDecision(approval: ApprovalRead) {

@@ -3,6 +3,7 @@
 import { MessageSquare } from "lucide-react";
 import { useEffect, useRef } from "react";
 
+import { LongText } from "@/components/long-text";
 import { Ago } from "@/components/time";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { useMessages } from "@/features/runs/queries";
@@ -26,12 +27,15 @@ export function Chat({ runId, listens, question, drafts }: ChatProps) {
   const messages = useMessages(runId);
   const known = messages.data;
   const end = useRef<HTMLDivElement>(null);
+  const read = useRef(false);
   const length = drafts.reduce((sum, draft) => sum + draft.text.length, 0);
   useEffect(() => {
     const pane = end.current?.closest("[data-pane]");
-    if (!(pane instanceof HTMLElement)) return;
-    if (pane.scrollHeight - pane.scrollTop - pane.clientHeight < 300) pane.scrollTop = pane.scrollHeight;
-  }, [known?.length, length]);
+    if (!(pane instanceof HTMLElement) || !known) return;
+    const first = !read.current;
+    read.current = true;
+    if (first || pane.scrollHeight - pane.scrollTop - pane.clientHeight < 300) pane.scrollTop = pane.scrollHeight;
+  }, [known, length]);
 
   if (messages.isPending) return <Skeletons count={4} className="h-16" />;
   if (messages.isError) return <Failure title="The messages could not be read" error={messages.error} retry={() => void messages.refetch()} />;
@@ -65,6 +69,9 @@ export function Chat({ runId, listens, question, drafts }: ChatProps) {
   );
 }
 
+/** A task may be a page long, and its user knows it. */
+const LONG_TASK = 400;
+
 function Message({ message, asks }: { message: MessageRead; asks: boolean }) {
   const own = message.role === "user";
   const sending = message.id.startsWith("sending");
@@ -78,7 +85,7 @@ function Message({ message, asks }: { message: MessageRead; asks: boolean }) {
           sending && "opacity-60",
         )}
       >
-        {message.text}
+        {own ? <LongText limit={LONG_TASK}>{message.text}</LongText> : message.text}
       </div>
       <p className="px-1 text-2xs text-ink-3">
         {sending ? "Sending" : <Ago at={message.created_at} />}

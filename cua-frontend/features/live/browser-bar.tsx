@@ -57,7 +57,8 @@ function Where({ url, title }: { url: string; title: string }) {
 }
 
 function shown(url: string): string {
-  if (!url || url === "about:blank") return "An empty page";
+  if (!url) return "No page yet";
+  if (url === "about:blank") return "An empty page";
   return url.replace(/^https?:\/\//, "").replace(/\/$/, "");
 }
 

@@ -1,6 +1,6 @@
 "use client";
 
-import { Hand, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
+import { Hand, Keyboard, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
 import { type ReactNode, useCallback, useEffect, useRef } from "react";
 
 import { useTick } from "@/components/tick";
@@ -32,7 +32,7 @@ interface LiveViewProps {
   absent?: { title: string; detail: string; busy?: boolean };
   instead?: Instead | null;
   /** What is seen behind the word that there is no browser: the last picture of it. */
-  last?: string | null;
+  last?: { picture: string | null; url: string };
   children?: ReactNode;
 }
 
@@ -43,22 +43,31 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
   const handBack = useRef<HTMLButtonElement>(null);
   const live = useLive(computerId, canvas);
   const control = useControl(live.phase === "closed" ? null : computerId);
-  const steers = control.state === "mine" && !instead;
+  const mine = control.state === "mine";
+  const steers = mine && !instead;
   const leave = useCallback(() => handBack.current?.focus(), []);
   useEffect(() => {
-    if (steers) keyboard.current?.focus({ preventScroll: true });
+    // A finger that steers brings up a keyboard by the button for it.
+    if (steers && matchMedia("(pointer: fine)").matches) keyboard.current?.focus({ preventScroll: true });
   }, [steers]);
-  const url = instead ? instead.url : (live.view?.url ?? "");
+  const url = instead ? instead.url : (live.view?.url ?? last?.url ?? "");
   const title = instead ? instead.title : (live.view?.title ?? "");
   const size = instead ?? live.size;
   return (
     <section
       aria-label="Browser"
-      className={cn("overflow-hidden rounded-xl border bg-surface", steers ? "border-accent ring-2 ring-accent" : "border-line")}
+      className={cn("overflow-hidden rounded-xl border bg-surface", mine ? "border-accent ring-2 ring-accent" : "border-line")}
     >
-      {steers && <ControlBar control={control} handBack={handBack} />}
+      {mine && <ControlBar control={control} handBack={handBack} />}
       {steers && computerId && <TabStrip computerId={computerId} view={live.view} send={control.send} />}
       <BrowserBar url={url} title={title} steers={steers} send={control.send}>
+        {steers && (
+          <span className="hidden pointer-coarse:block">
+            <Button look="ghost" size="icon" aria-label="Keyboard" onClick={() => keyboard.current?.focus()}>
+              <Keyboard />
+            </Button>
+          </span>
+        )}
         {instead ? instead.actions : <Liveness live={live} control={control} />}
       </BrowserBar>
       <div className="relative bg-sunken" style={{ aspectRatio: `${size.width} / ${size.height}` }}>
@@ -66,14 +75,14 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
           ref={canvas}
           role="img"
           aria-label={title ? `The browser's screen: ${title}` : "The browser's screen"}
-          className={cn("absolute inset-0 size-full", (instead || live.phase === "closed" || live.phase === "starting") && "invisible")}
+          className={cn("absolute inset-0 size-full", (instead || !live.drawn || live.phase === "starting") && "invisible")}
         />
         {instead?.picture && (
           <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
         )}
         {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
-        {!instead && last && live.phase === "closed" && (
-          <img src={last} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
+        {!instead && last?.picture && live.phase === "closed" && !live.drawn && (
+          <img src={last.picture} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
         )}
         {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
         {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}
@@ -161,7 +170,7 @@ function ControlBar({ control, handBack }: { control: Control; handBack: React.R
           You have control
         </span>
         <span className={cn("ml-2 tabular-nums", seconds <= SHORT_S && "font-semibold")}>
-          ends in {seconds} s without input
+          {seconds} s left<span className="hidden sm:inline"> without input</span>
         </span>
         <span className="ml-2 hidden text-ink-3 md:inline">
           <kbd className="font-sans">{LEAVE_KEYS}</kbd> frees the keyboard

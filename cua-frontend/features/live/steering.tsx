@@ -118,7 +118,7 @@ function usePointers(
   return {
     onPointerDown: (event: ReactPointerEvent<HTMLDivElement>) => {
       event.preventDefault();
-      keyboard.current?.focus({ preventScroll: true });
+      if (!isFinger(event)) keyboard.current?.focus({ preventScroll: true });
       event.currentTarget.setPointerCapture(event.pointerId);
       if (isFinger(event)) return touched(event, "start");
       const button = buttonName(event.button);

@@ -11,6 +11,8 @@ export type Phase = "starting" | "live" | "reconnecting" | "closed";
 
 export interface Live {
   phase: Phase;
+  /** There is a picture on the canvas, be it the last one. */
+  drawn: boolean;
   view: View | null;
   /** CSS pixels of the page. */
   size: Size;
@@ -110,7 +112,7 @@ export function useLive(computerId: string | null, canvas: RefObject<HTMLCanvasE
   let phase: Phase = "starting";
   if (!computerId || closed === computerId) phase = "closed";
   else if (shown === computerId) phase = connection === "online" ? "live" : "reconnecting";
-  return { phase, view, size, ...stats };
+  return { phase, drawn: shown !== null, view, size, ...stats };
 }
 
 function draw(canvas: HTMLCanvasElement, picture: ImageBitmap): void {

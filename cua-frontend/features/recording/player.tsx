@@ -100,15 +100,14 @@ export function Player({ runId, frames, steps, current, onSeek, onLive }: Player
       {onLive && (
         <Button
           size="sm"
-          look={current === null ? "ghost" : "secondary"}
-          disabled={current === null}
+          className={current === null ? "invisible" : undefined} // keeps its place
           onClick={() => {
             setPlaying(false);
             onLive();
           }}
         >
           <Radio />
-          {current === null ? "Live" : "Back to live"}
+          <span className="max-sm:sr-only">Back to live</span>
         </Button>
       )}
     </div>

@@ -84,8 +84,8 @@ function Failed({ run, actions, onStep }: Omit<AttentionProps, "question" | "inC
   return (
     <Box look="bad" icon={<CircleAlert />} title={step === null ? "The run failed" : `The run failed in step ${step}`}>
       <p className="font-mono text-xs text-bad">{code}</p>
-      <LongText>{detail}</LongText>
-      <p className="text-xs text-ink-3">{hintFor(code)}</p>
+      <LongText className="text-ink-2">{detail}</LongText>
+      <p className="text-xs text-ink-2">{hintFor(code)}</p>
       <div className="flex flex-wrap gap-2">
         {outermost !== null && outermost > 1 && (
           <Button

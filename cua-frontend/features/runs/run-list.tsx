@@ -142,9 +142,12 @@ function RunRow({ run }: { run: RunRead }) {
           <span className="mt-1 flex items-center gap-2 text-xs text-ink-3 sm:hidden">
             <RunStatusBadge status={run.status} />
             <Ago at={run.created_at} />
+            <Took run={run} />
           </span>
         </span>
-        <Took run={run} />
+        <span className="w-20 shrink-0 text-right max-sm:hidden">
+          <Took run={run} />
+        </span>
         <Ago at={run.created_at} className="w-24 shrink-0 text-right text-xs text-ink-3 max-sm:hidden" />
       </Link>
     </li>
@@ -156,7 +159,7 @@ function Took({ run }: { run: RunRead }) {
   if (!run.started_at) return null;
   const end = run.finished_at ? Date.parse(run.finished_at) : ENDED.has(run.status) ? Date.parse(run.updated_at) : now;
   return (
-    <span className="w-20 shrink-0 text-right text-xs text-ink-3 tabular-nums" suppressHydrationWarning>
+    <span className="text-xs text-ink-3 tabular-nums" suppressHydrationWarning>
       {duration(Math.max(end - Date.parse(run.started_at), 0))}
     </span>
   );

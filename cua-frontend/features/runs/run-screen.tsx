@@ -1,6 +1,6 @@
 "use client";
 
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 
 import { ENDED } from "@/components/run-status";
 import { Page } from "@/components/ui/page";
@@ -9,7 +9,7 @@ import { Tabs } from "@/components/ui/tabs";
 import { Chat } from "@/features/chat/chat";
 import { useDrafts } from "@/features/chat/drafts";
 import { useFrames } from "@/features/recording/frames";
-import type { RunRead, StepRead } from "@/lib/api";
+import type { RunRead, RunStatus, StepRead } from "@/lib/api";
 import { Problem } from "@/lib/problem";
 
 import { useRunActions } from "./actions";
@@ -22,6 +22,9 @@ import { RunButtons, RunFacts } from "./run-header";
 import { RunView } from "./run-view";
 import { useSelection } from "./selection";
 import { Timeline } from "./timeline";
+
+/** When there is something to do or to know above the tabs. */
+const CALLS = new Set<RunStatus>(["failed", "paused", "waiting_approval", "waiting_user"]);
 
 const NO_STEPS: StepRead[] = [];
 
@@ -66,6 +69,12 @@ function Loaded({ run }: { run: RunRead }) {
   const agent = known.some((step) => step.type === "agent") || (messages.data?.length ?? 0) > 0;
   const question = questionOf(run, steps.data);
   const current = selection.frame === null ? null : (frames.data?.find((frame) => frame.number === selection.frame)?.step ?? null);
+  const pane = useRef<HTMLDivElement>(null);
+  // What a person has to see now stands at the top.
+  const calls = CALLS.has(run.status) && !(tab === "chat" && question !== null);
+  useEffect(() => {
+    if (calls) pane.current?.scrollTo({ top: 0 });
+  }, [calls]);
   const showStep = (step: number) => {
     setTab("timeline");
     select({ step });
@@ -81,7 +90,7 @@ function Loaded({ run }: { run: RunRead }) {
         <div className="min-w-0">
           <RunView run={run} steps={known} ended={ended} selection={selection} onSelect={select} />
         </div>
-        <div data-pane className="flex min-w-0 flex-col gap-4 lg:h-[calc(100dvh-7.75rem)] lg:-mx-1 lg:min-h-96 lg:overflow-y-auto lg:px-1 [&>*]:shrink-0">
+        <div ref={pane} data-pane className="flex min-w-0 flex-col gap-4 lg:h-[calc(100dvh-7.75rem)] lg:-mx-1 lg:min-h-96 lg:overflow-y-auto lg:px-1 [&>*]:shrink-0">
           <Attention run={run} question={question} inChat={tab === "chat"} actions={actions} onStep={showStep} />
           <Tabs
             label="About the run"

@@ -2,12 +2,13 @@
 
 import { useMemo } from "react";
 
+import { useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { LiveView, type Instead } from "@/features/live/live-view";
 import { frameOfStep, framePath, useFrames } from "@/features/recording/frames";
 import { usePicture } from "@/features/recording/pictures";
 import { Player } from "@/features/recording/player";
-import type { RunRead, StepRead } from "@/lib/api";
+import type { FrameRead, RunRead, StepRead } from "@/lib/api";
 
 import type { Selection } from "./selection";
 
@@ -26,21 +27,23 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const index = useFrames(run.id);
   const frames = index.data ?? NO_FRAMES;
   const step = selection.step === null ? undefined : steps.find((each) => each.number === selection.step);
+  const newest = frames.at(-1);
+  const complete = useComplete(run, newest) && ended;
   const frame = useMemo(() => {
     if (selection.frame !== null) return frames.find((each) => each.number === selection.frame) ?? frames.at(-1);
     if (step) return frameOfStep(frames, step, ended);
-    return ended ? frames.at(-1) : undefined;
-  }, [frames, selection.frame, step, ended]);
+    return complete ? frames.at(-1) : undefined;
+  }, [frames, selection.frame, step, ended, complete]);
   // The last seconds are not in the recording yet, but a step that has ended has its own picture.
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
   const path = frame ? framePath(run.id, frame.number) : screenshot;
   const picture = usePicture(path);
-  const newest = frames.at(-1);
-  const last = usePicture(newest && !ended && run.status !== "running" ? framePath(run.id, newest.number) : null);
+  const last = usePicture(newest && run.status !== "running" ? framePath(run.id, newest.number) : null);
 
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
+  const awaited = chosen && !path && !ended && index.isSuccess;
   const instead: Instead | null = path
     ? {
         picture: picture.address,
@@ -55,9 +58,9 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
     : null;
 
   return (
-    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={last.address}>
-      {chosen && !path && !ended && index.isSuccess && (
-        <p role="status" className="border-t border-line px-3 py-2 text-xs text-ink-3">
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
+      {awaited && (
+        <p role="status" className="border-t border-line px-3 py-3 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.
         </p>
       )}
@@ -70,7 +73,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
           onSeek={(number) => onSelect({ frame: number })}
           onLive={ended ? undefined : () => onSelect({})}
         />
-      ) : (
+      ) : awaited ? null : (
         <p className="border-t border-line px-3 py-3 text-xs text-ink-3">
           {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording appears here after its first seconds."}
         </p>
@@ -79,11 +82,22 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   );
 }
 
+const LAST_MS = 3000;
+const PATIENCE_MS = 10_000;
+
+/** Whether the recording has come to its end: its last seconds are stored a moment after the run's own. */
+function useComplete(run: RunRead, newest: FrameRead | undefined): boolean {
+  const now = useNow();
+  if (!run.finished_at || !newest) return false;
+  const end = Date.parse(run.finished_at);
+  return end - Date.parse(newest.captured_at) < LAST_MS || now - end > PATIENCE_MS;
+}
+
 function absent(run: RunRead, ended: boolean, looking: boolean) {
   if (ended) {
     return looking
       ? { title: "The recording is looked for", detail: "Its last picture appears here.", busy: true }
-      : { title: "The browser is closed", detail: "The run has ended and left no picture." };
+      : { title: "The browser is closed", detail: "The run has ended." };
   }
   if (run.status === "queued") {
     const place = run.position ? `It is ${run.position}. in the queue.` : "It starts as soon as there is room.";

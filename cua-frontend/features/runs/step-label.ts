@@ -52,6 +52,11 @@ export interface StepLabel {
   what: string;
 }
 
+/** What is done, as a person says it. */
+export function stepVerb(type: string): string {
+  return KINDS[type]?.[1] ?? sentence(type);
+}
+
 /** A step as a person says it; `names` are those of the elements that models call by refs. */
 export function stepLabel(step: StepRead, names: Map<string, string>): StepLabel {
   const [icon, verb] = KINDS[step.type] ?? [Pencil, sentence(step.type)];

@@ -1,7 +1,7 @@
 "use client";
 
 import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X } from "lucide-react";
-import { type KeyboardEvent, useEffect, useMemo, useRef } from "react";
+import { type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef } from "react";
 
 import { CopyButton, DataView, isObject, Json } from "@/components/data-view";
 import { LongText } from "@/components/long-text";
@@ -13,7 +13,7 @@ import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
 
 import { useSteps } from "./queries";
-import { elementNames, stepDepth, stepLabel } from "./step-label";
+import { elementNames, stepDepth, type StepLabel, stepLabel } from "./step-label";
 
 /** What the run is at, as far as its steps show it. */
 type RunState = "running" | "waiting" | "ended";
@@ -27,6 +27,7 @@ interface TimelineProps {
   onSelect: (step: number | null) => void;
 }
 
+const NEAR_PIXELS = 200;
 const INDENT_REM = 0.875;
 const DEEPEST_SHOWN = 5;
 
@@ -35,7 +36,15 @@ export function Timeline({ runId, state, selected, current, onSelect }: Timeline
   const steps = useSteps(runId);
   const names = useMemo(() => elementNames(steps.data ?? []), [steps.data]);
   const list = useRef<HTMLOListElement>(null);
-  const bottom = useFollow(list, steps.data?.length ?? 0, selected === null && state !== "ended");
+  useFollow(list, steps.data?.length ?? 0, selected === null && state === "running");
+
+  const latest = useRef({ selected, onSelect });
+  useEffect(() => {
+    latest.current = { selected, onSelect };
+  });
+  const toggle = useCallback((step: number) => {
+    latest.current.onSelect(step === latest.current.selected ? null : step);
+  }, []);
 
   const move = (event: KeyboardEvent) => {
     const by = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
@@ -60,52 +69,48 @@ export function Timeline({ runId, state, selected, current, onSelect }: Timeline
     );
   }
   return (
-    <>
-      <ol ref={list} aria-label="Steps; the arrow keys move through them" className="flex flex-col" onKeyDown={move}>
-        {steps.data.map((step) => (
-          <li key={step.id} className="[contain-intrinsic-size:auto_2.5rem] [content-visibility:auto]">
-            <StepRow
-              step={step}
-              names={names}
-              state={state}
-              selected={step.number === selected}
-              current={step.number === current}
-              focusable={selected === null ? step === steps.data[0] : step.number === selected}
-              onSelect={() => onSelect(step.number === selected ? null : step.number)}
-            />
-            {step.number === selected && <StepDetails step={step} />}
-          </li>
-        ))}
-      </ol>
-      <div ref={bottom} />
-    </>
+    <ol ref={list} aria-label="Steps; the arrow keys move through them" className="flex flex-col" onKeyDown={move}>
+      {steps.data.map((step) => (
+        <li key={step.id} className="[contain-intrinsic-size:auto_2.5rem] [content-visibility:auto]">
+          <StepRow
+            step={step}
+            {...stepLabel(step, names)}
+            state={state}
+            selected={step.number === selected}
+            current={step.number === current}
+            focusable={selected === null ? step === steps.data[0] : step.number === selected}
+            onToggle={toggle}
+          />
+          {step.number === selected && <StepDetails step={step} />}
+        </li>
+      ))}
+    </ol>
   );
 }
 
 /** Keeps the newest row in sight while it grows, as long as its reader is at its end. */
 function useFollow(list: React.RefObject<HTMLElement | null>, count: number, follow: boolean) {
-  const bottom = useRef<HTMLDivElement>(null);
+  const begun = useRef(false);
   useEffect(() => {
     const pane = list.current?.closest("[data-pane]");
     if (!follow || !(pane instanceof HTMLElement) || pane.scrollHeight <= pane.clientHeight) return;
-    const near = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 200;
-    if (near) pane.scrollTop = pane.scrollHeight;
+    const first = !begun.current;
+    begun.current = true;
+    if (first || pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR_PIXELS) pane.scrollTop = pane.scrollHeight;
   }, [list, count, follow]);
-  return bottom;
 }
 
-interface StepRowProps {
+interface StepRowProps extends StepLabel {
   step: StepRead;
-  names: Map<string, string>;
   state: RunState;
   selected: boolean;
   current: boolean;
   focusable: boolean;
-  onSelect: () => void;
+  onToggle: (step: number) => void;
 }
 
-function StepRow({ step, names, state, selected, current, focusable, onSelect }: StepRowProps) {
-  const { icon: Icon, verb, what } = stepLabel(step, names);
+/** Remembered, since a run may have thousands of them. */
+const StepRow = memo(function StepRow({ step, icon: Icon, verb, what, state, selected, current, focusable, onToggle }: StepRowProps) {
   const depth = Math.min(stepDepth(step.pointer), DEEPEST_SHOWN);
   const code = step.error && typeof step.error.code === "string" ? step.error.code : null;
   return (
@@ -115,7 +120,7 @@ function StepRow({ step, names, state, selected, current, focusable, onSelect }:
       tabIndex={focusable ? 0 : -1}
       aria-expanded={selected}
       aria-current={current ? "step" : undefined}
-      onClick={onSelect}
+      onClick={() => onToggle(step.number)}
       style={{ paddingLeft: `${0.5 + depth * INDENT_REM}rem` }}
       className={cn(
         "flex min-h-10 w-full items-center gap-2.5 rounded-md py-1.5 pr-2 text-left text-sm focus-visible:-outline-offset-2",
@@ -126,14 +131,14 @@ function StepRow({ step, names, state, selected, current, focusable, onSelect }:
       <Icon className="size-4 shrink-0 text-ink-3" aria-hidden />
       <span className="min-w-0 flex-1 truncate">
         <span className="font-medium">{verb}</span>
-        {what && <span className="ml-1.5 text-ink-2">{what}</span>}
+        {what && <span className="text-ink-2"> {what}</span>}
       </span>
       {code && <span className="hidden max-w-40 truncate text-2xs text-bad sm:inline">{code}</span>}
       <Took step={step} state={state} />
       <StatusIcon step={step} state={state} />
     </button>
   );
-}
+});
 
 function Took({ step, state }: { step: StepRead; state: RunState }) {
   const runs = step.status === "started" && state !== "ended";
@@ -230,13 +235,13 @@ export function StepError({ error }: { error: Record<string, unknown> }) {
       {typeof error.code === "string" && (
         <p className="font-mono text-xs text-bad">{error.code}</p>
       )}
-      {typeof error.detail === "string" && <LongText>{error.detail}</LongText>}
+      {typeof error.detail === "string" && <LongText className="text-ink-2">{error.detail}</LongText>}
       {tried.length > 0 && (
         <ul aria-label="What was tried" className="flex flex-col gap-1 text-xs">
           {tried.map((each, place) => (
             <li key={place} className="flex flex-wrap gap-x-2">
               <code className="break-all">{String(each.selector ?? "")}</code>
-              <span className="text-ink-3">{String(each.state ?? "")}</span>
+              <span className="text-ink-2">{String(each.state ?? "")}</span>
             </li>
           ))}
         </ul>
