@@ -130,7 +130,7 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
           )}
         </dd>
       </dl>
-      <Button size="sm" busy={run.isPending} onClick={() => run.mutate()} aria-label={`Run ${name} now`}>
+      <Button size="sm" busy={run.isPending} onClick={() => run.mutate()} aria-label={`Run now: ${name}`}>
         {!run.isPending && <Play aria-hidden />}
         <span className="max-sm:sr-only">Run now</span>
       </Button>

@@ -95,7 +95,7 @@ export const ASK_FIRST: WorkflowCreate = {
   },
 };
 
-const PRIVATE = /^(localhost|127\.|10\.|192\.168\.|169\.254\.|172\.(1[6-9]|2\d|3[01])\.|\[::1\]|\[f[cd])|\.(local|internal|localhost)$/;
+const PRIVATE = /^[^.:]+$|^(127\.|10\.|192\.168\.|169\.254\.|172\.(1[6-9]|2\d|3[01])\.|\[::1\]|\[f[cd])|\.(local|internal|localhost)$/;
 
 /** Whether an address is one that browsers of runs reach only where private networks are allowed. */
 export function isPrivate(hostname: string): boolean {
