@@ -1,9 +1,11 @@
 import type { WorkflowCreate } from "@/lib/api";
 
+export const SAMPLE_NAME = "Buy tea in the sample shop";
+
 /** Buys something in the little shop that comes with this web app. */
 export function sampleShop(origin: string): WorkflowCreate {
   return {
-    name: "Buy tea in the sample shop",
+    name: SAMPLE_NAME,
     parameters: {
       type: "object",
       properties: {
@@ -17,7 +19,7 @@ export function sampleShop(origin: string): WorkflowCreate {
       },
     },
     definition: {
-      title: "Buy tea in the sample shop",
+      title: SAMPLE_NAME,
       timeout: 8000,
       steps: [
         { type: "setViewport", width: 1180, height: 780, deviceScaleFactor: 1, isMobile: false, hasTouch: false, isLandscape: false },
