@@ -9,8 +9,8 @@ import { Button } from "@/components/ui/button";
 import { Card } from "@/components/ui/page";
 import { TaskForm } from "@/features/runs/new-task";
 import { DropAnywhere, ImportButton, ImportRefused, useImport } from "@/features/workflows/import";
-import { isPrivate, sampleShop } from "@/features/workflows/samples";
-import { createRun, createWorkflow } from "@/lib/api";
+import { isPrivate, SAMPLE_NAME, sampleShop } from "@/features/workflows/samples";
+import { createRun, createWorkflow, type RunRead } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
 
@@ -58,6 +58,17 @@ function Heading({ icon, title, children }: { icon: ReactNode; title: string; ch
         <p className="text-sm text-ink-3">{children}</p>
       </div>
     </div>
+  );
+}
+
+/** Why the sample could not be tried, where the newest run is one that did not reach this page. */
+export function SampleUnreachable({ run }: { run?: RunRead }) {
+  if (run?.title !== SAMPLE_NAME || run.error?.code !== "unreachable" || !isPrivate(location.hostname)) return null;
+  return (
+    <p role="status" className="rounded-xl bg-warn-soft px-4 py-3 text-sm text-warn">
+      The sample could not be opened: <span className="font-mono">{location.host}</span> is a private address, and browsers of runs may not
+      reach those. On a machine of your own, start the server with <code className="font-mono">ALLOW_PRIVATE_NETWORK=1</code> and run it again.
+    </p>
   );
 }
 

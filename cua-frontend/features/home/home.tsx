@@ -17,7 +17,7 @@ import { listWorkflows } from "@/lib/api";
 import { page } from "@/lib/client";
 import { keys } from "@/lib/keys";
 
-import { FirstRun } from "./first-run";
+import { FirstRun, SampleUnreachable } from "./first-run";
 import { NeedsYou } from "./needs-you";
 import { Running } from "./running";
 
@@ -57,6 +57,7 @@ export function Home() {
       {asking && !runs.error && <Skeletons count={5} className="h-14" />}
       {runs.error && <Failure title="The runs cannot be shown" error={runs.error} retry={() => void runs.refetch()} />}
       {isNew && <FirstRun />}
+      <SampleUnreachable run={all[0]} />
       <NeedsYou approvals={approvals.data ?? []} waiting={waiting} />
       <Running runs={going.filter(({ status }) => !WAITING.has(status) && status !== "paused")} />
       {ended.length > 0 && (

@@ -8,6 +8,7 @@ import { fetchBlob } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
 
 const LEAST_MS = 3000;
+const MOST_FAILURES = 5; // in a row; a browser that opens takes a moment
 
 /** What a run's browser shows: taken anew when something happens in the run, every three seconds at most. */
 export function Still({ runId, computerId }: { runId: string; computerId: string | null }) {
@@ -18,6 +19,7 @@ export function Still({ runId, computerId }: { runId: string; computerId: string
     const ended = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let last = 0;
+    let failures = 0;
     let shown: string | null = null;
     const take = async () => {
       timer = undefined;
@@ -25,12 +27,15 @@ export function Still({ runId, computerId }: { runId: string; computerId: string
       try {
         const picture = await fetchBlob(`/api/computers/${computerId}/screenshot`, ended.signal);
         if (ended.signal.aborted) return;
+        failures = 0;
         const next = URL.createObjectURL(picture);
         if (shown) URL.revokeObjectURL(shown);
         shown = next;
         setUrl(next);
       } catch {
         // It has closed, or is not open yet: the picture before stays.
+        failures += 1;
+        if (!ended.signal.aborted && failures < MOST_FAILURES) due.current();
       }
     };
     due.current = () => {

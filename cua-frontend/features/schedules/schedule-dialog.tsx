@@ -9,6 +9,7 @@ import { Dialog } from "@/components/ui/dialog";
 import { Field, Input, Select } from "@/components/ui/field";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
+import { wrongParams } from "@/features/workflows/parameters";
 import { useWorkflowChoices } from "@/features/workflows/queries";
 import { readRunSettings, runSettings, RunSettingsForm } from "@/features/workflows/run-settings";
 import { showError } from "@/features/workflows/show-error";
@@ -31,6 +32,9 @@ const OVERLAP: Record<Overlap, string> = {
   skip: "Let the new one go",
   queue: "Queue the new one behind it",
 };
+
+/** Those that say themselves what is wrong with them. */
+const FIELDS = ["workflow_id", "name", "cron", "time_zone", "missed", "overlap"];
 
 interface ScheduleDialogProps {
   open: boolean;
@@ -95,6 +99,7 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
   });
   const problem = save.error instanceof Problem ? save.error : null;
   const said = (field: string) => problem?.errors.find(({ loc }) => loc[0] === field || (loc[0] === "body" && loc[1] === field))?.msg;
+  const named = FIELDS.some(said) || Object.keys(wrongParams(problem)).length > 0;
   return (
     <form
       ref={form}
@@ -108,7 +113,7 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
         else showError(form.current);
       }}
     >
-      {save.error && (
+      {save.error && !named && (
         <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm break-words text-bad">
           {save.error.message}
         </p>

@@ -103,10 +103,11 @@ export function readParams(parameters: Parameter[], raw: Record<string, string>)
   const params: Json = {};
   const wrong: Record<string, string> = {};
   for (const parameter of parameters) {
-    const { name, kind, required } = parameter;
+    const { name, kind, required, initial } = parameter;
     const text = raw[name] ?? "";
     if (text === "") {
       if (required) wrong[name] = "This is needed";
+      else if (initial !== "" && (kind === "text" || kind === "long")) params[name] = ""; // left out it would be its default
       continue;
     }
     try {

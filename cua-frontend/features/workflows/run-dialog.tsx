@@ -10,6 +10,7 @@ import { createRun, type WorkflowRead } from "@/lib/api";
 import { call } from "@/lib/client";
 import { Problem } from "@/lib/problem";
 
+import { wrongParams } from "./parameters";
 import { readRunSettings, runSettings, RunSettingsForm } from "./run-settings";
 import { showError } from "./show-error";
 
@@ -56,7 +57,7 @@ function RunForm({ workflow, onClose }: { workflow: Runnable; onClose: () => voi
         else showError(form.current);
       }}
     >
-      {start.error && (
+      {start.error && Object.keys(wrongParams(problem)).length === 0 && (
         <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm break-words text-bad">
           {start.error.message}
         </p>

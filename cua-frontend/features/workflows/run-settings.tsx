@@ -140,7 +140,7 @@ function ParameterField({ parameter, value, error, onChange }: {
           const choices = kind === "boolean" ? [{ value: "true", label: "Yes" }, { value: "false", label: "No" }] : options;
           return (
             <Select {...common}>
-              {!(choices.some((choice) => choice.value === value) && required) && <option value="">{required ? "Choose…" : "Not given"}</option>}
+              {!(choices.some((choice) => choice.value === value) && required) && <option value="">{required ? "Choose…" : parameter.initial ? "As by default" : "Not given"}</option>}
               {choices.map((choice) => (
                 <option key={choice.value} value={choice.value}>
                   {choice.label}
@@ -158,7 +158,7 @@ function ParameterField({ parameter, value, error, onChange }: {
             step={kind === "integer" ? 1 : number ? "any" : undefined}
             min={limit(schema.minimum)}
             max={limit(schema.maximum)}
-            placeholder={example(schema)}
+            placeholder={number && parameter.initial ? parameter.initial : example(schema)}
           />
         );
       }}

@@ -1,9 +1,11 @@
 import type { WorkflowCreate } from "@/lib/api";
 
+export const SAMPLE_NAME = "Buy tea in the sample shop";
+
 /** Buys something in the little shop that comes with this web app. */
 export function sampleShop(origin: string): WorkflowCreate {
   return {
-    name: "Buy tea in the sample shop",
+    name: SAMPLE_NAME,
     parameters: {
       type: "object",
       properties: {
@@ -17,7 +19,7 @@ export function sampleShop(origin: string): WorkflowCreate {
       },
     },
     definition: {
-      title: "Buy tea in the sample shop",
+      title: SAMPLE_NAME,
       timeout: 8000,
       steps: [
         { type: "setViewport", width: 1180, height: 780, deviceScaleFactor: 1, isMobile: false, hasTouch: false, isLandscape: false },
@@ -95,7 +97,7 @@ export const ASK_FIRST: WorkflowCreate = {
   },
 };
 
-const PRIVATE = /^(localhost|127\.|10\.|192\.168\.|169\.254\.|172\.(1[6-9]|2\d|3[01])\.|\[::1\]|\[f[cd])|\.(local|internal|localhost)$/;
+const PRIVATE = /^[^.:]+$|^(127\.|10\.|192\.168\.|169\.254\.|172\.(1[6-9]|2\d|3[01])\.|\[::1\]|\[f[cd])|\.(local|internal|localhost)$/;
 
 /** Whether an address is one that browsers of runs reach only where private networks are allowed. */
 export function isPrivate(hostname: string): boolean {

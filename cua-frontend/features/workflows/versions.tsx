@@ -278,8 +278,8 @@ function LinesView({ before, after }: { before: VersionRead; after: VersionRead 
               </tr>
             ) : (
               <tr key={place} className={cn(row.mark === "added" && "bg-good-soft", row.mark === "removed" && "bg-bad-soft")}>
-                <td className="w-10 px-2 text-right text-ink-3 select-none">{row.before >= 0 ? row.before + 1 : ""}</td>
-                <td className="w-10 px-2 text-right text-ink-3 select-none">{row.after >= 0 ? row.after + 1 : ""}</td>
+                <td className="w-10 px-2 text-right text-ink-2 select-none">{row.before >= 0 ? row.before + 1 : ""}</td>
+                <td className="w-10 px-2 text-right text-ink-2 select-none">{row.after >= 0 ? row.after + 1 : ""}</td>
                 <td className="w-4 select-none">{row.mark === "added" ? "+" : row.mark === "removed" ? "−" : ""}</td>
                 <td className="pr-4 whitespace-pre">{row.text}</td>
               </tr>

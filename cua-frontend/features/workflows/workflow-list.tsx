@@ -105,8 +105,8 @@ function WorkflowRow({ workflow, last, onRun, onDelete }: { workflow: WorkflowRe
         <Link
           href={`/runs/${last.id}`}
           className="relative z-10 hidden items-center gap-2 text-xs text-ink-3 hover:text-ink sm:flex"
-          aria-label={`Last run of ${workflow.name}`}
         >
+          <span className="sr-only">Last run of {workflow.name}: </span>
           <RunStatusBadge status={last.status} />
           <Ago at={last.created_at} className="w-20 text-right" />
         </Link>
