@@ -19,12 +19,12 @@ export function AccountMenu() {
       trigger={
         <button
           type="button"
-          aria-label="Account"
           className="flex h-11 items-center gap-2.5 rounded-md px-2 text-left hover:bg-sunken"
         >
           <span aria-hidden className="flex size-7 shrink-0 items-center justify-center rounded-full bg-accent-soft text-xs font-semibold text-accent-strong uppercase">
             {name.slice(0, 1)}
           </span>
+          <span className="sr-only">Account</span>
           <span className="min-w-0 flex-1">
             <span className="block truncate text-sm font-medium">{name}</span>
             {me.data?.name && <span className="block truncate text-xs text-ink-3">{me.data.email}</span>}

@@ -195,7 +195,7 @@ function SaveTo({ profiles, busy, error, onSave, onClose }: SaveToProps) {
       ) : (
         <p className="text-sm text-ink-2">
           There is no profile yet.{" "}
-          <Link href="/profiles" className="text-accent-strong underline-offset-2 hover:underline">
+          <Link href="/profiles" className="text-accent-strong underline decoration-1 underline-offset-2">
             Make one
           </Link>{" "}
           and come back; the computer stays open.
