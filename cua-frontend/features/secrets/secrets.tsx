@@ -121,5 +121,5 @@ function placeholder(name: string, field: string): string {
 }
 
 function Placeholder({ name, field }: { name: string; field: string }) {
-  return <code className="rounded bg-surface px-1 py-0.5 font-mono text-xs">{placeholder(name, field)}</code>;
+  return <code className="rounded bg-surface px-1 whitespace-nowrap py-0.5 font-mono text-xs">{placeholder(name, field)}</code>;
 }
