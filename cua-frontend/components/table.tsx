@@ -29,11 +29,11 @@ export function Table<T>({ caption, columns, rows, rowKey }: { caption: string; 
             <tr key={rowKey(row)}>
               {columns.map(({ label, number, cell }, place) =>
                 place === 0 ? (
-                  <th key={label} scope="row" className="px-4 py-2 text-left font-normal">
+                  <th key={label} scope="row" className="min-w-32 px-4 py-2 text-left font-normal">
                     {cell(row)}
                   </th>
                 ) : (
-                  <td key={label} className={cn("px-4 py-2", number && "text-right whitespace-nowrap tabular-nums")}>
+                  <td key={label} className={cn("px-4 py-2", !number && "min-w-40", number && "text-right whitespace-nowrap tabular-nums")}>
                     {cell(row)}
                   </td>
                 ),

@@ -2,7 +2,7 @@
 
 import { X } from "lucide-react";
 import { AlertDialog as RadixAlert, Dialog as RadixDialog } from "radix-ui";
-import type { ReactNode } from "react";
+import { type ReactNode, type RefObject, useLayoutEffect, useRef } from "react";
 
 import { cn } from "@/lib/cn";
 
@@ -13,6 +13,25 @@ const PANEL = cn(
   "fixed z-50 flex max-h-[88dvh] flex-col overflow-hidden border border-line bg-raised shadow-raised",
   "inset-x-0 bottom-0 rounded-t-xl sm:inset-auto sm:top-[10dvh] sm:left-1/2 sm:w-full sm:-translate-x-1/2 sm:rounded-xl",
 );
+
+/** Radix gives the focus back to a trigger of its own; ours are opened by anything, so what had it is remembered. */
+function useFocusBack() {
+  const before = useRef<HTMLElement>(null);
+  const onCloseAutoFocus = (event: Event) => {
+    event.preventDefault();
+    before.current?.focus();
+    before.current = null;
+  };
+  return { before, onCloseAutoFocus };
+}
+
+/** Stands first in a panel, so that it looks before a field takes the focus. */
+function Remember({ before }: { before: RefObject<HTMLElement | null> }): null {
+  useLayoutEffect(() => {
+    if (document.activeElement instanceof HTMLElement) before.current ??= document.activeElement;
+  }, [before]);
+  return null;
+}
 
 interface DialogProps {
   open: boolean;
@@ -26,14 +45,17 @@ interface DialogProps {
 
 /** A panel over the page; at phone width a sheet from below. */
 export function Dialog({ open, onOpenChange, title, description, wide, children, footer }: DialogProps) {
+  const { before, onCloseAutoFocus } = useFocusBack();
   return (
     <RadixDialog.Root open={open} onOpenChange={onOpenChange}>
       <RadixDialog.Portal>
         <RadixDialog.Overlay className={OVERLAY} />
         <RadixDialog.Content
           className={cn(PANEL, wide ? "sm:max-w-3xl" : "sm:max-w-lg")}
+          onCloseAutoFocus={onCloseAutoFocus}
           {...(description ? {} : { "aria-describedby": undefined })}
         >
+          <Remember before={before} />
           <header className="flex items-start gap-4 border-b border-line px-5 py-4">
             <div className="min-w-0 flex-1">
               <RadixDialog.Title className="text-base font-semibold">{title}</RadixDialog.Title>
@@ -67,11 +89,13 @@ interface ConfirmProps {
 
 /** Asks before what cannot be undone. */
 export function Confirm({ open, onOpenChange, title, description, action, busy, onConfirm }: ConfirmProps) {
+  const { before, onCloseAutoFocus } = useFocusBack();
   return (
     <RadixAlert.Root open={open} onOpenChange={onOpenChange}>
       <RadixAlert.Portal>
         <RadixAlert.Overlay className={OVERLAY} />
-        <RadixAlert.Content className={cn(PANEL, "gap-2 p-5 sm:max-w-md")}>
+        <RadixAlert.Content className={cn(PANEL, "gap-2 p-5 sm:max-w-md")} onCloseAutoFocus={onCloseAutoFocus}>
+          <Remember before={before} />
           <RadixAlert.Title className="text-base font-semibold">{title}</RadixAlert.Title>
           <RadixAlert.Description className="text-sm text-ink-2">{description}</RadixAlert.Description>
           <div className="mt-3 flex justify-end gap-2">

@@ -120,7 +120,7 @@ export function AllRuns({ owner }: { owner?: string }) {
 function Owner({ id }: { id: string }) {
   const { data } = useQuery({ queryKey: keys.one("user", id), queryFn: () => call(readUser({ path: { user: id } })) });
   return (
-    <Link href={`/admin/users/${encodeURIComponent(id)}`} className="text-accent-strong underline-offset-2 hover:underline">
+    <Link href={`/admin/users/${encodeURIComponent(id)}`} className="text-accent-strong underline decoration-1 underline-offset-2">
       {data?.name || data?.email || id}
     </Link>
   );

@@ -42,7 +42,7 @@ export function Parts() {
                   {label}
                   {!parts.data[part] && <span className="block text-xs text-ink-3">{otherwise}</span>}
                 </span>
-                <Badge look={parts.data[part] ? "good" : "bad"}>{parts.data[part] ? "Well" : "Not well"}</Badge>
+                <Badge look={parts.data[part] ? "good" : "bad"}>{parts.data[part] ? "Working" : "Not working"}</Badge>
               </li>
             ))}
           </ul>

@@ -7,9 +7,10 @@ import { useState } from "react";
 
 import { CopyButton } from "@/components/copy-button";
 import { Facts } from "@/components/facts";
+import { LoadFailure } from "@/components/load-failure";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { useMe } from "@/features/me";
 import { readUser, type UserRead, type UserUpdate } from "@/lib/api";
@@ -32,7 +33,7 @@ export function User({ id }: { id: string }) {
       {user.data ? (
         <Shown user={user.data} />
       ) : user.error ? (
-        <Failure title="The user could not be read" error={user.error} retry={() => void user.refetch()} />
+        <LoadFailure title="The user could not be read" error={user.error} retry={() => void user.refetch()} />
       ) : (
         <Skeletons count={3} className="h-28" />
       )}

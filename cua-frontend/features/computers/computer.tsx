@@ -7,13 +7,14 @@ import { useRouter } from "next/navigation";
 import { useState } from "react";
 
 import { FormDialog, NameDialog, wrongWith } from "@/components/form-dialog";
+import { LoadFailure } from "@/components/load-failure";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
 import { Field, Select } from "@/components/ui/field";
 import { Menu } from "@/components/ui/menu";
 import { Page } from "@/components/ui/page";
-import { Empty, Failure } from "@/components/ui/states";
+import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { captureProfile, type ComputerRead, deleteComputer, readComputer, updateComputer } from "@/lib/api";
 import { put } from "@/lib/cache";
@@ -32,7 +33,7 @@ export function Computer({ id }: { id: string }) {
   return (
     <Page title="Computer" wide>
       {computer.error ? (
-        <Failure title="The computer could not be read" error={computer.error} retry={() => void computer.refetch()} />
+        <LoadFailure title="The computer could not be read" error={computer.error} retry={() => void computer.refetch()} />
       ) : (
         <div aria-busy className="skeleton aspect-video w-full" />
       )}
@@ -195,7 +196,7 @@ function SaveTo({ profiles, busy, error, onSave, onClose }: SaveToProps) {
       ) : (
         <p className="text-sm text-ink-2">
           There is no profile yet.{" "}
-          <Link href="/profiles" className="text-accent-strong underline-offset-2 hover:underline">
+          <Link href="/profiles" className="text-accent-strong underline decoration-1 underline-offset-2">
             Make one
           </Link>{" "}
           and come back; the computer stays open.

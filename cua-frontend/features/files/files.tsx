@@ -155,7 +155,7 @@ function FileRow({ file, onOpen, onDownload }: FileRowProps) {
           {file.run_id && (
             <>
               {" · "}
-              <Link href={`/runs/${file.run_id}`} className="text-accent-strong underline-offset-2 hover:underline">
+              <Link href={`/runs/${file.run_id}`} className="text-accent-strong underline decoration-1 underline-offset-2">
                 its run
               </Link>
             </>

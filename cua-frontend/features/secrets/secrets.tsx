@@ -97,10 +97,10 @@ export function Secrets() {
           />
         )}
       </List>
-      <aside className="rounded-xl bg-sunken px-4 py-3 text-sm text-ink-2">
+      <p className="rounded-xl bg-sunken px-4 py-3 text-sm text-ink-2">
         Where a step of a workflow takes a value, write <Placeholder name="name" field="password" />. The buttons of each secret copy what to
         write. An agent is told the names and fields of your secrets, never their values.
-      </aside>
+      </p>
       {open === "new" && <SecretForm onClose={close} />}
       {chosen?.as === "edit" && <SecretForm secret={chosen.secret} onClose={close} />}
       <Confirm
@@ -121,5 +121,5 @@ function placeholder(name: string, field: string): string {
 }
 
 function Placeholder({ name, field }: { name: string; field: string }) {
-  return <code className="rounded bg-surface px-1 py-0.5 font-mono text-xs">{placeholder(name, field)}</code>;
+  return <code className="rounded bg-surface px-1 whitespace-nowrap py-0.5 font-mono text-xs">{placeholder(name, field)}</code>;
 }

@@ -58,7 +58,7 @@ function PersonForm({ me }: { me: MeRead }) {
       }}
     >
       <Panel
-        title="You"
+        title="Profile"
         footer={
           <Button type="submit" busy={save.isPending} disabled={name.trim() === (me.name ?? "")}>
             Save
@@ -86,12 +86,12 @@ function EmailPanel({ email }: { email: string }) {
   });
   return (
     <Panel
-      title="Proof of the address"
-      description={`A link in a mail to ${email} proves that it is yours. Nothing is sent where it is proven already.`}
+      title="Email verification"
+      description={`A link in a mail to ${email} verifies that it is yours. Nothing is sent where it is verified already.`}
       footer={
         <>
           <p role="status" className="flex-1 text-sm text-ink-3">
-            {send.isSuccess && "If the address is not proven yet, a link is on its way. It works for a day."}
+            {send.isSuccess && "If the address is not verified yet, a link is on its way. It works for a day."}
           </p>
           <Button busy={send.isPending} disabled={send.isSuccess} onClick={() => send.mutate()}>
             Send the link again

@@ -59,13 +59,13 @@ export function PasswordForm() {
         {save.error && !isOld && !wrong?.of("new") && !wrong?.of("old") && <FormError error={save.error} />}
         <input type="text" autoComplete="username" value={email} readOnly hidden aria-hidden />
         <div className="grid gap-4 sm:grid-cols-3">
-          <Field label="Password of now" error={isOld ? "That is not your password." : wrong?.of("old")}>
+          <Field label="Current password" error={isOld ? "That is not your password." : wrong?.of("old")}>
             {(wired) => <Input {...wired} {...input("old", "current-password")} />}
           </Field>
           <Field label="New password" hint="At least ten characters; a few words are best." error={wrong?.of("new")}>
             {(wired) => <Input {...wired} minLength={10} {...input("new", "new-password")} />}
           </Field>
-          <Field label="New password again" error={differs ? "The two differ." : undefined}>
+          <Field label="Repeat the new password" error={differs ? "The two differ." : undefined}>
             {(wired) => <Input {...wired} {...input("again", "new-password")} />}
           </Field>
         </div>

@@ -7,12 +7,13 @@ import { useRouter } from "next/navigation";
 import { useState } from "react";
 
 import { Facts } from "@/components/facts";
+import { LoadFailure } from "@/components/load-failure";
 import { RowMenu } from "@/components/row-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
 import { Switch } from "@/components/ui/switch";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { deleteWebhook, readWebhook, rotateWebhookSecret, testWebhook, updateWebhook, type WebhookCreated, type WebhookRead } from "@/lib/api";
 import { put } from "@/lib/cache";
@@ -35,7 +36,7 @@ export function Webhook({ id }: { id: string }) {
       {webhook.data ? (
         <Shown webhook={webhook.data} />
       ) : webhook.error ? (
-        <Failure title="The webhook could not be read" error={webhook.error} retry={() => void webhook.refetch()} />
+        <LoadFailure title="The webhook could not be read" error={webhook.error} retry={() => void webhook.refetch()} />
       ) : (
         <Skeletons count={2} className="h-28" />
       )}

@@ -18,6 +18,7 @@ interface ChartCardProps extends BarChartProps {
 
 /** A chart with what it shows in words, and a legend where there is more than one colour. */
 export function ChartCard({ title, words, height = "h-56", ...chart }: ChartCardProps) {
+  const isEmpty = chart.data.every((bar) => chart.series.every(({ key }) => !bar[key]));
   return (
     <Card className="min-w-0 p-4">
       <figure className="flex flex-col gap-3">
@@ -36,7 +37,13 @@ export function ChartCard({ title, words, height = "h-56", ...chart }: ChartCard
         </div>
         <figcaption className="text-xs text-ink-3">{words}</figcaption>
         <div className={height}>
-          <BarChart {...chart} className="h-full" />
+          {isEmpty ? (
+            <p aria-hidden className="flex h-full items-center justify-center rounded-md bg-sunken text-xs text-ink-3">
+              Nothing in this time
+            </p>
+          ) : (
+            <BarChart {...chart} className="h-full" />
+          )}
         </div>
       </figure>
     </Card>

@@ -1,9 +1,20 @@
 "use client";
 
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useCallback } from "react";
 
-import { listComputers, listRuns, readSummary, readTimeline, readUsage, readWorkflowCounts, type UsageDay } from "@/lib/api";
+import {
+  type EventRead,
+  listComputers,
+  listRuns,
+  readSummary,
+  readTimeline,
+  readUsage,
+  readWorkflowCounts,
+  type UsageDay,
+} from "@/lib/api";
 import { call } from "@/lib/client";
+import { useEventListener } from "@/lib/events";
 import { timeZone } from "@/lib/format";
 
 const DAY_MS = 86_400_000;
@@ -58,6 +69,22 @@ export function useGoingOn() {
     },
     staleTime: OLD_MS,
   });
+}
+
+const COUNTED = new Set(["run.queued", "run.succeeded", "run.failed", "run.cancelled", "computer.opened", "computer.closed"]);
+
+/** Counts anew when a run or computer has come or gone. */
+export function useFreshCounts(): void {
+  const cache = useQueryClient();
+  const hear = useCallback(
+    ({ kind }: EventRead) => {
+      if (!COUNTED.has(kind)) return;
+      void cache.invalidateQueries({ queryKey: ["usage"] });
+      void cache.invalidateQueries({ queryKey: ["analytics"] });
+    },
+    [cache],
+  );
+  useEventListener(hear);
 }
 
 /** Every day of the range, oldest first, those without any use as well. */

@@ -13,7 +13,7 @@ import { duration, money, number } from "@/lib/format";
 
 import { ChartCard } from "./chart-card";
 import { Limits } from "./limits";
-import { everyDay, useSummary, useTimeline, useUsage, useWorkflowCounts } from "./queries";
+import { everyDay, useFreshCounts, useSummary, useTimeline, useUsage, useWorkflowCounts } from "./queries";
 
 const RANGES = [
   ["7", "7 days"],
@@ -39,6 +39,7 @@ function time(ms: number | null): string {
 export function Usage() {
   const [range, setRange] = useState<(typeof RANGES)[number][0]>("30");
   const days = Number(range);
+  useFreshCounts();
   return (
     <Page
       title="Usage"
@@ -88,7 +89,7 @@ function Outcomes({ days }: { days: number }) {
             { label: "Succeeded", number: true, cell: (point) => number(point.succeeded) },
             { label: "Failed", number: true, cell: (point) => number(point.failed) },
             { label: "Cancelled", number: true, cell: (point) => number(point.cancelled) },
-            { label: "Half took at most", number: true, cell: (point) => time(point.p50_ms) },
+            { label: "Median time", number: true, cell: (point) => time(point.p50_ms) },
           ]}
         />
       </AsTable>
@@ -97,19 +98,20 @@ function Outcomes({ days }: { days: number }) {
 }
 
 function outcomesInWords(summary: AnalyticsSummary, points: TimelinePoint[], unit: string): string {
-  if (summary.runs === 0) return "No run has ended in this time.";
-  const [busiest] = points.toSorted((a, b) => b.runs - a.runs);
-  const most = busiest ? ` The busiest ${unit} was ${unit === "week" ? "that of " : ""}${dayName(busiest.start)} with ${number(busiest.runs)}.` : "";
+  if (summary.runs === summary.live) return "No run has ended in this time.";
+  const ended = ({ succeeded, failed, cancelled }: TimelinePoint) => succeeded + failed + cancelled;
+  const [busiest] = points.toSorted((a, b) => ended(b) - ended(a));
+  const most = busiest ? ` The busiest ${unit} was ${unit === "week" ? "that of " : ""}${dayName(busiest.start)} with ${number(ended(busiest))}.` : "";
   return `${number(summary.succeeded)} succeeded, ${number(summary.failed)} failed, ${number(summary.cancelled)} were cancelled.${most}`;
 }
 
 function Tiles({ summary }: { summary: AnalyticsSummary }) {
   const tiles = [
     ["Runs", number(summary.runs)],
-    ["Go on now", number(summary.live)],
+    ["In progress", number(summary.live)],
     ["Succeeded", percent(summary.success_rate)],
-    ["Half took at most", time(summary.p50_ms)],
-    ["95 % took at most", time(summary.p95_ms)],
+    ["Median time", time(summary.p50_ms)],
+    ["95th percentile", time(summary.p95_ms)],
   ] as const;
   return (
     <Card className="overflow-hidden">
@@ -229,8 +231,8 @@ function Workflows({ days }: { days: number }) {
             },
             { label: "Runs", number: true, cell: (row) => number(row.runs) },
             { label: "Succeeded", number: true, cell: (row) => percent(row.success_rate) },
-            { label: "Half took at most", number: true, cell: (row) => time(row.p50_ms) },
-            { label: "95 % took at most", number: true, cell: (row) => time(row.p95_ms) },
+            { label: "Median time", number: true, cell: (row) => time(row.p50_ms) },
+            { label: "95th percentile", number: true, cell: (row) => time(row.p95_ms) },
             {
               label: "Fails most at",
               cell: (row) => (row.failing_step === null ? "–" : `Step ${row.failing_step}${row.failing_step_title ? `: ${row.failing_step_title}` : ""}`),
@@ -245,7 +247,7 @@ function Workflows({ days }: { days: number }) {
 function AsTable({ children }: { children: ReactNode }) {
   return (
     <details className="group text-sm">
-      <summary className="inline-flex cursor-pointer rounded text-xs text-ink-3 underline-offset-2 hover:underline">The same as a table</summary>
+      <summary className="inline-flex cursor-pointer rounded text-xs text-ink-3 underline-offset-2 hover:underline">Show as a table</summary>
       <div className="mt-2">{children}</div>
     </details>
   );
