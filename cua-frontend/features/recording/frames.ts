@@ -30,14 +30,18 @@ export function useFrames(runId: string) {
   });
 }
 
+/** Within this time what was captured is listed: a segment is stored every ten seconds. */
+const STORED_MS = 15_000;
+
 /** Where in `frames` the page is as the step left it: its last own frame, else the newest one before its end. */
-export function frameOfStep(frames: FrameRead[], step: StepRead, complete: boolean): FrameRead | undefined {
+export function frameOfStep(frames: FrameRead[], step: StepRead, complete: boolean, now: number): FrameRead | undefined {
   const own = frames.findLast((frame) => frame.step === step.number);
   if (own || !step.finished_at) return own;
   const end = Date.parse(step.finished_at);
   const newest = frames.at(-1);
-  // What has not been stored yet may be nearer.
-  if (!complete && (!newest || Date.parse(newest.captured_at) < end)) return undefined;
+  // What has not been stored yet may be nearer; later than that the page has stood still.
+  const stored = complete || now - end > STORED_MS || (newest && Date.parse(newest.captured_at) >= end);
+  if (!stored) return undefined;
   return frames.findLast((frame) => Date.parse(frame.captured_at) <= end) ?? frames[0];
 }
 

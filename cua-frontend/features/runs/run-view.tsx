@@ -1,7 +1,5 @@
 "use client";
 
-import { useMemo } from "react";
-
 import { useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { LiveView, type Instead } from "@/features/live/live-view";
@@ -28,12 +26,11 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const frames = index.data ?? NO_FRAMES;
   const step = selection.step === null ? undefined : steps.find((each) => each.number === selection.step);
   const newest = frames.at(-1);
-  const complete = useComplete(run, newest) && ended;
-  const frame = useMemo(() => {
-    if (selection.frame !== null) return frames.find((each) => each.number === selection.frame) ?? frames.at(-1);
-    if (step) return frameOfStep(frames, step, ended);
-    return complete ? frames.at(-1) : undefined;
-  }, [frames, selection.frame, step, ended, complete]);
+  const now = useNow();
+  const complete = ended && isComplete(run, newest, now);
+  let frame = complete ? newest : undefined;
+  if (selection.frame !== null) frame = frames.find((each) => each.number === selection.frame) ?? newest;
+  else if (step) frame = frameOfStep(frames, step, ended, now);
   // The last seconds are not in the recording yet, but a step that has ended has its own picture.
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
   const path = frame ? framePath(run.id, frame.number) : screenshot;
@@ -44,7 +41,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
   const awaited = chosen && !path && !ended && index.isSuccess;
-  const instead: Instead | null = path
+  const instead: Instead | null = path && !picture.failed
     ? {
         picture: picture.address,
         url: shown?.url ?? "",
@@ -86,8 +83,7 @@ const LAST_MS = 3000;
 const PATIENCE_MS = 10_000;
 
 /** Whether the recording has come to its end: its last seconds are stored a moment after the run's own. */
-function useComplete(run: RunRead, newest: FrameRead | undefined): boolean {
-  const now = useNow();
+function isComplete(run: RunRead, newest: FrameRead | undefined, now: number): boolean {
   if (!run.finished_at || !newest) return false;
   const end = Date.parse(run.finished_at);
   return end - Date.parse(newest.captured_at) < LAST_MS || now - end > PATIENCE_MS;
