@@ -61,7 +61,7 @@ function RunCard({ run }: { run: RunRead }) {
   return (
     <li>
       <Link href={`/runs/${run.id}`} className="block overflow-hidden rounded-xl border border-line bg-surface transition-colors hover:border-line-strong">
-        <Still runId={run.id} computerId={run.computer_id} />
+        <Still runId={run.id} computerId={run.computer_id} begun={run.step_count > 0} />
         <div className="flex flex-col gap-1 p-3">
           <div className="flex items-start gap-2">
             <p className="line-clamp-2 min-w-0 flex-1 text-sm font-medium break-words">{run.title}</p>
