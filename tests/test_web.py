@@ -203,6 +203,8 @@ async def test_a_recording_is_imported_run_watched_steered_approved_and_schedule
         place = (box["x"] + 150 * scale, box["y"] + 60 * scale)
         await (page.touchscreen.tap(*place) if "has_touch" in more else page.mouse.click(*place))
         await expect(page.get_by_label("Address")).to_have_value(re.compile("#focused$"))
+        if "has_touch" in more:
+            await ada.button("Keyboard").click()
         await page.keyboard.type("Grace")
         await ada.picture("run-steered")
     await ada.button(re.compile("Resume|Go on|Continue|Done")).first.click()

@@ -51,20 +51,16 @@ function Pending() {
   );
 }
 
+/** Below what waits, and therefore not before it. */
 function Decided() {
+  const pending = usePendingApprovals();
   const approvals = useInfiniteQuery({
     queryKey: keys.list("approval"),
     queryFn: ({ pageParam }) => page(listApprovals({ query: { cursor: pageParam || undefined } })),
     initialPageParam: "",
     getNextPageParam: (last) => last.next_cursor,
   });
-  if (approvals.isPending) {
-    return (
-      <Section title="Decided">
-        <Skeletons count={4} className="h-14" />
-      </Section>
-    );
-  }
+  if (pending.isPending || approvals.isPending) return null;
   if (approvals.isError) {
     return <Failure title="Earlier approvals could not be read" error={approvals.error} retry={() => void approvals.refetch()} />;
   }

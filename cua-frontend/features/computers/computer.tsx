@@ -16,6 +16,7 @@ import { Menu } from "@/components/ui/menu";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
+import { LiveView } from "@/features/live/live-view";
 import { captureProfile, type ComputerRead, deleteComputer, readComputer, updateComputer } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
@@ -24,7 +25,6 @@ import { keys } from "@/lib/keys";
 import { CloseComputer } from "./computers";
 import { useProfileChoice } from "./new-computer";
 import { ComputerStateBadge } from "./state";
-import { ComputerView as LiveView } from "./view";
 
 /** One browser, to look at and to use by hand. */
 export function Computer({ id }: { id: string }) {

@@ -46,7 +46,7 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
       <Field label="Email" error={wrong?.of("email")}>
         {(wired) => <Input type="email" autoComplete="username" required autoFocus {...wired} {...field("email")} />}
       </Field>
-      <Field label="Password" hint={isNew ? "At least 8 characters; a few words are best." : undefined} error={wrong?.of("password")}>
+      <Field label="Password" hint={isNew ? "At least ten characters; a few words are best." : undefined} error={wrong?.of("password")}>
         {(wired) => (
           <Input
             type="password"

@@ -72,7 +72,7 @@ export function ResetForm() {
     >
       <h1 className="text-lg font-semibold">Choose a new password</h1>
       {set.error && !wrong && <FormError error={set.error} />}
-      <Field label="New password" hint="At least 8 characters; a few words are best." error={wrong}>
+      <Field label="New password" hint="At least ten characters; a few words are best." error={wrong}>
         {(wired) => (
           <Input
             type="password"

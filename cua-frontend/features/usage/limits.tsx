@@ -5,10 +5,10 @@ import { Failure, Skeletons } from "@/components/ui/states";
 import { cn } from "@/lib/cn";
 import { bytes, duration, money, number } from "@/lib/format";
 
-import { thisMonth, useGoingOn, useUsage } from "./queries";
+import { MONTH_DAYS, thisMonth, useGoingOn, useUsage } from "./queries";
 
 /** A month has at most 31 days. */
-const MONTH_DAYS = 31;
+
 const ALMOST = 0.8;
 
 /** What may be used, and how much of it is. */

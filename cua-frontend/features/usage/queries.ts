@@ -27,6 +27,9 @@ function since(days: number): string {
   return start.toISOString();
 }
 
+/** What limits by the month are shown against. */
+export const MONTH_DAYS = 31;
+
 export function useUsage(days: number) {
   return useQuery({ queryKey: ["usage", days], queryFn: () => call(readUsage({ query: { days } })), staleTime: OLD_MS });
 }

@@ -13,7 +13,7 @@ import { duration, money, number } from "@/lib/format";
 
 import { ChartCard } from "./chart-card";
 import { Limits } from "./limits";
-import { everyDay, useFreshCounts, useSummary, useTimeline, useUsage, useWorkflowCounts } from "./queries";
+import { everyDay, MONTH_DAYS, useFreshCounts, useGoingOn, useSummary, useTimeline, useUsage, useWorkflowCounts } from "./queries";
 
 const RANGES = [
   ["7", "7 days"],
@@ -46,11 +46,29 @@ export function Usage() {
       description="How your runs went, and what they used."
       actions={<Choice label="Range" options={RANGES} value={range} onChange={setRange} />}
     >
+      <Counts days={days} />
+    </Page>
+  );
+}
+
+/** All of it at once: parts that came one after the other would push each other about. */
+function Counts({ days }: { days: number }) {
+  const parts = [
+    useSummary(days),
+    useTimeline(days),
+    useUsage(days),
+    useUsage(MONTH_DAYS),
+    useWorkflowCounts(days),
+    useGoingOn(),
+  ];
+  if (parts.some((part) => part.isPending)) return <Skeletons count={4} className="h-44" />;
+  return (
+    <>
       <Outcomes days={days} />
       <Consumption days={days} />
       <Limits />
       <Workflows days={days} />
-    </Page>
+    </>
   );
 }
 
