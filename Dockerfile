@@ -21,4 +21,4 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
 
 # Chromium and PostgreSQL leave orphans, which somebody has to reap.
 ENTRYPOINT ["tini", "--"]
-CMD ["sh", "-c", "exec uvicorn backend_websocket_server:app --host \"$HOST\" --port \"$PORT\" --http infra.server:BoundedHttp --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header --timeout-graceful-shutdown 20"]
+CMD ["sh", "-c", "exec uvicorn backend_websocket_server:app --host \"$HOST\" --port \"$PORT\" --http infra.server:BoundedHttp --ws-per-message-deflate false --ws-max-size 65536 --no-access-log --no-server-header --timeout-keep-alive 75 --timeout-graceful-shutdown 20"]

@@ -1517,7 +1517,6 @@ class AdminRunRead(Wire):
     owner: str = Field(description="The user's id.")
     status: RunStatus
     control: Control
-    reason: str | None
     priority: int
     attempt: int
     active_ms: int

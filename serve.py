@@ -21,6 +21,8 @@ SERVER_FLAGS = (
     *("--ws-max-size", "65536"),
     "--no-access-log",
     "--no-server-header",
+    # A proxy keeps connections for some seconds; were ours shorter, it would send requests into closed ones.
+    *("--timeout-keep-alive", "75"),
 )
 LOOK_SECONDS = 0.1
 GRACE_SECONDS = 30.0

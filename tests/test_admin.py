@@ -503,6 +503,7 @@ async def test_administrators_see_no_contents(
         assert reply.status_code == 200
         assert SECRET not in reply.text
         assert key["start"] not in reply.text
+    assert {"title", "reason", "params", "result", "error"}.isdisjoint(reply.json()["data"][0])
     cancelled = await admin.post(f"/api/admin/runs/{run['id']}/cancel")
     assert SECRET not in cancelled.text
     for path in (

@@ -29,8 +29,6 @@ const STATUSES: [RunStatus, string][] = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ];
-/** Reasons are codes, or what a run has asked its user, which is nobody else's. */
-const CODE = /^[a-z0-9_]+$/;
 const KEY = ["admin", "runs"] as const;
 /** Other people's events do not come over the socket. */
 const EVERY_MS = 10_000;
@@ -92,7 +90,6 @@ export function AllRuns({ owner }: { owner?: string }) {
                 )}
                 {run.step_count} {run.step_count === 1 ? "step" : "steps"} · {duration(run.active_ms)}
                 {run.error_code && ` · ${run.error_code}`}
-                {run.reason && CODE.test(run.reason) && ` · ${run.reason}`}
               </span>
             </span>
             <Ago at={run.created_at} className="text-xs text-ink-3" />

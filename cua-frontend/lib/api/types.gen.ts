@@ -67,7 +67,6 @@ export type AdminRunRead = {
     owner: string;
     status: RunStatus;
     control: Control;
-    reason: string | null;
     priority: number;
     attempt: number;
     active_ms: number;
