@@ -1,5 +1,6 @@
 """What `make run` starts: the server and the web app beside it, which begin and end together."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -37,6 +38,38 @@ async def test_both_answer_at_one_address_and_end_together(tmp_path: Path) -> No
     assert await app.stop() == 0
     assert len(pids) == 2
     assert alive(pids) == []
+
+
+async def test_the_server_knows_who_asks_whatever_they_say(tmp_path: Path) -> None:
+    app = WebApp(tmp_path / "data", free_port(), free_port(), {"REGISTRATION": "open"})
+    await app.start()
+    transport = httpx.AsyncHTTPTransport(
+        local_address="127.0.0.2"
+    )  # which is not trusted to speak for others
+    lie = {"X-Forwarded-For": "192.0.2.1"}
+    ann = {"email": "ann@example.com", "password": "correct horse battery"}
+    async with httpx.AsyncClient(base_url=app.url, transport=transport, headers=lie) as client:
+        text = {"Content-Type": "text/plain"}
+        assert (
+            await client.post("/session/register", content=json.dumps(ann), headers=text)
+        ).status_code == 415
+        entered = (await client.post("/session/register", json=ann)).json()
+        assert entered.keys() == {"access_token", "expires_in"}
+        cookie = next(iter(client.cookies.jar))
+        assert (cookie.name, cookie.path, cookie.has_nonstandard_attr("HttpOnly")) == (
+            "cua_session",
+            "/session",
+            True,
+        )
+        assert (await client.post("/api/auth/login", json=ann)).status_code == 200
+        bearer = {"Authorization": f"Bearer {entered['access_token']}"}
+        sessions = (await client.get("/api/auth/sessions", headers=bearer)).json()["data"]
+        assert [session["address"] for session in sessions] == ["127.0.0.2"] * 2
+        renewed = await client.post("/session/refresh", json={})
+        assert (renewed.status_code, renewed.json().keys()) == (200, entered.keys())
+        assert (await client.post("/session/logout", json={}, headers=bearer)).status_code == 200
+        assert (await client.post("/session/refresh", json={})).status_code == 204
+    await app.stop()
 
 
 @pytest.mark.parametrize("place", [0, 1])

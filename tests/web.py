@@ -39,15 +39,18 @@ class WebApp:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        assert self.process.stdout is not None
-        async with asyncio.timeout(seconds):
-            while f"Open {self.url}" not in self.said:
-                line = (await self.process.stdout.readline()).decode()
-                assert line, self.said
-                self.said += line
-        self._reading = asyncio.create_task(self._read_on(self.process.stdout))
+        self._reading = asyncio.create_task(self._read(self.process.stdout))
+        try:
+            async with asyncio.timeout(seconds):
+                while f"Open {self.url}" not in self.said:
+                    assert not self._reading.done(), self.said
+                    await asyncio.sleep(0.05)
+        except BaseException:
+            await self.stop()
+            raise
 
-    async def _read_on(self, stream: asyncio.StreamReader) -> None:
+    async def _read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
         while line := await stream.readline():
             self.said += line.decode()
 

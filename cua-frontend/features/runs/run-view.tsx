@@ -72,7 +72,11 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
         />
       ) : awaited ? null : (
         <p className="border-t border-line px-3 py-3 text-xs text-ink-3">
-          {index.isPending ? "The recording is looked for." : ended ? "There is no recording of this run." : "The recording appears here after its first seconds."}
+          {index.isPending
+            ? "The recording is looked for."
+            : ended && isStored(run, now)
+              ? "There is no recording of this run."
+              : "The recording appears here once its first seconds are stored."}
         </p>
       )}
     </LiveView>
@@ -85,8 +89,12 @@ const PATIENCE_MS = 10_000;
 /** Whether the recording has come to its end: its last seconds are stored a moment after the run's own. */
 function isComplete(run: RunRead, newest: FrameRead | undefined, now: number): boolean {
   if (!run.finished_at || !newest) return false;
-  const end = Date.parse(run.finished_at);
-  return end - Date.parse(newest.captured_at) < LAST_MS || now - end > PATIENCE_MS;
+  return Date.parse(run.finished_at) - Date.parse(newest.captured_at) < LAST_MS || isStored(run, now);
+}
+
+/** Whether nothing more of the recording will come. */
+function isStored(run: RunRead, now: number): boolean {
+  return run.finished_at !== null && now - Date.parse(run.finished_at) > PATIENCE_MS;
 }
 
 function absent(run: RunRead, ended: boolean, looking: boolean) {

@@ -17,6 +17,8 @@ interface Tokens {
  * The refresh token stays in a cookie that no script can read; the page gets the short-lived access token only.
  */
 export async function POST(request: Request, { params }: { params: Promise<{ action: string }> }): Promise<Response> {
+  // A form of another site can send anything but this, so nobody is signed in as somebody else from there.
+  if (!request.headers.get("content-type")?.startsWith("application/json")) return new Response(null, { status: 415 });
   const { action } = await params;
   const kept = (await cookies()).get(COOKIE)?.value;
   switch (action) {
