@@ -19,6 +19,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 QUALITY = 60
 WINDOW = 2  # frames Chromium may send before it needs an ack
+AGAIN_SECONDS = 0.1
 QUIET_SECONDS = 0.15
 CALL_SECONDS = 5.0
 
@@ -182,6 +183,7 @@ class Screencast:
         self._cast: _Cast | None = None
         self._number = 0
         self._switching = False
+        self._again: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -229,6 +231,8 @@ class Screencast:
         for watch in list(self._watches):
             watch.close()
         self._page = None
+        if self._again is not None:
+            self._again.cancel()
         if self._cast is not None:
             self._cast.cancel()
             self._cast = None
@@ -261,9 +265,23 @@ class Screencast:
                     self._cast = None
                 if wanted is not None:
                     self._cast = _Cast(wanted, self._publish, self._interval, self._spawn)
-                    await self._cast.start()
+                    if not await self._started(self._cast):
+                        break
         finally:
             self._switching = False
+
+    async def _started(self, cast: _Cast) -> bool:
+        """Whether the cast has begun; a page between two documents refuses, and is asked a moment later."""
+        try:
+            await cast.start()
+        except PlaywrightError as problem:
+            log.debug("cast_refused", error=str(problem))
+            cast.cancel()
+            self._cast = None
+            # Of a page that has gone the computer lets go, so that this ends.
+            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._adjust)
+            return False
+        return True
 
     def _spawn(self, work: Work) -> None:
         task = asyncio.ensure_future(self._bounded(work))

@@ -1143,6 +1143,28 @@ async def test_viewers_share_one_cast_and_a_late_one_of_a_static_page_sees_it_at
     await until(lambda: not computer.screencast.casting)
 
 
+async def test_a_page_between_two_documents_is_cast_a_moment_later(
+    computer: Computer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await do(computer, "navigate", url=site.url("/animated"))
+    cdp, refused = computer.active.cdp, 0
+    send = cdp.send
+
+    async def refuse(method: str, *rest: Any) -> Any:
+        nonlocal refused
+        if method == "Page.startScreencast" and refused < 2:
+            refused += 1
+            raise PlaywrightError("Not attached to an active page")
+        return await send(method, *rest)
+
+    monkeypatch.setattr(cdp, "send", refuse)
+    seen: list[Frame] = []
+    watch = computer.screencast.watch(seen.append)
+    await until(lambda: len(seen) > 3)
+    watch.close()
+    assert refused == 2
+
+
 async def test_a_slow_viewer_gets_few_frames_and_always_the_last(computer: Computer, site: Site) -> None:
     seen: list[Frame] = []
     quick: list[Frame] = []
