@@ -240,8 +240,13 @@ class _LinkedBus(LocalBus):
         self._outbox.close()
         if talking := [task for name, task in self._tasks.items() if name in self._talkers()]:
             await asyncio.wait(talking, timeout=1)
-        for task in self._tasks.values():
-            task.cancel()
+        going = set(self._tasks.values())
+        while (
+            going
+        ):  # a cancel that meets the end of a connection attempt is lost, so that once is not enough
+            for task in going:
+                task.cancel()
+            _, going = await asyncio.wait(going, timeout=1)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await super().close()
 
