@@ -19,8 +19,14 @@ export async function copy(text: string): Promise<boolean> {
   }
 }
 
+interface CopyButtonProps extends Pick<ButtonProps, "size" | "look"> {
+  /** A function where the text takes work to make. */
+  text: string | (() => string);
+  label?: string;
+}
+
 /** Puts a text on the clipboard; `label` says which, and is shown unless the button is only a picture. */
-export function CopyButton({ text, label, size = "sm", look = "secondary" }: { text: string; label: string } & Pick<ButtonProps, "size" | "look">) {
+export function CopyButton({ text, label = "Copy", size = "sm", look = "secondary" }: CopyButtonProps) {
   const [copied, setCopied] = useState(false);
   useEffect(() => {
     if (!copied) return;
@@ -28,7 +34,7 @@ export function CopyButton({ text, label, size = "sm", look = "secondary" }: { t
     return () => clearTimeout(timer);
   }, [copied]);
   return (
-    <Button size={size} look={look} aria-label={size === "icon" ? label : undefined} title={size === "icon" ? label : undefined} onClick={() => void copy(text).then(setCopied)}>
+    <Button size={size} look={look} aria-label={size === "icon" ? label : undefined} title={size === "icon" ? label : undefined} onClick={() => void copy(typeof text === "string" ? text : text()).then(setCopied)}>
       {copied ? <Check aria-hidden /> : <Copy aria-hidden />}
       {size !== "icon" && (copied ? "Copied" : label)}
       <span role="status" className="sr-only">

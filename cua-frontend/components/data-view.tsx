@@ -1,11 +1,13 @@
 "use client";
 
-import { Check, Copy, Download } from "lucide-react";
+import { Download } from "lucide-react";
 import { useState } from "react";
 
 import { cn } from "@/lib/cn";
 import { number } from "@/lib/format";
+import { isObject } from "@/lib/json";
 
+import { CopyButton } from "./copy-button";
 import { Button } from "./ui/button";
 
 const FIRST_ROWS = 50;
@@ -134,27 +136,6 @@ export function DataActions({ value, name }: { value: unknown; name: string }) {
   );
 }
 
-const SAID_MS = 1500;
-
-export function CopyButton({ text, label = "Copy" }: { text: () => string; label?: string }) {
-  const [done, setDone] = useState(false);
-  return (
-    <Button
-      size="sm"
-      look="ghost"
-      onClick={() => {
-        void navigator.clipboard.writeText(text()).then(() => {
-          setDone(true);
-          setTimeout(() => setDone(false), SAID_MS);
-        });
-      }}
-    >
-      {done ? <Check /> : <Copy />}
-      <span aria-live="polite">{done ? "Copied" : label}</span>
-    </Button>
-  );
-}
-
 /** Give a file to the browser's downloads. */
 export function save(blob: Blob, name: string): void {
   const link = document.createElement("a");
@@ -174,10 +155,6 @@ function csv(given: Record<string, unknown>[]): string {
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isRows(value: unknown): value is Record<string, unknown>[] {

@@ -59,7 +59,13 @@ export function List<T extends { id: string }>({ query, label, failed, empty, ro
   );
 }
 
-export function LoadMore<T>({ query }: { query: ListQuery<T> }) {
+interface More {
+  hasNextPage: boolean;
+  isFetchingNextPage: boolean;
+  fetchNextPage: () => Promise<unknown>;
+}
+
+export function LoadMore({ query }: { query: More }) {
   if (!query.hasNextPage) return null;
   return (
     <Button className="self-center" busy={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>

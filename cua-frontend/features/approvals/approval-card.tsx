@@ -6,7 +6,6 @@ import Link from "next/link";
 import { type FormEvent, type ReactNode, useState } from "react";
 
 import { useTick } from "@/components/tick";
-import { isObject } from "@/components/data-view";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
@@ -17,6 +16,7 @@ import { type ApprovalRead, decideApproval } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { duration } from "@/lib/format";
+import { isObject } from "@/lib/json";
 import { keys } from "@/lib/keys";
 import { Problem } from "@/lib/problem";
 

@@ -4,9 +4,9 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import { Hand } from "lucide-react";
 import Link from "next/link";
 
+import { LoadMore } from "@/components/list";
 import { Ago } from "@/components/time";
 import { Badge, type Look } from "@/components/ui/badge";
-import { Button } from "@/components/ui/button";
 import { Page, Rows, Section } from "@/components/ui/page";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { type ApprovalRead, type ApprovalStatus, listApprovals } from "@/lib/api";
@@ -75,11 +75,7 @@ function Decided() {
           ))}
         </Rows>
       )}
-      {approvals.hasNextPage && (
-        <Button className="self-center" busy={approvals.isFetchingNextPage} onClick={() => void approvals.fetchNextPage()}>
-          Load more
-        </Button>
-      )}
+      <LoadMore query={approvals} />
     </Section>
   );
 }

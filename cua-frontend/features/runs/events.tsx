@@ -4,7 +4,8 @@ import { type InfiniteData, useInfiniteQuery, useQueryClient } from "@tanstack/r
 import { ChevronRight, ScrollText } from "lucide-react";
 import { useCallback, useState } from "react";
 
-import { CopyButton, Json } from "@/components/data-view";
+import { CopyButton } from "@/components/copy-button";
+import { Json } from "@/components/data-view";
 import { Button } from "@/components/ui/button";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { type EventRead, listRunEvents } from "@/lib/api";

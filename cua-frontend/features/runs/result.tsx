@@ -4,7 +4,7 @@ import { useMutation } from "@tanstack/react-query";
 import { Download, FileDown, FileImage, FileQuestion, FileUp, Film, Workflow } from "lucide-react";
 import { useState } from "react";
 
-import { DataActions, DataView, isObject } from "@/components/data-view";
+import { DataActions, DataView } from "@/components/data-view";
 import { Button } from "@/components/ui/button";
 import { Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
@@ -12,6 +12,7 @@ import { toast } from "@/components/ui/toast";
 import { type FileRead, linkFile, type RunRead } from "@/lib/api";
 import { call } from "@/lib/client";
 import { bytes, duration, money, number } from "@/lib/format";
+import { isObject } from "@/lib/json";
 
 import type { RunActions } from "./actions";
 import { useRunFiles } from "./queries";

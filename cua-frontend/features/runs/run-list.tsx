@@ -6,6 +6,7 @@ import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useCallback, useDeferredValue, useState } from "react";
 
+import { LoadMore } from "@/components/list";
 import { ENDED, RunStatusBadge } from "@/components/run-status";
 import { useShell } from "@/components/shell/shell";
 import { Ago, useNow } from "@/components/time";
@@ -95,11 +96,7 @@ export function RunList() {
             ))}
           </Rows>
         )}
-        {runs.hasNextPage && (
-          <Button className="self-center" busy={runs.isFetchingNextPage} onClick={() => void runs.fetchNextPage()}>
-            Load more
-          </Button>
-        )}
+        <LoadMore query={runs} />
       </div>
     </Page>
   );

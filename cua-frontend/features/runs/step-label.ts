@@ -3,8 +3,8 @@ import {
   type LucideIcon, MousePointer2, MousePointerClick, Move, Pause, Pencil, Repeat, Search, Split, Table2, TextCursorInput,
 } from "lucide-react";
 
-import { isObject } from "@/components/data-view";
 import type { StepRead } from "@/lib/api";
+import { isObject } from "@/lib/json";
 
 const KINDS: Record<string, [LucideIcon, string]> = {
   agent: [Bot, "Agent"],

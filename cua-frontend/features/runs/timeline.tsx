@@ -3,7 +3,8 @@
 import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X } from "lucide-react";
 import { type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef } from "react";
 
-import { CopyButton, DataView, isObject, Json } from "@/components/data-view";
+import { CopyButton } from "@/components/copy-button";
+import { DataView, Json } from "@/components/data-view";
 import { LongText } from "@/components/long-text";
 import { useTick } from "@/components/tick";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
@@ -11,6 +12,7 @@ import { Screenshot } from "@/features/recording/screenshot";
 import type { StepRead } from "@/lib/api";
 import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
+import { isObject } from "@/lib/json";
 
 import { useSteps } from "./queries";
 import { elementNames, stepDepth, type StepLabel, stepLabel } from "./step-label";

@@ -6,6 +6,7 @@ import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useState } from "react";
 
+import { LoadMore } from "@/components/list";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
@@ -66,11 +67,7 @@ export function ScheduleList() {
           ))}
         </Rows>
       )}
-      {pages.hasNextPage && (
-        <Button className="self-center" busy={pages.isFetchingNextPage} onClick={() => void pages.fetchNextPage()}>
-          Load more
-        </Button>
-      )}
+      <LoadMore query={pages} />
       <ScheduleDialog
         key={editing?.id ?? "new"}
         open={making || editing !== null}

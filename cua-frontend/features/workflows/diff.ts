@@ -1,5 +1,6 @@
+import { type Json, isObject } from "@/lib/json";
+
 import { stepType } from "./editor/catalog";
-import { isObject, type Json } from "./parameters";
 
 export type Mark = "same" | "added" | "removed" | "changed";
 

@@ -9,11 +9,12 @@ import { Button } from "@/components/ui/button";
 import { toast } from "@/components/ui/toast";
 import { importWorkflow } from "@/lib/api";
 import { call } from "@/lib/client";
+import { isObject } from "@/lib/json";
 import { keys } from "@/lib/keys";
 import { Problem } from "@/lib/problem";
 
 import { inWords } from "./editor/definition";
-import { isObject, parametersNamedIn } from "./parameters";
+import { parametersNamedIn } from "./parameters";
 
 const MOST_BYTES = 1_000_000;
 const SHOWN_PROBLEMS = 12;

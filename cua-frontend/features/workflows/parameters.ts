@@ -1,11 +1,5 @@
+import { isObject, type Json } from "@/lib/json";
 import type { Problem } from "@/lib/problem";
-
-/** Any JSON object. */
-export type Json = Record<string, unknown>;
-
-export function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 export type ParameterKind = "text" | "long" | "number" | "integer" | "boolean" | "choice" | "json";
 

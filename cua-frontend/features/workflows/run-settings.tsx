@@ -3,9 +3,10 @@
 import Link from "next/link";
 
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { type Json } from "@/lib/json";
 import type { Problem } from "@/lib/problem";
 
-import { type Json, type Parameter, parametersOf, rawParams, readParams, wrongParams } from "./parameters";
+import { type Parameter, parametersOf, rawParams, readParams, wrongParams } from "./parameters";
 import { useProfiles } from "./queries";
 
 /** What a run is made of beside its workflow, as the form holds it. */

@@ -3,6 +3,7 @@
 import { Activity, Play } from "lucide-react";
 import Link from "next/link";
 
+import { LoadMore } from "@/components/list";
 import { RunStatusBadge } from "@/components/run-status";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
@@ -41,11 +42,7 @@ export function WorkflowRuns({ workflow, onRun }: { workflow: Pick<WorkflowRead,
           ))}
         </Rows>
       )}
-      {pages.hasNextPage && (
-        <Button className="self-center" busy={pages.isFetchingNextPage} onClick={() => void pages.fetchNextPage()}>
-          Load more
-        </Button>
-      )}
+      <LoadMore query={pages} />
     </div>
   );
 }

@@ -6,6 +6,7 @@ import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useDeferredValue, useMemo, useState } from "react";
 
+import { LoadMore } from "@/components/list";
 import { RunStatusBadge } from "@/components/run-status";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
@@ -71,11 +72,7 @@ export function WorkflowList() {
           ))}
         </Rows>
       )}
-      {pages.hasNextPage && (
-        <Button className="self-center" busy={pages.isFetchingNextPage} onClick={() => void pages.fetchNextPage()}>
-          Load more
-        </Button>
-      )}
+      <LoadMore query={pages} />
       <RunDialog workflow={running} onClose={() => setRunning(null)} />
       <DeleteWorkflow workflow={deleting} onClose={() => setDeleting(null)} />
     </Page>

@@ -24,7 +24,7 @@ import {
   X,
 } from "lucide-react";
 
-import type { Json } from "../parameters";
+import type { Json } from "@/lib/json";
 
 /** How a field of a step is edited. */
 export type FieldKind =

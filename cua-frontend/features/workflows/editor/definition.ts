@@ -1,4 +1,5 @@
-import { isObject, type Json } from "../parameters";
+import { type Json, isObject } from "@/lib/json";
+
 import { stepType } from "./catalog";
 
 /** Where a step stands: `/steps/0/then/1`, as the server's JSON pointers say it. */

@@ -5,8 +5,8 @@ import { type ReactNode, useId, useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { type Json, isObject } from "@/lib/json";
 
-import { isObject, type Json } from "../parameters";
 import type { StepField } from "./catalog";
 import { type Pointer, withField, type Wrong, wrongBelow } from "./definition";
 

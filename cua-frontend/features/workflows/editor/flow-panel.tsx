@@ -2,8 +2,9 @@
 
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
+import { type Json, isObject } from "@/lib/json";
 
-import { isObject, type Json, parametersNamedIn } from "../parameters";
+import { parametersNamedIn } from "../parameters";
 import { type Wrong, withField, wrongBelow } from "./definition";
 import { StepFieldEditor } from "./fields";
 import { JsonEditor } from "./json-editor";

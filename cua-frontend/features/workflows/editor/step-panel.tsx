@@ -3,8 +3,8 @@
 import { CircleAlert } from "lucide-react";
 
 import { Field, Select } from "@/components/ui/field";
+import type { Json } from "@/lib/json";
 
-import type { Json } from "../parameters";
 import { STEP_TYPES, type StepField, stepType } from "./catalog";
 import { type Pointer, type Wrong, wrongWithStep } from "./definition";
 import { JsonInput, StepFieldEditor } from "./fields";

@@ -6,8 +6,8 @@ import { type DragEvent, type ReactNode, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Menu } from "@/components/ui/menu";
 import { cn } from "@/lib/cn";
+import type { Json } from "@/lib/json";
 
-import type { Json } from "../parameters";
 import { AddStepMenu } from "./add-step";
 import { stepType } from "./catalog";
 import { insertStep, moveStep, placeOf, type Pointer, removeStep, stepAt, stepsAt, summary, type Wrong, wrongWithStep } from "./definition";

@@ -6,9 +6,9 @@ import { useEffect, useMemo, useState } from "react";
 import { updateWorkflow, type WorkflowUpdate } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
+import { type Json, isObject } from "@/lib/json";
 import { keys } from "@/lib/keys";
 
-import { isObject, type Json } from "../parameters";
 import { type TaggedWorkflow, workflowKey } from "../queries";
 import { formatJson, type JsonMap, mapJson } from "./json-text";
 

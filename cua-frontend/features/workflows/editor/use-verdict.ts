@@ -4,9 +4,9 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 
 import { validateWorkflow } from "@/lib/api";
 import { call } from "@/lib/client";
+import type { Json } from "@/lib/json";
 import { useLate } from "@/lib/use-late";
 
-import type { Json } from "../parameters";
 import { NO_PROBLEMS, type Wrong } from "./definition";
 
 /** What the server says is wrong, asked once nobody has typed for a moment. */
