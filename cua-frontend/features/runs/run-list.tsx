@@ -38,16 +38,28 @@ const FILTERS: { status: RunStatus | null; label: string }[] = [
 export function RunList() {
   const { startTask } = useShell();
   const router = useRouter();
-  const asked = useSearchParams().get("status");
-  const status = FILTERS.find((filter) => filter.status === asked)?.status ?? null;
+  const asked = useSearchParams();
+  const scheduleId = asked.get("schedule_id");
+  const status = FILTERS.find((filter) => filter.status === asked.get("status"))?.status ?? null;
   const [text, setText] = useState("");
   const q = useDeferredValue(text.trim());
-  const runs = useRuns(status, q);
+  const runs = useRuns(status, q, scheduleId);
   const shown = runs.data?.pages.flatMap((each) => each.data).filter((run) => !status || run.status === status) ?? [];
   return (
     <Page
       title="Runs"
-      description="What your browsers do and have done."
+      description={
+        scheduleId ? (
+          <>
+            Those of one schedule.{" "}
+            <Link href="/runs" className="text-accent-strong underline underline-offset-2">
+              Show all
+            </Link>
+          </>
+        ) : (
+          "What your browsers do and have done."
+        )
+      }
       actions={
         <Button look="primary" onClick={startTask}>
           <Plus />
@@ -73,7 +85,7 @@ export function RunList() {
               key={filter.label}
               type="button"
               aria-pressed={filter.status === status}
-              onClick={() => router.replace(filter.status ? `/runs?status=${filter.status}` : "/runs", { scroll: false })}
+              onClick={() => router.replace(pathOf(filter.status, scheduleId), { scroll: false })}
               className={cn(
                 "h-7 shrink-0 rounded-full border px-3 text-xs",
                 filter.status === status ? "border-accent bg-accent-soft font-medium text-accent-strong" : "border-line text-ink-2 hover:bg-sunken",
@@ -88,7 +100,7 @@ export function RunList() {
         ) : runs.isError ? (
           <Failure title="The runs could not be read" error={runs.error} retry={() => void runs.refetch()} />
         ) : shown.length === 0 ? (
-          <Nothing filtered={status !== null || q !== ""} onStart={startTask} />
+          <Nothing filtered={status !== null || q !== "" || scheduleId !== null} onStart={startTask} />
         ) : (
           <Rows label="Runs">
             {shown.map((run) => (
@@ -102,23 +114,31 @@ export function RunList() {
   );
 }
 
-function useRuns(status: RunStatus | null, q: string) {
+function pathOf(status: RunStatus | null, scheduleId: string | null): string {
+  const only = new URLSearchParams();
+  if (status) only.set("status", status);
+  if (scheduleId) only.set("schedule_id", scheduleId);
+  return only.size > 0 ? `/runs?${only}` : "/runs";
+}
+
+function useRuns(status: RunStatus | null, q: string, scheduleId: string | null) {
   const cache = useQueryClient();
-  const filters = { status, q };
   useEventListener(
     useCallback(
       (event: EventRead) => {
         // A run that becomes what is filtered for may be in other lists only.
         if (!status || event.resource.type !== "run" || event.data.status !== status) return;
-        void cache.invalidateQueries({ queryKey: keys.list("run", { status, q }) });
+        void cache.invalidateQueries({ queryKey: keys.list("run", { status, q, scheduleId }) });
       },
-      [cache, status, q],
+      [cache, status, q, scheduleId],
     ),
   );
   return useInfiniteQuery({
-    queryKey: keys.list("run", filters),
-    queryFn: ({ pageParam }) =>
-      page(listRuns({ query: { status: status ?? undefined, q: q || undefined, cursor: pageParam || undefined } })),
+    queryKey: keys.list("run", { status, q, scheduleId }),
+    queryFn: ({ pageParam }) => {
+      const only = { status: status ?? undefined, q: q || undefined, schedule_id: scheduleId ?? undefined };
+      return page(listRuns({ query: { ...only, cursor: pageParam || undefined } }));
+    },
     initialPageParam: "",
     getNextPageParam: (last) => last.next_cursor,
     placeholderData: (before) => before,
