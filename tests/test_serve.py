@@ -69,6 +69,9 @@ async def test_the_server_knows_who_asks_whatever_they_say(tmp_path: Path) -> No
         assert (renewed.status_code, renewed.json().keys()) == (200, entered.keys())
         assert (await client.post("/session/logout", json={}, headers=bearer)).status_code == 200
         assert (await client.post("/session/refresh", json={})).status_code == 204
+        for scheme, secure in (("http", False), ("https", True)):
+            entered = await client.post("/session/login", json=ann, headers={"X-Forwarded-Proto": scheme})
+            assert ("Secure" in entered.headers["set-cookie"]) is secure
     await app.stop()
 
 

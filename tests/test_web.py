@@ -103,7 +103,7 @@ class Visitor:
     async def register(self) -> None:
         await self.page.goto("/register")
         await self.page.get_by_label("Name").fill("Ada")
-        await self.page.get_by_label("Email").fill(f"{uuid4().hex}@example.com")
+        await self.page.get_by_label("Email").fill(f"{uuid4().hex}.0000.wwwwwwww@example.com")
         await self.page.get_by_label("Password").fill(PASSWORD)
         await self.picture("register")
         await self.button("Make the account").click()

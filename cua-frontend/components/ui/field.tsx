@@ -24,12 +24,12 @@ export function Field({ label, hint, error, className, children }: FieldProps) {
   const described = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(" ");
   return (
     <div className={cn("flex flex-col gap-1.5", className)}>
-      <label htmlFor={id} className="text-xs font-medium text-ink-2">
+      <label htmlFor={id} className="text-xs font-medium wrap-anywhere text-ink-2">
         {label}
       </label>
       {children({ id, "aria-describedby": described || undefined, "aria-invalid": error ? true : undefined })}
       {hint && (
-        <p id={`${id}-hint`} className="text-xs text-ink-3">
+        <p id={`${id}-hint`} className="text-xs wrap-anywhere text-ink-3">
           {hint}
         </p>
       )}
