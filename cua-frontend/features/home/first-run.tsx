@@ -66,8 +66,8 @@ export function SampleUnreachable({ run }: { run?: RunRead }) {
   if (run?.title !== SAMPLE_NAME || run.error?.code !== "unreachable" || !isPrivate(location.hostname)) return null;
   return (
     <p role="status" className="rounded-xl bg-warn-soft px-4 py-3 text-sm text-warn">
-      The sample could not be opened: <span className="font-mono">{location.host}</span> is a private address, and browsers of runs may not
-      reach those. On a machine of your own, start the server with <code className="font-mono">ALLOW_PRIVATE_NETWORK=1</code> and run it again.
+      The sample could not be opened: <span className="font-mono">{location.host}</span> is a private address, and of those the browsers
+      of runs reach only the one that is the server’s <code className="font-mono">PUBLIC_URL</code>. Open the app there, or set it to this address.
     </p>
   );
 }
@@ -89,12 +89,6 @@ function TrySample() {
       <Button look="primary" busy={begin.isPending} onClick={() => begin.mutate()}>
         Try the sample
       </Button>
-      {isPrivate(location.hostname) && (
-        <p className="text-xs text-ink-3">
-          The browser has to reach this page at <span className="font-mono">{location.host}</span>, a private address. If the run says that it
-          cannot, start the server with <code className="font-mono">ALLOW_PRIVATE_NETWORK=1</code>.
-        </p>
-      )}
       {begin.error && (
         <p role="alert" className="text-sm text-bad">
           {begin.error.message}
