@@ -520,7 +520,7 @@ class Computer:
                 private.set_result(page)
             return
         self._storage.note(page.url)
-        page.on("framenavigated", lambda frame: self._storage.note(frame.url))
+        page.on("framenavigated", self._note)
         if len(self._tabs) + len(self._adopting) >= MAX_TABS:
             log.warning("too_many_tabs", computer_id=str(self.id))
             self._spawn(page.close)
@@ -528,6 +528,10 @@ class Computer:
         task = asyncio.ensure_future(self._guarded(partial(self._adopt, page)))
         self._adopting[page] = task
         task.add_done_callback(lambda _: self._adopting.pop(page, None))
+
+    def _note(self, frame: Frame) -> None:
+        if frame.parent_frame is None:
+            self._storage.note(frame.url)
 
     async def _adopt(self, page: Page) -> None:
         page.set_default_timeout(CALL_SECONDS * 1000)

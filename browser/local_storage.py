@@ -17,6 +17,7 @@ from playwright.async_api import Frame, Page, Route
 
 READ_SECONDS = 2.0  # of each frame
 MAX_ORIGINS = 200  # the newest of which are kept
+MAX_UNREAD = 50  # of origins that were left, the newest of which are visited
 READ = """() => {
   try { return [location.origin, Object.entries(localStorage)]; } catch { return [location.origin, null]; }
 }"""
@@ -26,9 +27,9 @@ EMPTY = "<!doctype html><title></title>"
 def origin_of(url: str) -> str | None:
     """The origin of a page of http or https, which alone has storage to keep."""
     parts = urlsplit(url)
-    return (
-        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme in ("http", "https") else None
-    )
+    if parts.scheme not in ("http", "https"):
+        return None
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class LocalStorage:
@@ -38,14 +39,21 @@ class LocalStorage:
         self._known: dict[str, list[dict[str, str]]] = {
             entry["origin"]: entry.get("localStorage") or [] for entry in stored
         }
-        self._unread: set[str] = set()
+        self._unread: dict[str, None] = {}  # the newest last
         self.stale = False  # whether a frame did not answer when it was read last
         self._reading = asyncio.Lock()
 
     def note(self, url: str) -> None:
-        """A frame has come to this address."""
+        """A tab has come to this address; frames inside another are read while they are shown."""
         if (origin := origin_of(url)) is not None:
-            self._unread.add(origin)
+            self._mark([origin])
+
+    def _mark(self, origins: Iterable[str]) -> None:
+        for origin in origins:
+            self._unread.pop(origin, None)
+            self._unread[origin] = None
+        for origin in list(self._unread)[:-MAX_UNREAD]:
+            del self._unread[origin]
 
     async def read(
         self, pages: Iterable[Page], open_page: Callable[[], Awaitable[Page]]
@@ -62,17 +70,16 @@ class LocalStorage:
             ):
                 if (origin := origin_of(frame.url)) is not None:
                     frames.setdefault(origin, frame)
-            unread, self._unread = self._unread, set(frames)
+            unread, self._unread = self._unread, {}
             self.stale = False
             try:
-                done = await asyncio.gather(*(self._read(*shown) for shown in frames.items()))
-                gone = {origin for origin, known in zip(frames, done, strict=True) if not known}
-                left = unread - frames.keys() | gone
-                if left:
+                answers = await asyncio.gather(*(self._read(*shown) for shown in frames.items()))
+                told = {origin for origin, answer in zip(frames, answers, strict=True) if answer}
+                if left := unread.keys() - told:
                     await self._visit(left, open_page)
-                unread = set()
+                unread = dict.fromkeys(told)
             finally:
-                self._unread |= unread
+                self._mark([*unread, *self._unread])
             for origin in frames.keys() & self._known.keys():
                 self._known[origin] = self._known.pop(origin)
             for origin in list(self._known)[:-MAX_ORIGINS]:
@@ -85,7 +92,7 @@ class LocalStorage:
         return [{"origin": origin, "localStorage": items} for origin, items in self._known.items() if items]
 
     async def _read(self, origin: str, frame: Frame) -> bool:
-        """False when the frame has gone elsewhere; one in a sandbox or of a third party has none."""
+        """Whether it tells; not when it has gone elsewhere, is in a sandbox, or of a third party."""
         try:
             async with asyncio.timeout(READ_SECONDS):
                 here, items = await frame.evaluate(READ)
@@ -95,7 +102,7 @@ class LocalStorage:
             self.stale = True
             return True
         if here != origin or items is None:
-            return bool(here == origin)
+            return False
         self._known[origin] = [
             # A page may have put anything in the place of its storage.
             {"name": item[0], "value": item[1]}

@@ -241,9 +241,8 @@ class _LinkedBus(LocalBus):
         if talking := [task for name, task in self._tasks.items() if name in self._talkers()]:
             await asyncio.wait(talking, timeout=1)
         going = set(self._tasks.values())
-        while (
-            going
-        ):  # a cancel that meets the end of a connection attempt is lost, so that once is not enough
+        # A cancel that meets the end of a connection attempt is lost, so that once is not enough.
+        while going:
             for task in going:
                 task.cancel()
             _, going = await asyncio.wait(going, timeout=1)

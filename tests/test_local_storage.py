@@ -178,6 +178,21 @@ async def test_frames_that_may_not_tell_are_passed_over(
     assert visits == []
 
 
+async def test_frames_that_have_gone_and_many_origins_at_once_cost_nothing_later(
+    computer: Computer, site: Site, visits: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await do(computer, "navigate", url=site.url("/framed"))
+    await until(lambda: any(frame.url == site.other("/login") for frame in computer.page.frames))
+    await computer.page.evaluate("document.querySelector('iframe').remove()")
+    await origins(computer)
+    assert visits == []
+    monkeypatch.setattr(local_storage, "MAX_UNREAD", 2)
+    for number in range(4):
+        computer._storage.note(f"http://{number}.example/")
+    await origins(computer)
+    assert visits == [{"http://2.example", "http://3.example"}]
+
+
 async def test_the_newest_origins_are_kept(
     computer: Computer, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
