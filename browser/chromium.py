@@ -35,8 +35,8 @@ from playwright.async_api import Error as PlaywrightError
 
 from browser import inspection
 from browser.input import Input
-from browser.local_storage import LocalStorage
 from browser.screencast import Screencast
+from browser.site_storage import SiteStorage
 from browser.traffic import Traffic
 from infra.redaction import cut
 from settings import settings
@@ -211,7 +211,7 @@ class Computer:
         self._report = report
         self._cdp: CDPSession
         self._context_id = ""
-        self._storage: LocalStorage
+        self._storage: SiteStorage
         self._tabs: dict[Page, Tab] = {}
         self._adopting: dict[Page, asyncio.Task[None]] = {}
         self._private: dict[str, asyncio.Future[Page]] = {}  # pages of ours that are no tabs, by address
@@ -348,13 +348,13 @@ class Computer:
         await asyncio.to_thread(shutil.rmtree, batch, ignore_errors=True)
 
     async def storage_state(self) -> dict[str, Any]:
-        """A checkpoint: cookies, local storage, the tabs' URLs and the active one's place among them.
+        """A checkpoint: cookies, what sites keep, the tabs' URLs and the active one's place among them.
 
-        When a page hangs, its local storage is as it was read last.
+        When a page hangs, what its site keeps is as it was read last.
         """
         cookies = await self._call(self.context.cookies())
         try:
-            origins = await self._call(self._storage.read(self._tabs, self._private_page))
+            origins = await self._call(self._storage.read(self._tabs))
         except TimeoutError:
             self._storage.stale = True
             origins = self._storage.known
@@ -365,7 +365,7 @@ class Computer:
 
     @property
     def stale_storage(self) -> bool:
-        """Whether the last checkpoint's local storage was read earlier in part: a page did not answer."""
+        """Whether what sites keep was read earlier in part for the last checkpoint: a page did not answer."""
         return self._storage.stale
 
     async def refresh_tabs(self) -> None:
@@ -403,7 +403,8 @@ class Computer:
     async def open(self, browser: Browser) -> None:
         """Make the context and its first tab, then bring back the tabs of the checkpoint."""
         options, state = self.options, self.options.storage_state or {}
-        stored = {"cookies": [], "origins": state.get("origins") or []}
+        origins = state.get("origins") or []
+        stored = {"cookies": [], "origins": [it for it in origins if it.get("localStorage")]}
         width, height = options.viewport
         self.context = await browser.new_context(
             viewport={"width": width, "height": height},
@@ -416,7 +417,7 @@ class Computer:
             proxy={"server": options.proxy_url, "bypass": "<-loopback>"} if options.proxy_url else None,
             storage_state=cast(StorageState, stored),
         )
-        self._storage = LocalStorage(stored["origins"])
+        self._storage = SiteStorage(origins, self._private_page)
         await self._add_cookies(state.get("cookies") or [])
         self._cdp = await browser.new_browser_cdp_session()
         self._cdp.on("Browser.downloadWillBegin", self._on_download)
@@ -437,6 +438,7 @@ class Computer:
                 },
             )
         )
+        await self._storage.restore()
         await self._restore(state)
 
     async def _add_cookies(self, cookies: list[Any]) -> None:

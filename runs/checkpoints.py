@@ -15,7 +15,7 @@ MAX_BYTES = 8 * 2**20
 
 
 def seal(vault: Vault, run: Run, state: dict[str, Any], *, for_id: UUID | None = None) -> bytes:
-    """The state for its run, or for another one of its user; where it is large, without local storage."""
+    """The state for its run, or for another one of its user; where it is large, without what sites keep."""
     data = orjson.dumps(state)
     if len(data) > MAX_BYTES:
         data = orjson.dumps(state | {"origins": []})

@@ -781,7 +781,7 @@ async def tabs(user_id: str, id: UUID) -> list[TabRead]:
 
 
 async def storage_state(user_id: str, id: UUID) -> dict[str, Any]:
-    """The cookies and local storage of the computer. Raises what `screenshot` raises."""
+    """The cookies of the computer and what sites keep in it. Raises what `screenshot` raises."""
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from starlette.responses import Response
 
 import db
+from browser.site_storage import Databases
 from models import Profile
 from runs.parameters import Invalid, Problem
 from schemas import ProfileRead, ProfileState
@@ -53,11 +54,12 @@ class Item(BaseModel):
 
 
 class Storage(BaseModel):
-    """The local storage of an origin."""
+    """What an origin keeps."""
 
     model_config = ConfigDict(extra="ignore")
     origin: Annotated[str, StringConstraints(max_length=300, pattern=r"^https?://[^/\s]+$")]
     localStorage: list[Item] = Field([], max_length=MAX_ITEMS)  # noqa: N815
+    indexedDB: Databases = []  # noqa: N815
 
 
 class State(BaseModel):
@@ -167,7 +169,7 @@ def _parsed(value: Mapping[str, Any], place: str) -> State:
 
 
 def _columns(tx: db.Tx, id: UUID, state: State) -> dict[str, Any]:
-    data = state.model_dump_json().encode()
+    data = state.model_dump_json(exclude_none=True).encode()
     if len(data) > MAX_STATE_BYTES:
         raise InvalidState([Problem("", f"Together it is larger than {MAX_STATE_BYTES} bytes")])
     hosts = {cookie.domain.lstrip(".") for cookie in state.cookies}

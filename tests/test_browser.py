@@ -340,7 +340,7 @@ async def test_a_missing_chromium_names_the_command_that_installs_it(monkeypatch
     [
         {"time_zone": "Mars/Olympus"},
         {"locale": "\ud800"},
-        {"storage_state": {"origins": "x"}},
+        {"storage_state": {"origins": [{"origin": "x", "localStorage": [7]}]}},
     ],
 )
 async def test_options_that_chromium_refuses_open_nothing(

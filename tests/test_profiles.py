@@ -83,6 +83,10 @@ async def test_what_has_expired_is_left_out(alice: httpx.AsyncClient) -> None:
         ({"storage_state": {"cookies": [{"name": "a"}]}}, "invalid_state"),
         ({"storage_state": {"origins": [{"origin": "file:///etc"}]}}, "invalid_state"),
         ({"storage_state": {"origins": [{"origin": "https://x"}] * 201}}, "invalid_state"),
+        (
+            {"storage_state": {"origins": [{"origin": "https://x", "indexedDB": [{"name": "a"}]}]}},
+            "invalid_state",
+        ),
         ({"cookies": [COOKIE] * 5001}, "invalid_state"),
         ({"cookies": [COOKIE | {"domain": "exa mple.com"}]}, "invalid_state"),
         ({"cookies": [COOKIE | {"domain": ""}]}, "invalid_state"),
@@ -133,6 +137,12 @@ def signed_in(site: Site) -> dict[str, Any]:
 
 
 READ = "`${document.cookie} ${localStorage.getItem('theme')}`"
+OPEN = """new Promise(resolve => {
+  const opening = indexedDB.open('auth');
+  opening.onupgradeneeded = () => opening.result.createObjectStore('users').add({name: 'carol'}, 1);
+  opening.onsuccess = () => opening.result.transaction('users').objectStore('users').get(1).onsuccess =
+    ({target}) => resolve(target.result.name);
+})"""
 
 
 async def evaluate(client: httpx.AsyncClient, computer_id: str, expression: str) -> Any:
@@ -156,6 +166,7 @@ async def test_a_computer_begins_with_its_profile_and_is_captured_into_one(
     await evaluate(
         alice, computer["id"], "document.cookie = 'by=hand; max-age=3600'; localStorage.b = '2'; 1"
     )
+    assert await evaluate(alice, computer["id"], OPEN) == "carol"
     reply = await alice.post(f"/api/profiles/{home['id']}/capture", json={"computer_id": computer["id"]})
     kept = reply.json()["data"]
     assert (kept["cookie_count"], kept["origin_count"]) == (2, 1)
@@ -164,6 +175,8 @@ async def test_a_computer_begins_with_its_profile_and_is_captured_into_one(
     again = await make.computer(alice, profile_id=home["id"])
     await alice.post(f"/api/computers/{again['id']}/actions", json=go)
     assert await evaluate(alice, again["id"], READ) == "who=alice; by=hand dark"
+    assert await evaluate(alice, again["id"], "indexedDB.databases().then(all => all[0]?.name)") == "auth"
+    assert await evaluate(alice, again["id"], OPEN) == "carol"
     missing = {"computer_id": again["id"]}
     await alice.delete(f"/api/computers/{again['id']}")
     assert_problem(
