@@ -31,6 +31,7 @@ $(WEB)/.next/standalone/start.cjs: $(WEB)/node_modules/.package-lock.json $(WEB_
 
 # Two at once, file by file: most tests wait for a browser or a database half of their time.
 test: .venv/.tools .venv/.chromium web
+	npm --prefix $(WEB) test --silent
 	$(BIN)/pytest -n 2 --dist loadfile
 
 check: .venv/.tools $(WEB)/node_modules/.package-lock.json
