@@ -874,9 +874,17 @@ async def _permit(caller: Caller, scope: Scope | None) -> Caller:
 async def role_of(caller: Caller) -> Literal["user", "admin"]:
     """What the caller is at this moment: by the token, the database, or an address that is verified."""
     user = await db.ensure_user(caller.user_id)
-    verified = {(email or "").lower() for email in (user.verified_email, caller.verified_email)}
-    listed = verified & {email.lower() for email in settings.admin_emails}
+    listed = _proven(caller, user) & {email.lower() for email in settings.admin_emails}
     return "admin" if "admin" in (caller.role, user.role) or listed else "user"
+
+
+async def verified_emails(caller: Caller) -> set[str]:
+    """The addresses, in lower case, that an issuer has seen to be the caller's."""
+    return _proven(caller, await db.ensure_user(caller.user_id))
+
+
+def _proven(caller: Caller, user: db.Standing) -> set[str]:
+    return {email.lower() for email in (user.verified_email, caller.verified_email) if email}
 
 
 # In a route -------------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ class SessionRead(Wire):
 
 
 class Profiled(Wire):
-    """What events tell of a user: all but the role, which not only the database decides."""
+    """What events tell of a user: all but what not only the database decides."""
 
     id: str
     email: str | None
@@ -351,11 +351,12 @@ class Profiled(Wire):
 
 
 class MeRead(Profiled):
-    logged_as = Profiled
     role: Literal["user", "admin"] = Field(description="What this sign-in may do, whoever says so.")
+    email_verified: bool = Field(description="Whether the issuer has seen that the address is its user's.")
 
 
-class MeExport(MeRead):
+class MeExport(Profiled):
+    role: Literal["user", "admin"]
     preferences: dict[str, Any]
 
 

@@ -57,22 +57,19 @@ class LastAdmin(Exception):
 
 
 async def me(caller: Caller) -> MeRead:
-    """The caller's profile and present role."""
-    role = await clerk_auth.role_of(caller)
+    """The caller's profile, present role, and whether the address is known to be the caller's."""
+    role, verified = await clerk_auth.role_of(caller), await clerk_auth.verified_emails(caller)
     async with db.as_user(caller.user_id) as tx:
-        return _me(await tx.one(User), role)
+        user = await tx.one(User)
+    shown = Profiled.model_validate(user).model_dump()
+    return MeRead(**shown, role=role, email_verified=(user.email or "").lower() in verified)
 
 
 async def change_me(caller: Caller, body: MeUpdate) -> MeRead:
     """Set the fields sent of the caller's profile."""
-    role = await clerk_auth.role_of(caller)
     async with db.as_user(caller.user_id, caller.actor) as tx:
-        await tx.update(User, MeRead, caller.user_id, body)
-        return _me(await tx.one(User), role)
-
-
-def _me(user: User, role: str) -> MeRead:
-    return MeRead.model_validate(user).model_copy(update={"role": role})
+        await tx.update(User, Profiled, caller.user_id, body)
+    return await me(caller)
 
 
 async def usage(user_id: str, days: int) -> UsageRead:

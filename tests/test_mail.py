@@ -434,6 +434,13 @@ def test_the_sender_may_have_a_name(sender: str, shown: str) -> None:
 # A whole server -------------------------------------------------------------------------------
 
 
+async def verified(auth: httpx.AsyncClient, person: dict[str, str]) -> bool:
+    """Whether the API says so of this person's address."""
+    token = (await auth.post("/login", json=person)).json()["data"]["access_token"]
+    me = await auth.get(auth.base_url.join("/api/me"), headers={"Authorization": f"Bearer {token}"})
+    return bool(me.json()["data"]["email_verified"])
+
+
 async def test_a_forgotten_password_is_reset_through_the_api(data_dir: Path) -> None:
     assert settings.smtp_url == ""
     async with post_office() as post:
@@ -467,7 +474,9 @@ async def test_a_forgotten_password_is_reset_through_the_api(data_dir: Path) -> 
                     assert (reply.status_code, reply.json()["code"]) == (422, "invalid_code")
                 short = await client.post("/reset", json={"code": codes["reset"], "password": "short"})
                 assert (short.status_code, short.json()["code"]) == (422, "invalid")
+                assert not await verified(client, person)
                 assert (await client.post("/verify", json={"code": codes["verify"]})).json()["data"] is None
+                assert await verified(client, person)
                 changed = {"code": codes["reset"], "password": "another long sentence"}
                 assert (await client.post("/reset", json=changed)).status_code == 200
                 assert (await client.post("/reset", json=changed)).status_code == 422

@@ -19,7 +19,7 @@ import db
 import users
 from models import Inbox, User
 from runs import engine
-from schemas import MeRead
+from schemas import Profiled
 from settings import Settings, settings
 
 log = structlog.get_logger()
@@ -244,6 +244,6 @@ async def _apply(tx: db.Tx, user: User, profile: _Profile) -> None:
     elif user.banned and not profile.banned:
         values |= await users.standing(tx, disabled=False, banned=False)
     if values:
-        await tx.update(User, MeRead, user.id, None, **values, mirrored_at=profile.at)
+        await tx.update(User, Profiled, user.id, None, **values, mirrored_at=profile.at)
     else:
         await tx.change(User, {"id": user.id}, mirrored_at=profile.at)

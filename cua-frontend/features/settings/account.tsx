@@ -30,7 +30,7 @@ export function Account() {
   return (
     <div className="flex flex-col gap-4">
       <PersonForm me={me.data} />
-      {embedded && me.data.email && <EmailPanel email={me.data.email} />}
+      {embedded && me.data.email && !me.data.email_verified && <EmailPanel email={me.data.email} />}
       {embedded && <PasswordForm />}
       <RegionForm />
       <ExportPanel />
@@ -70,7 +70,7 @@ function PersonForm({ me }: { me: MeRead }) {
           <Field label="Name" error={wrong}>
             {(wired) => <Input {...wired} autoComplete="name" maxLength={200} value={name} onChange={(event) => setName(event.target.value)} />}
           </Field>
-          <Field label="Email" hint="The address of your sign-in.">
+          <Field label="Email" hint={me.email_verified ? "The address of your sign-in, which is verified." : "The address of your sign-in."}>
             {(wired) => <Input {...wired} readOnly value={me.email ?? ""} className="text-ink-3" />}
           </Field>
         </div>
@@ -86,12 +86,12 @@ function EmailPanel({ email }: { email: string }) {
   });
   return (
     <Panel
-      title="Email verification"
-      description={`A link in a mail to ${email} verifies that it is yours. Nothing is sent where it is verified already.`}
+      title="Your address is not verified yet"
+      description={`A link in a mail to ${email} verifies that it is yours.`}
       footer={
         <>
           <p role="status" className="flex-1 text-sm text-ink-3">
-            {send.isSuccess && "If the address is not verified yet, a link is on its way. It works for a day."}
+            {send.isSuccess && "The link is on its way. It works for a day."}
           </p>
           <Button busy={send.isPending} disabled={send.isSuccess} onClick={() => send.mutate()}>
             Send the link again

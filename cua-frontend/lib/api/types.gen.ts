@@ -943,6 +943,10 @@ export type MeRead = {
      * What this sign-in may do, whoever says so.
      */
     role: 'user' | 'admin';
+    /**
+     * Whether the issuer has seen that the address is its user's.
+     */
+    email_verified: boolean;
 };
 
 export type MeUpdate = {
