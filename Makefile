@@ -19,12 +19,12 @@ docs: .venv/.packages $(WEB)/node_modules/.package-lock.json
 WEB_SOURCES = $(shell find $(addprefix $(WEB)/,app components features lib public scripts) -type f 2>/dev/null) \
   $(wildcard $(WEB)/*.ts $(WEB)/*.mjs $(WEB)/package.json)
 
-web: $(WEB)/.next/standalone/start.cjs
+web: $(WEB)/.next/standalone/start.mjs
 
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 	npm --prefix $(WEB) ci --no-audit --no-fund --loglevel=error
 
-$(WEB)/.next/standalone/start.cjs: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCES)
+$(WEB)/.next/standalone/start.mjs: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCES)
 	@rm -rf $(WEB)/.next/standalone
 	NEXT_TELEMETRY_DISABLED=1 npm --prefix $(WEB) run --silent build
 	@touch $@

@@ -14,7 +14,7 @@ import httpx
 from settings import settings
 
 ROOT = Path(__file__).parent
-WEB_APP = ROOT / "cua-frontend" / ".next" / "standalone" / "start.cjs"
+WEB_APP = ROOT / "cua-frontend" / ".next" / "standalone" / "start.mjs"
 SERVER_FLAGS = (
     *("--http", "infra.server:BoundedHttp"),
     *("--ws-per-message-deflate", "false"),

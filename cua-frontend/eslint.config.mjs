@@ -12,7 +12,6 @@ const config = [
       "@next/next/no-img-element": "off", // pictures come from the API with a token, not from a URL
     },
   },
-  { files: ["scripts/*.cjs"], rules: { "@typescript-eslint/no-require-imports": "off" } },
 ];
 
 export default config;

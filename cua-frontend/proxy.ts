@@ -1,15 +1,16 @@
 import { type NextRequest, NextResponse } from "next/server";
 
-import { API_ORIGIN } from "@/lib/origin";
-
-const PROXIED = /^\/(api|ws|\.well-known|docs|problems|openapi\.json|webhooks\/clerk)(\/|$)/;
+import { API_ORIGIN, isApiPath } from "@/lib/origin.mjs";
 
 export const config = { matcher: "/((?!_next/static|_next/image|icon.svg).*)" };
 
-/** Hands the API's paths on to `CUA_API_ORIGIN`, read at run time, and gives pages their content security policy. */
+/**
+ * Gives pages their content security policy, and hands the API's paths on where `scripts/start.mjs` has not done so
+ * already: under `next dev`, or on a host that runs Next its own way.
+ */
 export function proxy(request: NextRequest): NextResponse {
   const { pathname, search } = request.nextUrl;
-  if (PROXIED.test(pathname)) return NextResponse.rewrite(new URL(pathname + search, API_ORIGIN));
+  if (isApiPath(pathname)) return NextResponse.rewrite(new URL(pathname + search, API_ORIGIN));
 
   if (pathname.startsWith("/sample-shop/")) return guarded(NextResponse.next(), "default-src 'self'; frame-ancestors 'none'");
 

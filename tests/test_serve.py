@@ -1,5 +1,6 @@
 """What `make run` starts: the server and the web app beside it, which begin and end together."""
 
+import asyncio
 import json
 import os
 import signal
@@ -73,6 +74,58 @@ async def test_the_server_knows_who_asks_whatever_they_say(tmp_path: Path) -> No
             entered = await client.post("/session/login", json=ann, headers={"X-Forwarded-Proto": scheme})
             assert ("Secure" in entered.headers["set-cookie"]) is secure
     await app.stop()
+
+
+def is_web(pid: int) -> bool:
+    return "next-server" in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def most_memory(pid: int) -> int:
+    """What the process has used at most, in MiB."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in line]
+    return int(line.split()[1]) // 1024
+
+
+async def test_an_upload_passes_through_the_web_server_without_being_kept_there(tmp_path: Path) -> None:
+    app = WebApp(tmp_path / "data", free_port(), free_port(), {"REGISTRATION": "open"})
+    await app.start()
+    assert app.process is not None
+    [web] = [pid for pid in children(app.process.pid) if is_web(pid)]
+    ann = {"email": "ann@example.com", "password": "correct horse battery"}
+    async with httpx.AsyncClient(base_url=app.url, timeout=60) as client:
+        entered = (await client.post("/session/register", json=ann)).json()
+        headers = {"Authorization": f"Bearer {entered['access_token']}"}
+        before = most_memory(web)
+        large = {"file": ("large.bin", bytes(90 * 2**20))}
+        kept = await client.post("/api/files", headers=headers, files=large)
+        assert (kept.status_code, kept.json()["data"]["size"]) == (201, 90 * 2**20)
+        assert most_memory(web) - before < 60
+        too_large = {"file": ("larger.bin", bytes(101 * 2**20))}
+        refused = await client.post("/api/files", headers=headers, files=too_large)
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert await app.stop() == 0
+
+
+async def test_without_the_server_the_web_app_says_so() -> None:
+    port = free_port()
+    web = await asyncio.create_subprocess_exec(
+        *("node", serve.WEB_APP),
+        env=os.environ | {"CUA_API_ORIGIN": f"http://127.0.0.1:{free_port()}", "PORT": str(port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert web.stdout is not None
+    while b"Ready" not in await web.stdout.readline():
+        pass
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        reply = await client.get("/api/me")
+        assert (reply.status_code, reply.json()["code"]) == (502, "unreachable")
+        upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/ws", headers=upgrade)
+        assert (await client.get("/sign-in")).status_code == 200
+    web.terminate()
+    await web.wait()
 
 
 @pytest.mark.parametrize("place", [0, 1])

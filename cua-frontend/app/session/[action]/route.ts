@@ -1,6 +1,6 @@
 import { cookies, headers } from "next/headers";
 
-import { API_ORIGIN } from "@/lib/origin";
+import { API_ORIGIN } from "@/lib/origin.mjs";
 
 const COOKIE = "cua_session";
 const DAYS_90 = 90 * 86_400;
