@@ -7,7 +7,8 @@ const config: NextConfig = {
   reactStrictMode: true,
   turbopack: { root: import.meta.dirname },
   experimental: {
-    proxyClientMaxBodySize: "2gb", // the API's own limit is the one that counts
+    // Kept in memory. `next dev` hands uploads on itself, and there the API's own limit is the one that counts.
+    proxyClientMaxBodySize: process.env.NODE_ENV === "development" ? "2gb" : "1mb",
     proxyTimeout: 3_600_000, // quiet streams
   },
 };
