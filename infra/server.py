@@ -2,10 +2,11 @@
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 64 * 1024  # beyond what came with its end
 HEAD_SECONDS = 30.0
+LINGER_SECONDS = 30.0
 TOO_LONG = b"\r\n".join(
     (
         b"HTTP/1.1 431 Request Header Fields Too Large",
@@ -19,10 +20,32 @@ TOO_LONG = b"\r\n".join(
 )
 
 
+class LingeringTransport:
+    """What a response is written to after which the connection ends (RFC 9112 §9.6).
+
+    Closing it while a body is still on its way would reset it, and the client might never read its answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self.write, self.is_closing = transport.write, transport.is_closing
+
+    def close(self) -> None:
+        if self._cycle.more_body and not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
+        else:
+            self._transport.close()
+
+
 class BoundedHttp(HttpToolsProtocol):
     """The parser collects headers without end, and each read copies what it has of them.
 
     A head over `HEAD_BYTES` is answered with 431, and one that is not whole after `HEAD_SECONDS` is cut off.
+    What comes of a body after its answer is read and thrown away, for `LINGER_SECONDS` where the connection
+    ends then.
     """
 
     _in_head = True
@@ -57,10 +80,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         self._heads += 1
         super().on_headers_complete()
+        if self.cycle is not None and not self.cycle.keep_alive:
+            self.cycle.transport = LingeringTransport(self.transport, self.cycle)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.cycle.keep_alive:
+            self.transport.close()
 
     def _expect_head(self) -> None:
         if self._head_timer is None:

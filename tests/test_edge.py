@@ -17,7 +17,7 @@ import websockets
 from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import api
 import backend_websocket_server as module
@@ -529,6 +529,21 @@ async def received(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve the application as the server is served; gives the port."""
+    config = uvicorn.Config(app, port=0, http=BoundedHttp, lifespan="off", log_level="error")
+    serving = uvicorn.Server(config)
+    task = asyncio.create_task(serving.serve())
+    while True:
+        if serving.started:
+            break
+        await asyncio.sleep(0.01)
+    yield serving.servers[0].sockets[0].getsockname()[1]
+    serving.should_exit = True
+    await task
+
+
 async def test_headers_without_end_are_refused(server: Backend) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Junk: ")
@@ -553,15 +568,7 @@ async def test_a_head_that_does_not_come_to_its_end_is_cut_off(monkeypatch: pyte
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    config = uvicorn.Config(slow, port=0, http=BoundedHttp, lifespan="off", log_level="error")
-    running = uvicorn.Server(config)
-    serving = asyncio.create_task(running.serve())
-    async with asyncio.timeout(10):
-        while True:
-            if running.started:
-                break
-            await asyncio.sleep(0.01)
-        port = running.servers[0].sockets[0].getsockname()[1]
+    async with asyncio.timeout(10), running(slow) as port:
         for opening in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(opening)
@@ -570,5 +577,47 @@ async def test_a_head_that_does_not_come_to_its_end_is_cut_off(monkeypatch: pyte
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for _ in range(2):  # on one connection
                 assert (await client.post("/", content=b"x" * 300_000)).status_code == 204
-    running.should_exit = True
-    await serving
+
+
+# Bodies that nobody reads
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_answer_before_the_end_of_the_body_reaches_who_closes_after_it(
+    server: Backend, chunked: bool
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    size = 8 * 2**20
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    writer.write(f"POST /api/files HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{length}\r\n\r\n".encode())
+    piece = b"x" * 2**16
+    async with asyncio.timeout(20):
+        for _ in range(size // len(piece)):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await writer.drain()
+            await asyncio.sleep(0.001)  # it is answered meanwhile
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+        answer = await reader.read()  # not one who reads while writing
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"code":"unauthorized"' in answer
+    writer.close()
+
+
+async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.server.LINGER_SECONDS", 0.3)
+
+    async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with asyncio.timeout(10), running(refuse) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1000000000\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+        with pytest.raises(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
