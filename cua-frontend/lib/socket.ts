@@ -228,7 +228,8 @@ export class Socket {
         if (this.state !== "online") void this.ready();
         break;
       case "auth_expiring":
-        void getToken().then((token) => token && this.send({ type: "auth", token }));
+        // Without a new one the server ends the connection, and the next begins with one.
+        getToken(true).then((token) => token && this.send({ type: "auth", token }), () => undefined);
         break;
       case "events":
         this.upto = message.upto as number;

@@ -35,8 +35,8 @@ class EmbeddedSession {
 
   readonly snapshot = (): State => this.state;
 
-  readonly getToken = (): Promise<string | null> => {
-    if (this.token && Date.now() < this.endsAt - EARLY_MS) return Promise.resolve(this.token);
+  readonly getToken = (anew = false): Promise<string | null> => {
+    if (!anew && this.token && Date.now() < this.endsAt - EARLY_MS) return Promise.resolve(this.token);
     this.renewing ??= this.renew().finally(() => (this.renewing = null));
     return this.renewing;
   };

@@ -18,7 +18,7 @@ export function useSession(): Session {
   return session;
 }
 
-type TokenSource = () => Promise<string | null>;
+type TokenSource = (anew: boolean) => Promise<string | null>;
 
 let source: TokenSource = () => Promise.resolve(null);
 
@@ -27,7 +27,7 @@ export function setTokenSource(next: TokenSource): void {
   source = next;
 }
 
-/** An access token that is good for some seconds more, or null when nobody is signed in. */
-export function getToken(): Promise<string | null> {
-  return source();
+/** An access token that is good for some seconds more, or one made `anew`; null when nobody is signed in. */
+export function getToken(anew = false): Promise<string | null> {
+  return source(anew);
 }
