@@ -93,6 +93,8 @@ class Drive:
         self._calls = Calls(self)
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
+        # Generations of control: as the page was opened, and as a computer that has gone was left.
+        self._landed_under = self._left_under = 0
         self._checkpoint_due = False
         self._left_behind: set[asyncio.Task[Any]] = set()
 
@@ -199,7 +201,8 @@ class Drive:
         self.purse.redactor.learn(checkpoint.get("hidden", {}))
         await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
-            await self._return_to_page(flow, fresh=not steps)
+            by_hand = self._left_under > checkpoint.get("generation", self._left_under)
+            await self._return_to_page(flow, fresh=not steps, by_hand=by_hand)
         if self._steered and self.waiting is None:
             self.waiting = "control_expired"
         self._arrived, self._steered = True, False
@@ -246,8 +249,12 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
+            left = self.run.computer_id
             for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
                 self._before = before, await tx.find(Step, run_id=before.id)
+                left = left or before.computer_id
+            for computer in await tx.find(Computer, id=left) if left else ():
+                self._left_under = computer.control_generation
         self._question = next(iter(asked), None)
         self._informed = True
         if not steps:
@@ -291,6 +298,7 @@ class Drive:
                 self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._trail.anything_done
             self._trail.land_as(checkpoint)
+            self._landed_under = self._held.generation
             self._record(self._held)
         if not self._held.for_run and self.main is None:
             await self._see_page(self._held)
@@ -324,14 +332,18 @@ class Drive:
         except OpenFailed as error:
             raise Failed("browser_failed", str(error)) from error
 
-    async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
-        """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
+    async def _return_to_page(self, flow: Flow, *, fresh: bool, by_hand: bool) -> None:
+        """Bring a reopened page to where it was, or wait for a person where that would repeat an action.
+
+        So it does where a person had changed the page `by_hand`. The person is asked once: from then on the
+        page is as it was opened, for the workers that follow too.
+        """
         since, next_place = self._trail.since_landing, self._trail.place
         if next_place is not None and next_place.is_call:
             self._calls.tell(REOPENED)  # the model looks for itself
             return
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
-            since = [place for place in since if place.step["type"] in ENVIRONMENT]
+            since, by_hand = [place for place in since if place.step["type"] in ENVIRONMENT], False
         settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(place.step) and not place.unknown_inside for place in since)
         again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
@@ -343,8 +355,11 @@ class Drive:
                 blind = False
                 break
         await self.repeat(self._count_navigations)
-        if not blind and self.waiting is None:
-            self.waiting = "page_not_restored" if fresh else "may_have_landed"
+        if blind and not by_hand:
+            return
+        self._note_landing()
+        if self.waiting is None:
+            self.waiting = "page_not_restored" if fresh or blind else "may_have_landed"
 
     # Steps --------------------------------------------------------------------------------------
 
@@ -918,8 +933,12 @@ class Drive:
         before = self._navigations, self._landings
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
         if self._landings != before[1]:
-            self._trail.land()
+            self._note_landing()
         return self._checkpoint_due or before != (self._navigations, self._landings)
+
+    def _note_landing(self) -> None:
+        self._trail.land()
+        self._landed_under = self.computer.generation
 
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""
@@ -986,7 +1005,8 @@ class Drive:
             log.info("no_checkpoint", error=repr(error))
             return {}
         self._checkpoint_due = self.computer.computer.stale_storage
-        state |= self._trail.landing() | {"hidden": self.purse.redactor.known}
+        state |= self._trail.landing() | {"generation": self._landed_under}
+        state |= {"hidden": self.purse.redactor.known}
         return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
     async def _keep_page(self) -> dict[str, Any]:
