@@ -688,7 +688,6 @@ async def update_computer(tx: Tx, id: UUID, body: ComputerUpdate) -> Response:
     "/api/computers/{id}",
     response_model=Reply[None],
     summary="Close a computer",
-    responses=raises(computers.NotReady, computers.NeedsRedis),
 )
 async def delete_computer(caller: CurrentCaller, id: UUID) -> Response:
     """Closes its browser for good; a run on it fails."""
