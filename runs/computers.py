@@ -761,18 +761,25 @@ async def _usable(user_id: str, id: UUID) -> Held:
             await wait_for(changed, TICK_SECONDS)
 
 
-async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
-    """Do one action. Raises ActionFailed, ComputerBusy, and what `tabs` raises."""
+async def act(user_id: str, id: UUID, action: Action, generation: int | None = None) -> ActionRead:
+    """Do one action, which renews control; a `generation` that is no longer current raises StaleControl.
+
+    Raises ActionFailed, ComputerBusy, and what `tabs` raises.
+    """
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:
-        return ActionRead.model_validate(await there.ask("act", action=action.model_dump(mode="json")))
+        asked = {"action": action.model_dump(mode="json"), "generation": generation}
+        return ActionRead.model_validate(await there.ask("act", **asked))
+    if generation is not None:
+        _require_control(held, generation)
     if held.driver is not None and not held.driver.halted:
         raise ComputerBusy("A run is using this computer; pause the run or take control first")
     try:
         result = await actions.perform(held.computer, action)
     except ActionFailed as failure:
         raise ActionFailed(failure.code, held.redactor(failure.detail)) from failure
+    await _renew_control(held, held.generation)
     image = base64.b64encode(result.image).decode() if result.image else None
     return ActionRead(output=clean(held.redactor(result.output)), image=image)
 
@@ -881,9 +888,18 @@ async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent)
         _service().owners[id] = there
         await there.ask("send_input", generation=generation, event=event.model_dump(mode="json"))
         return
+    _require_control(held, generation)
+    await actions.dispatch(held.computer, event)
+    await _renew_control(held, generation)
+
+
+def _require_control(held: Held, generation: int) -> None:
     if generation != held.generation or held.state is not ControlState.granted:
         raise StaleControl("You do not steer this computer now; take control first")
-    await actions.dispatch(held.computer, event)
+
+
+async def _renew_control(held: Held, generation: int) -> None:
+    """Whoever steers is not silent."""
     async with held.changing:
         if held.state is ControlState.granted and generation == held.generation:
             held.expires_at = _control_end()
@@ -992,7 +1008,8 @@ async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -
         raise NotReady("The computer has left its process; try again")
     match call:
         case "act":
-            return (await act(user_id, id, ACTION.validate_python(arguments["action"]))).model_dump()
+            action = ACTION.validate_python(arguments["action"])
+            return (await act(user_id, id, action, arguments.get("generation"))).model_dump()
         case "screenshot":
             return base64.b64encode(await screenshot(user_id, id)).decode()
         case "storage_state":

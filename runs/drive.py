@@ -90,6 +90,7 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._matter: dict[str, Any] | None = None  # what a yes is spent on
+        self._other_page: str | None = None  # that a person was told of, who had said yes to another one
         self._calls = Calls(self)
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
@@ -199,6 +200,7 @@ class Drive:
         self._output_bytes = sum(len(orjson.dumps(output)) for output in brought)
         checkpoint = checkpoints.unseal(self._vault, self.run) or {}
         self.purse.redactor.learn(checkpoint.get("hidden", {}))
+        self._other_page = checkpoint.get("other_page")
         await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             by_hand = self._left_under > checkpoint.get("generation", self._left_under)
@@ -482,6 +484,7 @@ class Drive:
 
         await self.write(write, step_count=steps, **columns, **checkpoint)
         self._step, self._question, self._matter, self._acted = None, None, None, False
+        self._other_page = None
         self._tag_frames(None)
 
     def _tag_frames(self, number: int | None) -> None:
@@ -640,7 +643,8 @@ class Drive:
         await self.boundary()
         if (answer := self._question) is None or self._refused:
             raise self._refusal()
-        if _page(self._url()) != _page(answer.url):
+        if (page := await self.repeat(self._page_now)) not in (_page(answer.url), self._other_page):
+            self._other_page = page
             self.waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
             await self.boundary()
         output = {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
@@ -692,7 +696,7 @@ class Drive:
         if answer is None or self._refused:
             failure = self._refusal()
             raise StepFailed(failure.error["code"], failure.error["detail"])
-        if _page(self._url()) != _page(answer.url):
+        if await self.repeat(self._page_now) != _page(answer.url):
             raise StepFailed("page_changed", "The page is another one than the one that was approved")
         return {**answer.action["arguments"], **(answer.arguments or {})}
 
@@ -920,12 +924,20 @@ class Drive:
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
         return cast("str", self.shown(active["url"])) if active else None
 
-    async def _count_navigations(self) -> None:
-        """Leave out of account the pages that were opened so far."""
+    async def _page_now(self) -> str:
+        """What `_url` may be a moment late to tell, as far as it matters to a yes."""
+        await self._refresh_tabs()
+        return _page(self._url())
+
+    async def _refresh_tabs(self) -> None:
         try:
             await self.computer.computer.refresh_tabs()
         except BROWSER_FAULTS as error:
             log.info("tabs_not_read", error=repr(error))
+
+    async def _count_navigations(self) -> None:
+        """Leave out of account the pages that were opened so far."""
+        await self._refresh_tabs()
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
 
     def _has_navigated(self) -> bool:
@@ -1006,7 +1018,7 @@ class Drive:
             return {}
         self._checkpoint_due = self.computer.computer.stale_storage
         state |= self._trail.landing() | {"generation": self._landed_under}
-        state |= {"hidden": self.purse.redactor.known}
+        state |= {"hidden": self.purse.redactor.known, "other_page": self._other_page}
         return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
     async def _keep_page(self) -> dict[str, Any]:

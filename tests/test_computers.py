@@ -393,6 +393,25 @@ async def test_input_renews_control_and_silence_ends_it(
     await computers.close(user, computer_id)
 
 
+async def test_actions_steer_too(user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.__dict__, "control_seconds", 3)
+    computer_id = await create(user)
+    taken = await computers.take_control(user, computer_id, "one")
+    count = ACTION.validate_python({"action": "evaluate", "expression": "window.n = (window.n || 0) + 1"})
+    for times in (1, 2, 3, 4):
+        await asyncio.sleep(1)
+        assert (await computers.act(user, computer_id, count, taken.generation)).output == {"value": times}
+    assert (await row(user, computer_id)).control_state == "granted"
+    again = await computers.take_control(user, computer_id, "two")
+    with pytest.raises(computers.StaleControl):
+        await computers.act(user, computer_id, count, taken.generation)
+    await computers.release_control(user, computer_id, again.generation)
+    with pytest.raises(computers.StaleControl):
+        await computers.act(user, computer_id, count, again.generation)
+    assert (await computers.act(user, computer_id, count)).output == {"value": 5}
+    await computers.close(user, computer_id)
+
+
 # Files --------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ async def two(data_dir: Path, temporary: Path, database_url: str) -> AsyncIterat
         for web in webs:
             await web.start()
             stack.push_async_callback(web.stop)
-        await stack.enter_async_context(other_worker(**shared))
+        await stack.enter_async_context(other_worker(None, **shared))
         yield webs[0], webs[1]
 
 
@@ -89,8 +89,14 @@ async def test_a_run_in_a_worker_is_taken_steered_and_given_back_at_another_proc
             taken = await other.post(control)
             assert taken.status_code == 200, taken.text
             await until(one, run["id"], "paused")
+            stale = {"generation": hand.generation}
+            late = {"action": "type", "text": "STALE"}
+            reply = await other.post(f"/api/computers/{computer_id}/actions", json=late, params=stale)
+            assert_problem(reply, 409, "stale_control")
+            assert_problem(await other.delete(control, params=stale), 409, "stale_control")
             await act(other, computer_id, action="type", text="?")
-            assert (await one.delete(control)).json()["data"]["state"] == "released"
+            current = {"generation": taken.json()["data"]["generation"]}
+            assert (await one.delete(control, params=current)).json()["data"]["state"] == "released"
 
         ended = await until(one, run["id"], "succeeded", "failed")
         assert ended["status"] == "succeeded", ended["error"]

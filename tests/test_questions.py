@@ -9,6 +9,7 @@ from models import Control
 from runs import computers
 from settings import settings
 from tests.pages import Site
+from tests.test_approvals import answer, question
 from tests.workers import (
     TITLE,
     ask,
@@ -125,4 +126,25 @@ async def test_what_a_person_did_in_a_page_that_is_lost_is_asked_about(
     await held.computer.page.fill("#name", "again")
     await ask(user, run_id, Control.run)
     assert (await ended(user, run_id)).result == {"outputs": {"page": {"title": "Form"}}}
+    assert (await kinds(user, run_id)).count("run.waiting") == 2
+
+
+async def test_who_was_told_that_a_page_has_changed_is_not_told_again(
+    user: str, site: Site, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "park_seconds", 1)
+    run_id = await start(
+        user, [{"type": "navigate", "url": site.url("/")}, {"type": "approve", "title": "Pay?"}, TITLE]
+    )
+    held = await held_of(user, run_id)
+    asked = await question(user, run_id)
+    await computers.take_control(user, held.id, "ada")
+    await until(user, run_id, status="paused", reason="control")
+    await held.computer.page.goto(site.url("/second"))
+    await answer(user, asked.id)
+    await computers.release_control(user, held.id)
+    await until(user, run_id, status="waiting_user", reason="page_changed")
+    await until(user, run_id, lease_owner=None)
+    await ask(user, run_id, Control.run)
+    assert (await ended(user, run_id)).result == {"outputs": {"page": {"title": "Second"}}}
     assert (await kinds(user, run_id)).count("run.waiting") == 2
