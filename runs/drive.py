@@ -204,7 +204,7 @@ class Drive:
         await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
             by_hand = self._left_under > checkpoint.get("generation", self._left_under)
-            await self._return_to_page(flow, fresh=not steps, by_hand=by_hand)
+            await self._return_to_page(flow, fresh=not steps, by_hand=by_hand and not self._steered)
         if self._steered and self.waiting is None:
             self.waiting = "control_expired"
         self._arrived, self._steered = True, False
