@@ -688,7 +688,6 @@ async def update_computer(tx: Tx, id: UUID, body: ComputerUpdate) -> Response:
     "/api/computers/{id}",
     response_model=Reply[None],
     summary="Close a computer",
-    responses=raises(computers.NotReady, computers.NeedsRedis),
 )
 async def delete_computer(caller: CurrentCaller, id: UUID) -> Response:
     """Closes its browser for good; a run on it fails."""
@@ -696,17 +695,30 @@ async def delete_computer(caller: CurrentCaller, id: UUID) -> Response:
     return envelope("null")
 
 
+Generation = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        lt=2**63,
+        description="That of your control; `stale_control` once it is not current.",
+    ),
+]
+
+
 @app.post(
     "/api/computers/{id}/actions",
     response_model=Reply[ActionRead],
     summary="Act on a computer",
-    responses=raises(*OF_BROWSER, actions.ActionFailed, computers.ComputerBusy),
+    responses=raises(*OF_BROWSER, actions.ActionFailed, computers.ComputerBusy, computers.StaleControl),
 )
 async def act_on_computer(
-    once: Once, id: UUID, action: Annotated[Action, Body(openapi_examples=openapi.EXAMPLE_ACTIONS)]
+    once: Once,
+    id: UUID,
+    action: Annotated[Action, Body(openapi_examples=openapi.EXAMPLE_ACTIONS)],
+    generation: Generation = None,
 ) -> Response:
-    """One action of the vocabulary that people, workflows and models share."""
-    return await once(computers.act, id, action)
+    """One action of the vocabulary that people, workflows and models share; it renews control."""
+    return await once(computers.act, id, action, generation)
 
 
 @app.get(
@@ -736,10 +748,14 @@ async def take_control(once: Once, id: UUID) -> Response:
     return await once(computers.take_control, id, "user", once.actor)
 
 
-@app.delete("/api/computers/{id}/control", response_model=Reply[ControlRead], responses=raises(*OF_BROWSER))
-async def release_control(caller: CurrentCaller, id: UUID) -> Response:
+@app.delete(
+    "/api/computers/{id}/control",
+    response_model=Reply[ControlRead],
+    responses=raises(*OF_BROWSER, computers.StaleControl),
+)
+async def release_control(caller: CurrentCaller, id: UUID, generation: Generation = None) -> Response:
     """A run that control had paused goes on."""
-    return envelope(await computers.release_control(caller.user_id, id, actor=caller.actor))
+    return envelope(await computers.release_control(caller.user_id, id, generation, caller.actor))
 
 
 # Threads ------------------------------------------------------------------------------------------

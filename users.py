@@ -171,8 +171,8 @@ async def _settle(user_id: str) -> None:
 async def _close(user_id: str, computer_id: UUID) -> None:
     """Close a computer that this process can reach; others close when their owner finds the row gone."""
     try:
-        await computers.close(user_id, computer_id, "erased")
-    except (NoResultFound, computers.NeedsRedis, computers.NotReady, *db.AWAY) as error:
+        await computers.close_where_it_is(user_id, computer_id, "erased")
+    except (NoResultFound, *db.AWAY) as error:
         log.info("computer_left_to_its_owner", computer_id=str(computer_id), error=repr(error))
 
 

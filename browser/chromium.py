@@ -90,6 +90,7 @@ DOWNLOAD_SECONDS = 600.0
 REFRESH_SECONDS = 0.05
 OF_PAGES = ("url", "title", "message", "name")  # of what is told, that which a page chooses
 MAX_DIALOGS = 50  # in a row
+BETWEEN_DOCUMENTS = "Not attached to an active page"
 DIALOG_PAUSE_SECONDS = 1.0
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024 * 1024  # of one computer's copies; the oldest make room
 
@@ -188,9 +189,17 @@ class Tab:
     traffic: Traffic | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)  # clear while it goes to another document
+    left: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # that of its document, set once it has another
 
     def __post_init__(self) -> None:
         self.loaded.set()
+
+    def leave_document(self) -> None:
+        """Another document is there."""
+        self.left.set()
+        self.left = asyncio.Event()
 
 
 class Computer:
@@ -609,8 +618,11 @@ class Computer:
 
     def _on_document(self, tab: Tab, frame: dict[str, Any]) -> None:
         """What pages were told is all gone with a new document, unless another tab has been told it."""
+        if "parentId" in frame:
+            return
+        tab.leave_document()
         alone = all(other is tab for other in self._tabs.values())
-        if alone and "parentId" not in frame and frame["url"] != "about:blank":
+        if alone and frame["url"] != "about:blank":
             self.report("landed", {"tab": tab.id})
 
     async def _undo(self, tab: Tab, url: str) -> None:
@@ -1077,8 +1089,26 @@ async def capture(
             whole = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
             part = clip and clip | {"x": clip["x"] + view["pageX"], "y": clip["y"] + view["pageY"]}
             parameters |= {"clip": part or whole, "captureBeyondViewport": full_page}
-        picture = await tab.cdp.send("Page.captureScreenshot", parameters)
-    return base64.b64decode(picture["data"])
+        return base64.b64decode(await _picture(tab, parameters))
+
+
+async def _picture(tab: Tab, parameters: dict[str, Any]) -> str:
+    """What Chromium answers, asked again for each new document: it may forget what it was asked before."""
+    while True:
+        left = tab.left
+        asked = asyncio.ensure_future(tab.cdp.send("Page.captureScreenshot", parameters))
+        moved = asyncio.ensure_future(left.wait())
+        try:
+            await asyncio.wait({asked, moved}, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return str((await asked)["data"])
+        except PlaywrightError as error:
+            if BETWEEN_DOCUMENTS not in error.message:
+                raise
+            await moved
+        finally:
+            asked.cancel()
+            moved.cancel()
 
 
 def total_memory() -> int:

@@ -644,22 +644,40 @@ async def close_held(held: Held, reason: str) -> None:
 
 
 async def close(user_id: str, id: UUID, reason: str = "user", actor: str = "user") -> None:
-    """Close a computer, whatever uses it; one that is closed stays so. Raises NoResultFound, NeedsRedis."""
-    async with db.as_user(user_id, actor) as tx:
-        row = await tx.one(Computer, lock=True, id=id)
-        if row.state == ComputerState.opening and row.lease_owner is None:
-            rows = await tx.change(Computer, {"id": id}, state=ComputerState.closed, closed_reason=reason)
-            tx.announce("computer.closed", rows[0], ComputerRead)
-            return
-    if row.state == ComputerState.closed:
+    """Close a computer, whatever uses it; one that is closed stays so. Raises NoResultFound.
+
+    A process that cannot be asked, or has let go of it, learns so at its next heartbeat.
+    """
+    if await close_where_it_is(user_id, id, reason, actor):
         return
-    if (held := _service().held.get(id)) is not None:
-        held.closed_by = actor
-        await close_held(held, reason)
-    elif row.lease_owner is None or not bus().carries_frames:
-        raise NeedsRedis(ELSEWHERE)
-    else:
-        await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason, actor=actor)
+    async with db.as_user(user_id, actor) as tx:
+        if (await tx.one(Computer, lock=True, id=id)).state != ComputerState.closed:
+            await _write_closed(tx, {"id": id}, reason)
+            tx.hint("wishes")
+
+
+async def close_where_it_is(user_id: str, id: UUID, reason: str, actor: str = "system") -> bool:
+    """Have the process that owns it close it; False when there is none or it cannot be asked.
+
+    Raises NoResultFound.
+    """
+    service = _service()
+    while True:
+        async with db.as_user(user_id, actor) as tx:
+            row = await tx.one(Computer, id=id)
+        if row.state == ComputerState.closed:
+            return True
+        if (held := service.held.get(id)) is not None:
+            held.closed_by = actor
+            await close_held(held, reason)
+        elif row.lease_owner in (None, service.worker_id) or not service.bus.carries_frames:
+            return False
+        else:
+            try:
+                await Elsewhere(row.lease_owner, user_id, id).ask("close", reason=reason, actor=actor)
+            except NotReady as error:
+                log.info("computer_not_closed_by_its_owner", computer_id=str(id), error=str(error))
+                return False
 
 
 async def close_all(tx: db.Tx, reason: str) -> None:
@@ -743,18 +761,25 @@ async def _usable(user_id: str, id: UUID) -> Held:
             await wait_for(changed, TICK_SECONDS)
 
 
-async def act(user_id: str, id: UUID, action: Action) -> ActionRead:
-    """Do one action. Raises ActionFailed, ComputerBusy, and what `tabs` raises."""
+async def act(user_id: str, id: UUID, action: Action, generation: int | None = None) -> ActionRead:
+    """Do one action, which renews control; a `generation` that is no longer current raises StaleControl.
+
+    Raises ActionFailed, ComputerBusy, and what `tabs` raises.
+    """
     try:
         held = await _usable(user_id, id)
     except Elsewhere as there:
-        return ActionRead.model_validate(await there.ask("act", action=action.model_dump(mode="json")))
+        asked = {"action": action.model_dump(mode="json"), "generation": generation}
+        return ActionRead.model_validate(await there.ask("act", **asked))
+    if generation is not None:
+        _require_control(held, generation)
     if held.driver is not None and not held.driver.halted:
         raise ComputerBusy("A run is using this computer; pause the run or take control first")
     try:
         result = await actions.perform(held.computer, action)
     except ActionFailed as failure:
         raise ActionFailed(failure.code, held.redactor(failure.detail)) from failure
+    await _renew_control(held, held.generation)
     image = base64.b64encode(result.image).decode() if result.image else None
     return ActionRead(output=clean(held.redactor(result.output)), image=image)
 
@@ -768,6 +793,7 @@ async def screenshot(user_id: str, id: UUID) -> bytes:
     try:
         return await held.computer.screenshot()
     except chromium.FAULTS as error:
+        held.computer  # noqa: B018 - raises when it has closed meanwhile
         raise ActionFailed("hanging", "The page gives no picture; it may be hanging") from error
 
 
@@ -790,6 +816,7 @@ async def storage_state(user_id: str, id: UUID) -> dict[str, Any]:
     try:
         return await held.computer.storage_state()
     except chromium.FAULTS as error:
+        held.computer  # noqa: B018 - raises when it has closed meanwhile
         raise ActionFailed("hanging", "The computer does not tell its cookies") from error
 
 
@@ -861,9 +888,18 @@ async def send_input(user_id: str, id: UUID, generation: int, event: InputEvent)
         _service().owners[id] = there
         await there.ask("send_input", generation=generation, event=event.model_dump(mode="json"))
         return
+    _require_control(held, generation)
+    await actions.dispatch(held.computer, event)
+    await _renew_control(held, generation)
+
+
+def _require_control(held: Held, generation: int) -> None:
     if generation != held.generation or held.state is not ControlState.granted:
         raise StaleControl("You do not steer this computer now; take control first")
-    await actions.dispatch(held.computer, event)
+
+
+async def _renew_control(held: Held, generation: int) -> None:
+    """Whoever steers is not silent."""
     async with held.changing:
         if held.state is ControlState.granted and generation == held.generation:
             held.expires_at = _control_end()
@@ -965,12 +1001,15 @@ async def _write_control(
 
 async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -> Any:
     """Do what another process asks of a computer of this one."""
+    if call == "close":
+        return await close(user_id, id, **arguments)
     held = await find_held(user_id, id)
     if held is None:
         raise NotReady("The computer has left its process; try again")
     match call:
         case "act":
-            return (await act(user_id, id, ACTION.validate_python(arguments["action"]))).model_dump()
+            action = ACTION.validate_python(arguments["action"])
+            return (await act(user_id, id, action, arguments.get("generation"))).model_dump()
         case "screenshot":
             return base64.b64encode(await screenshot(user_id, id)).decode()
         case "storage_state":
@@ -989,7 +1028,5 @@ async def _serve(call: str, user_id: str, id: UUID, arguments: dict[str, Any]) -
             return await send_input(user_id, id, arguments["generation"], event)
         case "release_keys":
             return release_keys(user_id, id)
-        case "close":
-            return await close(user_id, id, **arguments)
         case _:
             raise ValueError(call)

@@ -90,9 +90,12 @@ class Drive:
         self._step: Step | None = None
         self._question: Approval | None = None
         self._matter: dict[str, Any] | None = None  # what a yes is spent on
+        self._other_page: str | None = None  # that a person was told of, who had said yes to another one
         self._calls = Calls(self)
         self._used_at = _now()
         self._done = self._navigations = self._landings = self._crashes = 0
+        # Generations of control: as the page was opened, and as a computer that has gone was left.
+        self._landed_under = self._left_under = 0
         self._checkpoint_due = False
         self._left_behind: set[asyncio.Task[Any]] = set()
 
@@ -197,9 +200,11 @@ class Drive:
         self._output_bytes = sum(len(orjson.dumps(output)) for output in brought)
         checkpoint = checkpoints.unseal(self._vault, self.run) or {}
         self.purse.redactor.learn(checkpoint.get("hidden", {}))
+        self._other_page = checkpoint.get("other_page")
         await self.repeat(lambda: self._open_computer(checkpoint, fresh=not steps))
         if self._reopened:
-            await self._return_to_page(flow, fresh=not steps)
+            by_hand = self._left_under > checkpoint.get("generation", self._left_under)
+            await self._return_to_page(flow, fresh=not steps, by_hand=by_hand and not self._steered)
         if self._steered and self.waiting is None:
             self.waiting = "control_expired"
         self._arrived, self._steered = True, False
@@ -246,8 +251,12 @@ class Drive:
         async with db.as_user(self.run.user_id) as tx:
             steps = await tx.find(Step, run_id=self.run_id)
             asked = await tx.find(Approval, run_id=self.run_id, step_id=steps[-1].id) if steps else []
+            left = self.run.computer_id
             for before in await tx.find(Run, id=self.run.retry_of) if self.run.retry_of else ():
                 self._before = before, await tx.find(Step, run_id=before.id)
+                left = left or before.computer_id
+            for computer in await tx.find(Computer, id=left) if left else ():
+                self._left_under = computer.control_generation
         self._question = next(iter(asked), None)
         self._informed = True
         if not steps:
@@ -291,6 +300,7 @@ class Drive:
                 self._held = await self._open_own(checkpoint)
                 self._reopened = not fresh or self._trail.anything_done
             self._trail.land_as(checkpoint)
+            self._landed_under = self._held.generation
             self._record(self._held)
         if not self._held.for_run and self.main is None:
             await self._see_page(self._held)
@@ -324,14 +334,18 @@ class Drive:
         except OpenFailed as error:
             raise Failed("browser_failed", str(error)) from error
 
-    async def _return_to_page(self, flow: Flow, *, fresh: bool) -> None:
-        """Bring a reopened page to where it was, or wait for a person where that would repeat an action."""
+    async def _return_to_page(self, flow: Flow, *, fresh: bool, by_hand: bool) -> None:
+        """Bring a reopened page to where it was, or wait for a person where that would repeat an action.
+
+        So it does where a person had changed the page `by_hand`. The person is asked once: from then on the
+        page is as it was opened, for the workers that follow too.
+        """
         since, next_place = self._trail.since_landing, self._trail.place
         if next_place is not None and next_place.is_call:
             self._calls.tell(REOPENED)  # the model looks for itself
             return
         if fresh and next_place is not None and next_place.step["type"] == "navigate":
-            since = [place for place in since if place.step["type"] in ENVIRONMENT]
+            since, by_hand = [place for place in since if place.step["type"] in ENVIRONMENT], False
         settings_before = [p for p in self._trail.until_landing if p.step["type"] in ENVIRONMENT]
         blind = all(workflows.safe(place.step) and not place.unknown_inside for place in since)
         again = [place for place in since if blind and place.step["type"] not in OWN_STEPS]
@@ -343,8 +357,11 @@ class Drive:
                 blind = False
                 break
         await self.repeat(self._count_navigations)
-        if not blind and self.waiting is None:
-            self.waiting = "page_not_restored" if fresh else "may_have_landed"
+        if blind and not by_hand:
+            return
+        self._note_landing()
+        if self.waiting is None:
+            self.waiting = "page_not_restored" if fresh or blind else "may_have_landed"
 
     # Steps --------------------------------------------------------------------------------------
 
@@ -467,6 +484,7 @@ class Drive:
 
         await self.write(write, step_count=steps, **columns, **checkpoint)
         self._step, self._question, self._matter, self._acted = None, None, None, False
+        self._other_page = None
         self._tag_frames(None)
 
     def _tag_frames(self, number: int | None) -> None:
@@ -625,7 +643,8 @@ class Drive:
         await self.boundary()
         if (answer := self._question) is None or self._refused:
             raise self._refusal()
-        if _page(self._url()) != _page(answer.url):
+        if (page := await self.repeat(self._page_now)) not in (_page(answer.url), self._other_page):
+            self._other_page = page
             self.waiting = "page_changed"  # a person went elsewhere meanwhile, and a yes is to one page
             await self.boundary()
         output = {"approval_id": str(answer.id), "decided_by": answer.decided_by, "note": answer.note}
@@ -677,7 +696,7 @@ class Drive:
         if answer is None or self._refused:
             failure = self._refusal()
             raise StepFailed(failure.error["code"], failure.error["detail"])
-        if _page(self._url()) != _page(answer.url):
+        if await self.repeat(self._page_now) != _page(answer.url):
             raise StepFailed("page_changed", "The page is another one than the one that was approved")
         return {**answer.action["arguments"], **(answer.arguments or {})}
 
@@ -905,12 +924,20 @@ class Drive:
         active = next((tab for tab in browser.tabs() if tab["active"]), None) if browser else None
         return cast("str", self.shown(active["url"])) if active else None
 
-    async def _count_navigations(self) -> None:
-        """Leave out of account the pages that were opened so far."""
+    async def _page_now(self) -> str:
+        """What `_url` may be a moment late to tell, as far as it matters to a yes."""
+        await self._refresh_tabs()
+        return _page(self._url())
+
+    async def _refresh_tabs(self) -> None:
         try:
             await self.computer.computer.refresh_tabs()
         except BROWSER_FAULTS as error:
             log.info("tabs_not_read", error=repr(error))
+
+    async def _count_navigations(self) -> None:
+        """Leave out of account the pages that were opened so far."""
+        await self._refresh_tabs()
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
 
     def _has_navigated(self) -> bool:
@@ -918,8 +945,12 @@ class Drive:
         before = self._navigations, self._landings
         self._navigations, self._landings = self.computer.navigations, self.computer.landings
         if self._landings != before[1]:
-            self._trail.land()
+            self._note_landing()
         return self._checkpoint_due or before != (self._navigations, self._landings)
+
+    def _note_landing(self) -> None:
+        self._trail.land()
+        self._landed_under = self.computer.generation
 
     async def _picture(self) -> UUID | None:
         """What the page looks like, as a file; None when it gives no picture or a wish presses."""
@@ -986,7 +1017,8 @@ class Drive:
             log.info("no_checkpoint", error=repr(error))
             return {}
         self._checkpoint_due = self.computer.computer.stale_storage
-        state |= self._trail.landing() | {"hidden": self.purse.redactor.known}
+        state |= self._trail.landing() | {"generation": self._landed_under}
+        state |= {"hidden": self.purse.redactor.known, "other_page": self._other_page}
         return {"checkpoint": checkpoints.seal(self._vault, self.run, state)}
 
     async def _keep_page(self) -> dict[str, Any]:

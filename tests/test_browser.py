@@ -986,6 +986,19 @@ async def test_pictures_have_the_sizes_asked_for(form: Computer) -> None:
     assert jpeg_size(await form.screenshot()) == (1280, 720)
 
 
+async def test_a_picture_is_taken_though_its_page_goes_to_another_process_meanwhile(
+    browsers: Browsers, site: Site, tmp_path: Path
+) -> None:
+    for path in ("/second", "/stalled", "/second", "/stalled"):
+        computer = await browsers.open("alice", uuid4(), Options(downloads=tmp_path), Told())
+        going = asyncio.ensure_future(computer.page.goto(site.url(path), wait_until="commit"))
+        async with asyncio.timeout(5):
+            while not going.done():
+                assert jpeg_size(await computer.screenshot()) == (1280, 720)
+        await going
+        await computer.close()
+
+
 def png_size(png: bytes) -> tuple[int, int]:
     return int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
 

@@ -57,6 +57,14 @@ async def row(user: str, computer_id: UUID) -> Computer:
         return await tx.one(Computer, id=computer_id)
 
 
+async def held_of(user: str, computer_id: UUID) -> computers.Held:
+    """The computer in this process, once it is open."""
+    await computers.tabs(user, computer_id)
+    held = await computers.find_held(user, computer_id)
+    assert held is not None
+    return held
+
+
 async def closed(user: str, computer_id: UUID) -> Computer:
     async for _ in look(10):
         found = await row(user, computer_id)
@@ -191,6 +199,73 @@ async def test_a_computer_of_another_process_needs_redis(
     assert found.closed_reason == "worker_died"
 
 
+async def test_a_computer_of_another_process_is_closed_without_redis_too(
+    user: str, bus: LocalBus, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "carries_frames", False)
+    computer_id = await create(user)
+    await computers.tabs(user, computer_id)
+    held = computers._service().held.pop(
+        computer_id
+    )  # so that this process looks like one that has not got it
+    async with db.as_user(user) as tx:
+        await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7())
+    await computers.close(user, computer_id)
+    found = await row(user, computer_id)
+    assert (found.state, found.closed_reason, found.lease_owner) == ("closed", "user", None)
+    computers._service().held[computer_id] = held
+    computers.kept([computer_id], {})  # what the owner's next heartbeat brings
+    async with asyncio.timeout(10):
+        await held.gone.wait()
+    assert held.lost
+    assert (await row(user, computer_id)).updated_at == found.updated_at
+
+
+async def test_a_computer_that_is_just_closing_is_closed_for_who_asks_meanwhile(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, write = asyncio.Event(), computers._write_news
+
+    async def late(*news: Any) -> bool:
+        await go_on.wait()
+        return await write(*news)
+
+    monkeypatch.setattr(computers, "_write_news", late)
+    computer_id = await create(user)
+    held = await held_of(user, computer_id)
+    await held.computer.close("idle")
+    asked = [
+        asyncio.ensure_future(computers.close(user, computer_id)),
+        asyncio.ensure_future(
+            computers._serve("close", user, computer_id, {"reason": "user", "actor": "user"})
+        ),
+    ]
+    _, waiting = await asyncio.wait(asked, timeout=0.5)
+    assert len(waiting) == 2
+    go_on.set()
+    assert await asyncio.gather(*asked) == [None, None]
+    assert (await row(user, computer_id)).closed_reason == "idle"
+
+
+async def test_a_picture_that_its_computer_does_not_live_to_give_is_no_fault_of_the_page(
+    user: str, site: Site, worker: UUID
+) -> None:
+    computer_id = await create(user)
+    await act(user, computer_id, action="navigate", url=site.url("/hang"))
+    held = await held_of(user, computer_id)
+    stuck = asyncio.ensure_future(held.computer.page.evaluate("for (;;);"))
+    with pytest.raises(TimeoutError):
+        async for _ in look(10):
+            async with asyncio.timeout(0.5):
+                await held.computer.screenshot()
+    asked = asyncio.ensure_future(computers.screenshot(user, computer_id))
+    await asyncio.sleep(0.2)
+    await computers.close(user, computer_id)
+    with pytest.raises(ComputerClosed):
+        await asked
+    await asyncio.gather(stuck, return_exceptions=True)
+
+
 async def test_an_unused_computer_is_closed(user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     computer_id = await create(user)
     watch = await computers.watch(user, computer_id, lambda _: None)
@@ -315,6 +390,25 @@ async def test_input_renews_control_and_silence_ends_it(
     assert (await row(user, computer_id)).control_expires_at > taken.expires_at  # type: ignore[operator]
     assert (await event(user, "control.released"))["generation"] == taken.generation
     assert (await row(user, computer_id)).control_state == "released"
+    await computers.close(user, computer_id)
+
+
+async def test_actions_steer_too(user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.__dict__, "control_seconds", 3)
+    computer_id = await create(user)
+    taken = await computers.take_control(user, computer_id, "one")
+    count = ACTION.validate_python({"action": "evaluate", "expression": "window.n = (window.n || 0) + 1"})
+    for times in (1, 2, 3, 4):
+        await asyncio.sleep(1)
+        assert (await computers.act(user, computer_id, count, taken.generation)).output == {"value": times}
+    assert (await row(user, computer_id)).control_state == "granted"
+    again = await computers.take_control(user, computer_id, "two")
+    with pytest.raises(computers.StaleControl):
+        await computers.act(user, computer_id, count, taken.generation)
+    await computers.release_control(user, computer_id, again.generation)
+    with pytest.raises(computers.StaleControl):
+        await computers.act(user, computer_id, count, again.generation)
+    assert (await computers.act(user, computer_id, count)).output == {"value": 5}
     await computers.close(user, computer_id)
 
 

@@ -199,7 +199,6 @@ def test_every_code_is_listed_with_one_status() -> None:
     assert all(len({of.status for _, of in problems}) == 1 for problems in found.values())
     elsewhere = {
         "method_not_allowed",  # no operation is found
-        "stale_control",  # sockets alone send input
         "chromium_missing",  # told in `closed_reason` and in a run's `error`
     }
     assert DOCUMENT["components"]["examples"].keys() == set(listed) - elsewhere

@@ -103,7 +103,7 @@ async def test_a_computer_of_another_process_is_used_like_ones_own(
         await computers.tabs(user, computer_id)
 
 
-async def test_an_owner_that_died_is_told_as_not_ready(
+async def test_a_computer_whose_owner_died_is_not_ready_until_somebody_closes_it(
     user: str, owner: asyncio.subprocess.Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "ACCEPT_SECONDS", 0.5)
@@ -112,6 +112,9 @@ async def test_an_owner_that_died_is_told_as_not_ready(
     async with db.as_user(user) as tx:
         await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7())
     with pytest.raises(computers.NotReady):
+        await computers.tabs(user, computer_id)
+    await computers.close(user, computer_id)
+    with pytest.raises(ComputerClosed, match="user"):
         await computers.tabs(user, computer_id)
 
 
