@@ -189,9 +189,7 @@ class Tab:
     traffic: Traffic | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)  # clear while it goes to another document
-    left: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # that of its document, set once it has another
+    left: asyncio.Event = field(default_factory=asyncio.Event)  # set once another document is there
 
     def __post_init__(self) -> None:
         self.loaded.set()

@@ -589,7 +589,9 @@ async def test_an_answer_before_the_end_of_the_body_reaches_who_closes_after_it(
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     size = 8 * 2**20
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
-    writer.write(f"POST /api/files HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{length}\r\n\r\n".encode())
+    writer.write(
+        f"POST /api/files HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{length}\r\n\r\n".encode()
+    )
     piece = b"x" * 2**16
     async with asyncio.timeout(20):
         for _ in range(size // len(piece)):
@@ -613,7 +615,9 @@ async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.Monke
 
     async with asyncio.timeout(10), running(refuse) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 1000000000\r\n\r\n")
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 1000000000\r\n\r\n"
+        )
         assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
         with pytest.raises(ConnectionError):
             while True:

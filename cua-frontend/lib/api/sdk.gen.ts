@@ -765,7 +765,7 @@ export const updateComputer = <ThrowOnError extends boolean = false>(options: Op
 /**
  * Act on a computer
  *
- * One action of the vocabulary that people, workflows and models share.
+ * One action of the vocabulary that people, workflows and models share; it renews control.
  *
  * API keys need the scope `run`.
  */

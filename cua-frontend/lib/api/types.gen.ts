@@ -5436,10 +5436,8 @@ export type DeleteComputerErrors = {
      */
     500: ProblemRead;
     /**
-     * - `computer_not_ready`: The computer is not open yet.
      * - `database_unavailable`: The database is away.
      * - `keys_unavailable`: The sign-in's keys cannot be had.
-     * - `needs_redis`: The computer is in another process.
      */
     503: ProblemRead;
 };
@@ -5656,7 +5654,12 @@ export type ActOnComputerData = {
     path: {
         id: string;
     };
-    query?: never;
+    query?: {
+        /**
+         * That of your control; `stale_control` once it is not current.
+         */
+        generation?: number;
+    };
     url: '/api/computers/{id}/actions';
 };
 
@@ -5682,6 +5685,7 @@ export type ActOnComputerErrors = {
      * - `computer_busy`: The computer is in use.
      * - `computer_closed`: The computer is closed.
      * - `may_have_landed`: The first request is not answered yet.
+     * - `stale_control`: Somebody else has control.
      */
     409: ProblemRead;
     /**
@@ -5863,7 +5867,12 @@ export type ReleaseControlData = {
     path: {
         id: string;
     };
-    query?: never;
+    query?: {
+        /**
+         * That of your control; `stale_control` once it is not current.
+         */
+        generation?: number;
+    };
     url: '/api/computers/{id}/control';
 };
 
@@ -5883,6 +5892,7 @@ export type ReleaseControlErrors = {
     404: ProblemRead;
     /**
      * - `computer_closed`: The computer is closed.
+     * - `stale_control`: Somebody else has control.
      */
     409: ProblemRead;
     /**
