@@ -4,6 +4,7 @@ import { Download } from "lucide-react";
 import { useState } from "react";
 
 import { cn } from "@/lib/cn";
+import { downloadBlob } from "@/lib/download";
 import { number } from "@/lib/format";
 import { isObject } from "@/lib/json";
 
@@ -122,27 +123,18 @@ export function DataActions({ value, name }: { value: unknown; name: string }) {
   return (
     <>
       <CopyButton text={text} />
-      <Button size="sm" look="ghost" onClick={() => save(new Blob([text()], { type: "application/json" }), `${name}.json`)}>
+      <Button size="sm" look="ghost" onClick={() => downloadBlob(new Blob([text()], { type: "application/json" }), `${name}.json`)}>
         <Download />
         JSON
       </Button>
       {isRows(value) && (
-        <Button size="sm" look="ghost" onClick={() => save(new Blob([csv(value)], { type: "text/csv" }), `${name}.csv`)}>
+        <Button size="sm" look="ghost" onClick={() => downloadBlob(new Blob([csv(value)], { type: "text/csv" }), `${name}.csv`)}>
           <Download />
           CSV
         </Button>
       )}
     </>
   );
-}
-
-/** Give a file to the browser's downloads. */
-export function save(blob: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 /** RFC 4180; what a spreadsheet would take for a formula is kept a text. */

@@ -16,7 +16,7 @@ import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { type AdminRunRead, cancelAnyRun, listAllRuns, readUser, type RunStatus } from "@/lib/api";
 import { call, page } from "@/lib/client";
-import { duration } from "@/lib/format";
+import { counted, duration } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 const STATUSES: [RunStatus, string][] = [
@@ -29,7 +29,7 @@ const STATUSES: [RunStatus, string][] = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ];
-const KEY = ["admin", "runs"] as const;
+const KEY = keys.about("admin", "runs");
 /** Other people's events do not come over the socket. */
 const EVERY_MS = 10_000;
 
@@ -88,7 +88,7 @@ export function AllRuns({ owner }: { owner?: string }) {
                     {" · "}
                   </>
                 )}
-                {run.step_count} {run.step_count === 1 ? "step" : "steps"} · {duration(run.active_ms)}
+                {counted(run.step_count, "step")} · {duration(run.active_ms)}
                 {run.error_code && ` · ${run.error_code}`}
               </span>
             </span>

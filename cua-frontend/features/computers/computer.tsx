@@ -1,29 +1,30 @@
 "use client";
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Ellipsis, Monitor, Pencil, Power, Save } from "lucide-react";
+import { Monitor, Pencil, Power, Save } from "lucide-react";
 import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
 import { FormDialog, NameDialog, wrongWith } from "@/components/form-dialog";
 import { LoadFailure } from "@/components/load-failure";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
-import { Field, Select } from "@/components/ui/field";
-import { Menu } from "@/components/ui/menu";
+import { Field } from "@/components/ui/field";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
 import { LiveView } from "@/features/live/live-view";
+import { ProfileSelect } from "@/features/profiles/profile-select";
+import { useProfiles } from "@/features/profiles/queries";
 import { captureProfile, type ComputerRead, deleteComputer, readComputer, updateComputer } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
 
 import { CloseComputer } from "./computers";
-import { useProfileChoice } from "./new-computer";
 import { ComputerStateBadge } from "./state";
 
 /** One browser, to look at and to use by hand. */
@@ -51,7 +52,7 @@ function Shown({ computer }: { computer: ComputerRead }) {
   const cache = useQueryClient();
   const router = useRouter();
   const [open, setOpen] = useState<"rename" | "save" | "close" | null>(null);
-  const profiles = useProfileChoice();
+  const profiles = useProfiles().data ?? [];
   const profile = profiles.find((each) => each.id === computer.profile_id);
   const save = useMutation({
     mutationFn: (profileId: string) => call(captureProfile({ path: { id: profileId }, body: { computer_id: computer.id } })),
@@ -99,12 +100,8 @@ function Shown({ computer }: { computer: ComputerRead }) {
                 <Power /> Close
               </Button>
             )}
-            <Menu
-              trigger={
-                <Button look="ghost" size="icon" aria-label={`More for ${computer.name}`}>
-                  <Ellipsis />
-                </Button>
-              }
+            <MoreMenu
+              of={computer.name}
               items={[
                 { label: "Rename", icon: <Pencil />, onSelect: () => setOpen("rename") },
                 { label: "Save to another profile", icon: <Save />, onSelect: () => setOpen("save") },
@@ -183,15 +180,7 @@ function SaveTo({ profiles, busy, error, onSave, onClose }: SaveToProps) {
     >
       {profiles.length > 0 ? (
         <Field label="Profile" error={wrongWith(error, "computer_id")}>
-          {(wired) => (
-            <Select {...wired} required value={chosen} onChange={(event) => setChosen(event.target.value)}>
-              {profiles.map((profile) => (
-                <option key={profile.id} value={profile.id}>
-                  {profile.name}
-                </option>
-              ))}
-            </Select>
-          )}
+          {(wired) => <ProfileSelect {...wired} value={chosen} onChange={setChosen} />}
         </Field>
       ) : (
         <p className="text-sm text-ink-2">

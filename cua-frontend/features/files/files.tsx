@@ -5,10 +5,11 @@ import { Camera, Download, FileUp, Film, FolderOpen, type LucideIcon, Pencil, Tr
 import Link from "next/link";
 import { useRef, useState } from "react";
 
+import { DropAnywhere } from "@/components/drop-anywhere";
 import { Choice, SearchField } from "@/components/filter-bar";
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
-import { RowMenu } from "@/components/row-menu";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
@@ -19,11 +20,10 @@ import { deleteFile, type FileRead, listFiles, updateFile } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
 import { put } from "@/lib/cache";
 import { call, page } from "@/lib/client";
+import { downloadFile } from "@/lib/download";
 import { bytes } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
-import { download } from "./download";
-import { DropZone } from "./drop-zone";
 import { FilePreview } from "./preview";
 import { UploadList } from "./upload-list";
 import { useUploads } from "./uploads";
@@ -57,11 +57,12 @@ export function Files() {
     },
     onError: (error) => toast.failed("The file was not deleted", error),
   });
-  const get = (file: FileRead) => void download(file).catch((error: unknown) => toast.failed("The download did not begin", error));
+  const get = (file: FileRead) => void downloadFile(file).catch((error: unknown) => toast.failed("The download did not begin", error));
   const close = () => setOpen(null);
   const choose = () => chooser.current?.click();
   return (
-    <DropZone onFiles={add}>
+    <>
+      <DropAnywhere label="Drop to upload" onFiles={add} />
       <Page
         title="Files"
         description="What you have uploaded, and what runs have downloaded and pictured."
@@ -127,7 +128,7 @@ export function Files() {
         busy={removal.isPending}
         onConfirm={() => open && removal.mutate(open.file)}
       />
-    </DropZone>
+    </>
   );
 }
 
@@ -165,7 +166,7 @@ function FileRow({ file, onOpen, onDownload }: FileRowProps) {
       <Button look="ghost" size="icon" aria-label={`Download ${file.name}`} onClick={onDownload}>
         <Download />
       </Button>
-      <RowMenu
+      <MoreMenu
         of={file.name}
         items={[
           { label: "Rename", icon: <Pencil />, onSelect: () => onOpen("rename") },

@@ -11,8 +11,8 @@ import { Page, Rows, Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { usePendingApprovals } from "@/features/approvals/queries";
 import { useMe } from "@/features/me";
-import { useRecentRuns } from "@/features/workflows/queries";
-import { RunRow } from "@/features/workflows/runs";
+import { useRecentRuns } from "@/features/runs/queries";
+import { RunRow } from "@/features/runs/run-row";
 import { listWorkflows } from "@/lib/api";
 import { page } from "@/lib/client";
 import { keys } from "@/lib/keys";
@@ -55,7 +55,7 @@ export function Home() {
       }
     >
       {asking && !runs.error && <Skeletons count={5} className="h-14" />}
-      {runs.error && <Failure title="The runs cannot be shown" error={runs.error} retry={() => void runs.refetch()} />}
+      {runs.error && <Failure title="The runs could not be read" error={runs.error} retry={() => void runs.refetch()} />}
       {isNew && <FirstRun />}
       <SampleUnreachable run={all[0]} />
       <NeedsYou approvals={approvals.data ?? []} waiting={waiting} />
@@ -71,7 +71,9 @@ export function Home() {
         >
           <Rows label="Recent results">
             {ended.map((run) => (
-              <RunRow key={run.id} run={run} titled />
+              <li key={run.id}>
+                <RunRow run={run} />
+              </li>
             ))}
           </Rows>
         </Section>

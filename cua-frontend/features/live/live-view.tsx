@@ -3,7 +3,7 @@
 import { Hand, Keyboard, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
 import { type ReactNode, useCallback, useEffect, useRef } from "react";
 
-import { useTick } from "@/components/tick";
+import { useNow } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Tooltip } from "@/components/ui/tooltip";
 import { cn } from "@/lib/cn";
@@ -160,7 +160,7 @@ function Liveness({ live, control }: { live: Live; control: Control }) {
 const SHORT_S = 15;
 
 function ControlBar({ control, handBack }: { control: Control; handBack: React.RefObject<HTMLButtonElement | null> }) {
-  const now = useTick(1000);
+  const now = useNow(1000);
   const seconds = Math.max(0, Math.ceil((control.endsAt() - now) / 1000));
   return (
     <div className="flex items-center gap-3 bg-accent-soft py-1.5 pr-2 pl-3 text-xs text-accent-strong">

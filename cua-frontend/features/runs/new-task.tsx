@@ -7,6 +7,7 @@ import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { createRun, type RunCreate } from "@/lib/api";
 import { call } from "@/lib/client";
 import { Problem } from "@/lib/problem";
@@ -110,11 +111,7 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
           Model and domains
         </button>
       )}
-      {start.error && !named && (
-        <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm text-bad">
-          {start.error.message}
-        </p>
-      )}
+      {start.error && !named && <FormError error={start.error} />}
       <Button type="submit" look="primary" busy={start.isPending} className="self-end">
         Start
       </Button>

@@ -2,15 +2,15 @@
 
 import { useEffect, useRef, useState } from "react";
 
+import { LoadFailure } from "@/components/load-failure";
 import { ENDED } from "@/components/run-status";
 import { Page } from "@/components/ui/page";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { Tabs } from "@/components/ui/tabs";
 import { Chat } from "@/features/chat/chat";
 import { useDrafts } from "@/features/chat/drafts";
 import { useFrames } from "@/features/recording/frames";
 import type { RunRead, RunStatus, StepRead } from "@/lib/api";
-import { Problem } from "@/lib/problem";
 
 import { useRunActions } from "./actions";
 import { Attention } from "./attention";
@@ -42,14 +42,9 @@ export function RunScreen({ id }: { id: string }) {
     );
   }
   if (run.isError) {
-    const missing = run.error instanceof Problem && (run.error.status === 404 || run.error.status === 422);
     return (
       <Page title="Run" wide>
-        <Failure
-          title={missing ? "There is no such run" : "The run could not be read"}
-          error={missing ? new Error("It may have been deleted, or it is somebody else's.") : run.error}
-          retry={missing ? undefined : () => void run.refetch()}
-        />
+        <LoadFailure title="The run could not be read" error={run.error} retry={() => void run.refetch()} />
       </Page>
     );
   }

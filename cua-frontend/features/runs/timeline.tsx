@@ -6,7 +6,7 @@ import { type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef } fro
 import { CopyButton } from "@/components/copy-button";
 import { DataView, Json } from "@/components/data-view";
 import { LongText } from "@/components/long-text";
-import { useTick } from "@/components/tick";
+import { useNow } from "@/components/time";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { Screenshot } from "@/features/recording/screenshot";
 import type { StepRead } from "@/lib/api";
@@ -144,7 +144,7 @@ const StepRow = memo(function StepRow({ step, icon: Icon, verb, what, state, sel
 
 function Took({ step, state }: { step: StepRead; state: RunState }) {
   const runs = step.status === "started" && state !== "ended";
-  const now = useTick(runs ? 1000 : 0);
+  const now = useNow(runs ? 1000 : 0);
   const took = step.duration_ms ?? (runs ? Math.max(now - Date.parse(step.started_at), 0) : null);
   if (took === null || (runs && took < 1000)) return null;
   return <span className="shrink-0 text-2xs text-ink-3 tabular-nums">{duration(took)}</span>;

@@ -2,8 +2,9 @@
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import Link from "next/link";
-import { useId, useMemo, useRef, useState } from "react";
+import { useMemo, useRef, useState } from "react";
 
+import { TimeZoneSelect } from "@/components/time-zone-select";
 import { Button } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
 import { Field, Input, Select } from "@/components/ui/field";
@@ -51,7 +52,7 @@ export function ScheduleDialog({ open, schedule, workflowId, onClose }: Schedule
       {workflows.isPending && <Skeletons count={5} className="h-9" />}
       {workflows.error && <Failure title="The workflows cannot be shown" error={workflows.error} retry={() => void workflows.refetch()} />}
       {workflows.data &&
-        (workflows.data.data.length === 0 ? (
+        (workflows.data.length === 0 ? (
           <p className="text-sm text-ink-2">
             There is nothing to schedule yet.{" "}
             <Link href="/workflows" className="text-accent-strong hover:underline">
@@ -60,7 +61,7 @@ export function ScheduleDialog({ open, schedule, workflowId, onClose }: Schedule
             first.
           </p>
         ) : (
-          <ScheduleForm workflows={workflows.data.data} schedule={schedule} workflowId={workflowId} onClose={onClose} />
+          <ScheduleForm workflows={workflows.data} schedule={schedule} workflowId={workflowId} onClose={onClose} />
         ))}
     </Dialog>
   );
@@ -143,7 +144,9 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
         {(wired) => <Input {...wired} value={name} maxLength={200} placeholder={workflow?.name} onChange={(event) => setName(event.target.value)} />}
       </Field>
       <WhenFields when={when} own={own} onWhen={setWhen} onOwn={setOwn} cron={cron} />
-      <ZoneField zone={zone} onZone={setZone} error={said("time_zone")} />
+      <Field label="Time zone" error={said("time_zone")}>
+        {(wired) => <TimeZoneSelect {...wired} value={zone} onChange={setZone} />}
+      </Field>
       <Preview cron={cron} zone={zone} />
       <RunSettingsForm
         key={workflow?.id}
@@ -279,25 +282,6 @@ function WhenFields({ when, own, cron, onWhen, onOwn }: {
         </Field>
       )}
     </div>
-  );
-}
-
-function ZoneField({ zone, error, onZone }: { zone: string; error?: string; onZone: (zone: string) => void }) {
-  const list = useId();
-  const zones = useMemo(() => [...new Set(["UTC", ...Intl.supportedValuesOf("timeZone")])], []);
-  return (
-    <Field label="Time zone" error={error}>
-      {(wired) => (
-        <>
-          <Input {...wired} list={list} value={zone} spellCheck={false} autoComplete="off" onChange={(event) => onZone(event.target.value)} />
-          <datalist id={list}>
-            {zones.map((each) => (
-              <option key={each} value={each} />
-            ))}
-          </datalist>
-        </>
-      )}
-    </Field>
   );
 }
 

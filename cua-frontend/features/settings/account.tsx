@@ -9,11 +9,11 @@ import { Field, Input } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
-import { saveBlob } from "@/features/files/download";
 import { useMe } from "@/features/me";
 import { type MeRead, sendVerification, updateMe } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
 import { call, fetchBlob } from "@/lib/client";
+import { downloadBlob } from "@/lib/download";
 import { keys } from "@/lib/keys";
 import { Problem } from "@/lib/problem";
 
@@ -105,7 +105,7 @@ function EmailPanel({ email }: { email: string }) {
 function ExportPanel() {
   const get = useMutation({
     mutationFn: () => fetchBlob("/api/me/export"),
-    onSuccess: (zip) => saveBlob(zip, "cua-export.zip"),
+    onSuccess: (zip) => downloadBlob(zip, "cua-export.zip"),
     onError: (error) => toast.failed("Your data could not be exported", error),
   });
   return (

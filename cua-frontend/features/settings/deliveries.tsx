@@ -14,6 +14,7 @@ import { toast } from "@/components/ui/toast";
 import { type DeliveryRead, listDeliveries, redeliver } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call, page } from "@/lib/client";
+import { counted } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 import { DeliveryDialog } from "./delivery";
@@ -67,7 +68,7 @@ export function Deliveries({ webhookId }: { webhookId: string }) {
               {delivery.kind}
             </button>
             <span className="text-xs text-ink-3">
-              {delivery.attempt} {delivery.attempt === 1 ? "try" : "tries"}
+              {counted(delivery.attempt, "try", "tries")}
               {delivery.next_at && delivery.attempt > 0 && (
                 <>
                   , next <Ago at={delivery.next_at} />

@@ -7,7 +7,7 @@ import { useState } from "react";
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
 import { ResourceRow } from "@/components/resource-row";
-import { RowMenu } from "@/components/row-menu";
+import { MoreMenu } from "@/components/more-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Ago, useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
@@ -86,7 +86,7 @@ export function Keys() {
               </>
             }
             actions={
-              <RowMenu
+              <MoreMenu
                 of={key.name}
                 items={[
                   { label: "Rename", icon: <Pencil />, onSelect: () => setOpen({ as: "rename", key }) },

@@ -8,7 +8,7 @@ import { useState } from "react";
 
 import { Facts } from "@/components/facts";
 import { LoadFailure } from "@/components/load-failure";
-import { RowMenu } from "@/components/row-menu";
+import { MoreMenu } from "@/components/more-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
@@ -99,7 +99,7 @@ function Shown({ webhook }: { webhook: WebhookRead }) {
           <Button size="sm" busy={test.isPending} disabled={!webhook.enabled} onClick={() => test.mutate()}>
             {!test.isPending && <Send />} Send a test
           </Button>
-          <RowMenu
+          <MoreMenu
             of={webhook.name}
             items={[
               { label: "Edit", icon: <Pencil />, onSelect: () => setOpen("edit") },

@@ -3,11 +3,12 @@
 import Link from "next/link";
 
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { ProfileSelect } from "@/features/profiles/profile-select";
+import { useProfiles } from "@/features/profiles/queries";
 import { type Json } from "@/lib/json";
 import type { Problem } from "@/lib/problem";
 
 import { type Parameter, parametersOf, rawParams, readParams, wrongParams } from "./parameters";
-import { useProfiles } from "./queries";
 
 /** What a run is made of beside its workflow, as the form holds it. */
 export interface RunSettings {
@@ -82,14 +83,7 @@ export function RunSettingsForm({ schema, value, onChange, wrong, problem }: Run
             error={problem?.of("profile_id")}
           >
             {(wired) => (
-              <Select {...wired} value={value.profileId} onChange={(event) => onChange({ ...value, profileId: event.target.value })}>
-                <option value="">None: a fresh browser</option>
-                {profiles.data?.map((profile) => (
-                  <option key={profile.id} value={profile.id}>
-                    {profile.name}
-                  </option>
-                ))}
-              </Select>
+              <ProfileSelect {...wired} none="None: a fresh browser" value={value.profileId} onChange={(profileId) => onChange({ ...value, profileId })} />
             )}
           </Field>
           {value.profileId !== "" && (

@@ -6,6 +6,7 @@ import { type ReactNode, useState, useSyncExternalStore } from "react";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { cn } from "@/lib/cn";
+import { counted } from "@/lib/format";
 import { Problem } from "@/lib/problem";
 
 import { countSteps, inWords, type Pointer, replaceStep, stepAt, type Wrong, wrongWithStep } from "./definition";
@@ -151,7 +152,7 @@ function Form({ work, problems, selected, onSelect, onJson }: FormProps) {
       <section aria-labelledby="steps-heading" className="min-w-0">
         <div className="mb-2 flex min-h-7 items-center gap-2">
           <h2 id="steps-heading" className="flex-1 text-sm font-semibold text-ink-2">
-            {count} {count === 1 ? "step" : "steps"}
+            {counted(count, "step")}
           </h2>
           <span aria-live="polite">
             {first && (
