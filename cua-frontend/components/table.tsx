@@ -2,7 +2,7 @@ import type { ReactNode } from "react";
 
 import { cn } from "@/lib/cn";
 
-export interface Column<T> {
+interface Column<T> {
   label: string;
   /** Numbers stand at the right. */
   number?: boolean;

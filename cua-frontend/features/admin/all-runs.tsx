@@ -2,7 +2,6 @@
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Activity } from "lucide-react";
-import Link from "next/link";
 import { useState } from "react";
 
 import { List, useList } from "@/components/list";
@@ -13,6 +12,7 @@ import { Confirm } from "@/components/ui/dialog";
 import { Select } from "@/components/ui/field";
 import { Section } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { type AdminRunRead, cancelAnyRun, listAllRuns, readUser, type RunStatus } from "@/lib/api";
 import { call, page } from "@/lib/client";
@@ -117,8 +117,8 @@ export function AllRuns({ owner }: { owner?: string }) {
 function Owner({ id }: { id: string }) {
   const { data } = useQuery({ queryKey: keys.one("user", id), queryFn: () => call(readUser({ path: { user: id } })) });
   return (
-    <Link href={`/admin/users/${encodeURIComponent(id)}`} className="text-accent-strong underline decoration-1 underline-offset-2">
+    <TextLink href={`/admin/users/${encodeURIComponent(id)}`}>
       {data?.name || data?.email || id}
-    </Link>
+    </TextLink>
   );
 }

@@ -6,7 +6,7 @@ import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
-import { FormDialog, NameDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog, NameDialog } from "@/components/form-dialog";
 import { LoadFailure } from "@/components/load-failure";
 import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
@@ -15,6 +15,7 @@ import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/field";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { LiveView } from "@/features/live/live-view";
 import { ProfileSelect } from "@/features/profiles/profile-select";
@@ -23,6 +24,7 @@ import { captureProfile, type ComputerRead, deleteComputer, readComputer, update
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
+import { wrongWith } from "@/lib/problem";
 
 import { CloseComputer } from "./computers";
 import { ComputerStateBadge } from "./state";
@@ -93,7 +95,7 @@ function Shown({ computer }: { computer: ComputerRead }) {
         isOpen && (
           <>
             <Button look={computer.profile_id ? "primary" : "secondary"} busy={save.isPending} onClick={saveDirectly}>
-              {!save.isPending && <Save />} {profile ? "Save profile" : "Save to a profile"}
+              <Save /> {profile ? "Save profile" : "Save to a profile"}
             </Button>
             {!computer.for_run && (
               <Button look="danger" onClick={() => setOpen("close")}>
@@ -185,9 +187,9 @@ function SaveTo({ profiles, busy, error, onSave, onClose }: SaveToProps) {
       ) : (
         <p className="text-sm text-ink-2">
           There is no profile yet.{" "}
-          <Link href="/profiles" className="text-accent-strong underline decoration-1 underline-offset-2">
+          <TextLink href="/profiles">
             Make one
-          </Link>{" "}
+          </TextLink>{" "}
           and come back; the computer stays open.
         </p>
       )}

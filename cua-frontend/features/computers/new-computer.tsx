@@ -4,13 +4,14 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
 import { TimeZoneSelect } from "@/components/time-zone-select";
 import { Field, Input, Select } from "@/components/ui/field";
 import { ProfileSelect } from "@/features/profiles/profile-select";
 import { type ComputerCreate, createComputer } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
+import { wrongWith } from "@/lib/problem";
 
 const SCREENS = ["1280 × 720", "1440 × 900", "1920 × 1080", "820 × 1180", "390 × 844"] as const;
 const NAMES: Partial<Record<(typeof SCREENS)[number], string>> = { "820 × 1180": "tablet", "390 × 844": "phone" };

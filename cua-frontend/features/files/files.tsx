@@ -2,7 +2,6 @@
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Camera, Download, FileUp, Film, FolderOpen, type LucideIcon, Pencil, Trash2, Upload as UploadIcon } from "lucide-react";
-import Link from "next/link";
 import { useRef, useState } from "react";
 
 import { DropAnywhere } from "@/components/drop-anywhere";
@@ -15,6 +14,7 @@ import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { deleteFile, type FileRead, listFiles, updateFile } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
@@ -156,9 +156,9 @@ function FileRow({ file, onOpen, onDownload }: FileRowProps) {
           {file.run_id && (
             <>
               {" · "}
-              <Link href={`/runs/${file.run_id}`} className="text-accent-strong underline decoration-1 underline-offset-2">
+              <TextLink href={`/runs/${file.run_id}`}>
                 its run
-              </Link>
+              </TextLink>
             </>
           )}
         </p>

@@ -9,6 +9,7 @@ import { useShell } from "@/components/shell/shell";
 import { Button } from "@/components/ui/button";
 import { Page, Rows, Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { usePendingApprovals } from "@/features/approvals/queries";
 import { useMe } from "@/features/me";
 import { useRecentRuns } from "@/features/runs/queries";
@@ -81,9 +82,9 @@ export function Home() {
       {runs.data && !isNew && !asking && all.length === 0 && (
         <p className="py-8 text-center text-sm text-ink-3">
           Nothing has run yet. Start a task, or run one of your{" "}
-          <Link href="/workflows" className="text-accent-strong hover:underline">
+          <TextLink href="/workflows">
             workflows
-          </Link>
+          </TextLink>
           .
         </p>
       )}

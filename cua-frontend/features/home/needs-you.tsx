@@ -68,7 +68,7 @@ function Question({ approval }: { approval: ApprovalRead }) {
             Deny
           </Button>
           <Button size="sm" look="primary" busy={decide.isPending} onClick={() => decide.mutate("approve")} aria-label={`Approve: ${approval.title}`}>
-            {!decide.isPending && <Check aria-hidden />}
+            <Check aria-hidden />
             Approve
           </Button>
         </>

@@ -10,7 +10,7 @@ import { useEventListener, useSocket } from "@/lib/events";
 import { keys } from "@/lib/keys";
 import type { Controlled, InputEvent } from "@/lib/socket";
 
-export type ControlState = "free" | "pending" | "mine" | "other";
+type ControlState = "free" | "pending" | "mine" | "other";
 
 export interface Control {
   state: ControlState;

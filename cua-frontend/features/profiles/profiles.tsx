@@ -7,8 +7,8 @@ import { useState } from "react";
 
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
-import { ResourceRow } from "@/components/resource-row";
 import { MoreMenu } from "@/components/more-menu";
+import { ResourceRow } from "@/components/resource-row";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
@@ -85,7 +85,7 @@ export function Profiles() {
                   disabled={signIn.isPending}
                   onClick={() => signIn.mutate(profile)}
                 >
-                  {!(signIn.isPending && signIn.variables.id === profile.id) && <LogIn />}
+                  <LogIn />
                   <span className="sm:hidden">Sign in</span>
                   <span className="hidden sm:inline">Sign in by hand</span>
                 </Button>

@@ -1,6 +1,6 @@
 import type { RunRead, StepRead } from "@/lib/api";
 
-export interface Standstill {
+interface Standstill {
   title: string;
   detail: string;
 }

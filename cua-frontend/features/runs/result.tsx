@@ -108,7 +108,7 @@ function FileRow({ file }: { file: FileRead }) {
       </span>
       <span className="shrink-0 text-xs text-ink-3 tabular-nums">{bytes(file.size)}</span>
       <Button look="ghost" size="icon" aria-label={`Download ${file.name}`} busy={download.isPending} onClick={() => download.mutate()}>
-        {!download.isPending && <Download />}
+        <Download />
       </Button>
     </li>
   );

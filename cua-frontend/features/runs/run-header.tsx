@@ -66,19 +66,19 @@ export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps
     <>
       {(run.status === "running" || run.status === "queued") && (
         <Button busy={actions.pause.isPending || pausing} disabled={cancelling} onClick={() => actions.pause.mutate()}>
-          {!(actions.pause.isPending || pausing) && <Pause />}
+          <Pause />
           {pausing ? "Pausing" : "Pause"}
         </Button>
       )}
       {canResume && (
         <Button busy={actions.resume.isPending} onClick={() => actions.resume.mutate()}>
-          {!actions.resume.isPending && <Play />}
+          <Play />
           Resume
         </Button>
       )}
       {!ended && (
         <Button look="danger" busy={actions.cancel.isPending || cancelling} onClick={() => setAsked("cancel")}>
-          {!(actions.cancel.isPending || cancelling) && <Ban />}
+          <Ban />
           {cancelling ? "Cancelling" : "Cancel"}
         </Button>
       )}

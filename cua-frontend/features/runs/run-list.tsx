@@ -2,7 +2,6 @@
 
 import { useQueryClient } from "@tanstack/react-query";
 import { Activity, Plus } from "lucide-react";
-import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useCallback, useState } from "react";
 
@@ -12,6 +11,7 @@ import { useShell } from "@/components/shell/shell";
 import { Button } from "@/components/ui/button";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { type EventRead, listRuns, type RunStatus } from "@/lib/api";
 import { page } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
@@ -48,9 +48,9 @@ export function RunList() {
         scheduleId ? (
           <>
             Those of one schedule.{" "}
-            <Link href="/runs" className="text-accent-strong underline underline-offset-2">
+            <TextLink href="/runs">
               Show all
-            </Link>
+            </TextLink>
           </>
         ) : (
           "What your browsers do and have done."

@@ -230,7 +230,7 @@ function Part({ title, copied, children }: { title: string; copied?: unknown; ch
 }
 
 /** What went wrong in a step, and what was looked for. */
-export function StepError({ error }: { error: Record<string, unknown> }) {
+function StepError({ error }: { error: Record<string, unknown> }) {
   const tried = Array.isArray(error.tried) ? error.tried.filter(isObject) : [];
   return (
     <div className="flex flex-col gap-2 rounded-md bg-bad-soft px-3 py-2">

@@ -66,13 +66,7 @@ export function ScheduleList() {
           />
         )}
       </List>
-      <ScheduleDialog
-        key={editing?.id ?? "new"}
-        open={making || editing !== null}
-        schedule={editing}
-        workflowId={asked.get("workflow")}
-        onClose={close}
-      />
+      {(making || editing) && <ScheduleDialog schedule={editing} workflowId={asked.get("workflow")} onClose={close} />}
       <DeleteSchedule schedule={deleting} onClose={() => setDeleting(null)} />
     </Page>
   );
@@ -126,7 +120,7 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
         </dd>
       </dl>
       <Button size="sm" busy={run.isPending} onClick={() => run.mutate()} aria-label={`Run now: ${name}`}>
-        {!run.isPending && <Play aria-hidden />}
+        <Play aria-hidden />
         <span className="max-sm:sr-only">Run now</span>
       </Button>
       <MoreMenu

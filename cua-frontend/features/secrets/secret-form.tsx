@@ -3,12 +3,12 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
 import { Field, Input, Select } from "@/components/ui/field";
 import { createSecret, type SecretKind, type SecretRead, type SecretUpdate, updateSecret } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
-import { Problem } from "@/lib/problem";
+import { Problem, wrongWith } from "@/lib/problem";
 
 import { HiddenInput } from "./hidden-input";
 import { asOrigin, Origins } from "./origins";

@@ -6,8 +6,8 @@ import { useState } from "react";
 
 import { copy, CopyButton } from "@/components/copy-button";
 import { List, useList } from "@/components/list";
-import { ResourceRow } from "@/components/resource-row";
 import { MoreMenu } from "@/components/more-menu";
+import { ResourceRow } from "@/components/resource-row";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";

@@ -15,7 +15,7 @@ import { useConfig } from "@/lib/auth/provider";
 import { call, fetchBlob } from "@/lib/client";
 import { downloadBlob } from "@/lib/download";
 import { keys } from "@/lib/keys";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 import { DeleteAccount } from "./delete-account";
 import { Panel } from "./panel";
@@ -49,7 +49,7 @@ function PersonForm({ me }: { me: MeRead }) {
       toast.done("Saved");
     },
   });
-  const wrong = save.error instanceof Problem ? save.error.of("name") : undefined;
+  const wrong = wrongWith(save.error, "name");
   return (
     <form
       onSubmit={(event) => {
@@ -118,7 +118,7 @@ function ExportPanel() {
             {get.isPending && "It is put together. With many recordings this takes a while."}
           </p>
           <Button busy={get.isPending} onClick={() => get.mutate()}>
-            {!get.isPending && <Download />} Export
+            <Download /> Export
           </Button>
         </>
       }

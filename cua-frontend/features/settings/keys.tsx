@@ -6,8 +6,8 @@ import { useState } from "react";
 
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
-import { ResourceRow } from "@/components/resource-row";
 import { MoreMenu } from "@/components/more-menu";
+import { ResourceRow } from "@/components/resource-row";
 import { ShownOnce } from "@/components/shown-once";
 import { Ago, useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";

@@ -12,8 +12,8 @@ import { MoreMenu } from "@/components/more-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Switch } from "@/components/ui/switch";
 import { Skeletons } from "@/components/ui/states";
+import { Switch } from "@/components/ui/switch";
 import { toast } from "@/components/ui/toast";
 import { deleteWebhook, readWebhook, rotateWebhookSecret, testWebhook, updateWebhook, type WebhookCreated, type WebhookRead } from "@/lib/api";
 import { put } from "@/lib/cache";
@@ -97,7 +97,7 @@ function Shown({ webhook }: { webhook: WebhookRead }) {
             <Switch checked={webhook.enabled} disabled={enable.isPending} onCheckedChange={(enabled) => enable.mutate(enabled)} />
           </label>
           <Button size="sm" busy={test.isPending} disabled={!webhook.enabled} onClick={() => test.mutate()}>
-            {!test.isPending && <Send />} Send a test
+            <Send /> Send a test
           </Button>
           <MoreMenu
             of={webhook.name}

@@ -91,7 +91,7 @@ export function ImportButton({ busy, onFile, label = "Import" }: { busy: boolean
   return (
     <>
       <Button busy={busy} onClick={() => input.current?.click()}>
-        {!busy && <FileUp aria-hidden />}
+        <FileUp aria-hidden />
         {label}
       </Button>
       <input

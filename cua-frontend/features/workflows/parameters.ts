@@ -1,7 +1,7 @@
 import { isObject, type Json } from "@/lib/json";
-import type { Problem } from "@/lib/problem";
+import { Problem } from "@/lib/problem";
 
-export type ParameterKind = "text" | "long" | "number" | "integer" | "boolean" | "choice" | "json";
+type ParameterKind = "text" | "long" | "number" | "integer" | "boolean" | "choice" | "json";
 
 /** One of a workflow's parameters, as a form shows it. */
 export interface Parameter {
@@ -79,7 +79,7 @@ function asText(value: unknown): string {
 }
 
 /** A value as a form holds it: everything is text there, and empty where nothing was given. */
-export function rawOf(value: unknown, kind: ParameterKind): string {
+function rawOf(value: unknown, kind: ParameterKind): string {
   if (kind === "choice" || kind === "boolean") return JSON.stringify(value);
   if (kind === "json" && typeof value !== "string") return JSON.stringify(value, null, 2);
   return asText(value);
@@ -132,9 +132,9 @@ function valueOf(text: string, kind: ParameterKind, schema: Json): unknown {
 }
 
 /** What the server says of single params. */
-export function wrongParams(problem: Problem | null): Record<string, string> {
-  if (problem?.code !== "invalid_params") return {};
-  return Object.fromEntries(problem.errors.flatMap(({ loc, msg }) => (loc.length > 0 ? [[String(loc[0]), msg]] : [])));
+export function wrongParams(error: Error | null): Record<string, string> {
+  if (!(error instanceof Problem) || error.code !== "invalid_params") return {};
+  return Object.fromEntries(error.errors.flatMap(({ loc, msg }) => (loc.length > 0 ? [[String(loc[0]), msg]] : [])));
 }
 
 const PLACEHOLDER = /\{\{\s*params\.([A-Za-z_][\w-]*)/g;

@@ -75,7 +75,7 @@ export function WorkflowList() {
           />
         )}
       </List>
-      <RunDialog workflow={running} onClose={() => setRunning(null)} />
+      {running && <RunDialog workflow={running} onClose={() => setRunning(null)} />}
       <DeleteWorkflow workflow={deleting} onClose={() => setDeleting(null)} />
     </Page>
   );

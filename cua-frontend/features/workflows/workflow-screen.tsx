@@ -113,7 +113,7 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
           { id: "versions", label: "Versions", content: <Versions workflow={workflow} dirty={dirty} /> },
         ]}
       />
-      <RunDialog dirty={dirty} workflow={running ? workflow : null} onClose={() => setRunning(false)} />
+      {running && <RunDialog dirty={dirty} workflow={workflow} onClose={() => setRunning(false)} />}
       <Confirm
         open={discarding}
         onOpenChange={setDiscarding}
