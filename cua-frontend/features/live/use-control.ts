@@ -1,14 +1,14 @@
 "use client";
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useCallback, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 
 import { toast } from "@/components/ui/toast";
 import { type ComputerRead, type EventRead, readComputer } from "@/lib/api";
 import { call } from "@/lib/client";
 import { useEventListener, useSocket } from "@/lib/events";
 import { keys } from "@/lib/keys";
-import type { Controlled, InputEvent } from "@/lib/socket";
+import type { Controlled, InputEvent, Socket } from "@/lib/socket";
 
 type ControlState = "free" | "pending" | "mine" | "other";
 
@@ -67,12 +67,14 @@ export function useControl(computerId: string | null): Control {
     ),
   );
 
+  const shown = useRef<string | null>(null); // the computer that this is about, while somebody looks
   const take = useCallback(() => {
     if (!computerId) return;
     setAsking(true);
     socket
       .control(computerId, "take", hear)
       .then((told) => {
+        if (shown.current !== computerId) return leave(socket, computerId);
         setMine({ computerId, generation: told.generation });
         hear(told);
       })
@@ -101,8 +103,33 @@ export function useControl(computerId: string | null): Control {
     [computerId, generation, socket],
   );
   const endsAt = useCallback(() => ends.current, []);
+  const state = stateOf(computer.data, generation, asking);
 
-  return { state: stateOf(computer.data, generation, asking), endsAt, take, release, send };
+  const holds = useRef(false);
+  useEffect(() => {
+    holds.current = generation !== undefined && (state === "mine" || state === "pending");
+  });
+  useEffect(() => {
+    if (!computerId) return;
+    shown.current = computerId;
+    const away = () => {
+      if (holds.current) leave(socket, computerId);
+      holds.current = false;
+    };
+    addEventListener("pagehide", away); // the tab closes, or goes elsewhere
+    return () => {
+      shown.current = null;
+      removeEventListener("pagehide", away);
+      away();
+    };
+  }, [computerId, socket]);
+
+  return { state, endsAt, take, release, send };
+}
+
+/** Whoever goes away steers no more; where word of that is lost, control runs out by itself. */
+function leave(socket: Socket, computerId: string): void {
+  socket.control(computerId, "release").catch(() => undefined);
 }
 
 function stateOf(computer: ComputerRead | undefined, generation: number | undefined, asking: boolean): ControlState {

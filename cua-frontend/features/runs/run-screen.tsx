@@ -63,7 +63,7 @@ function Loaded({ run }: { run: RunRead }) {
   const known = steps.data ?? NO_STEPS;
   const agent = known.some((step) => step.type === "agent") || (messages.data?.length ?? 0) > 0;
   const question = questionOf(run, steps.data);
-  const current = selection.frame === null ? null : (frames.data?.find((frame) => frame.number === selection.frame)?.step ?? null);
+  const current = selection.frame === null ? null : (frames.data?.frames.find((frame) => frame.number === selection.frame)?.step ?? null);
   const pane = useRef<HTMLDivElement>(null);
   // What a person has to see now stands at the top.
   const calls = CALLS.has(run.status) && !(tab === "chat" && question !== null);

@@ -3,7 +3,7 @@
 import { useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { LiveView, type Instead } from "@/features/live/live-view";
-import { frameOfStep, framePath, useFrames } from "@/features/recording/frames";
+import { type FrameIndex, frameOfStep, framePath, useFrames } from "@/features/recording/frames";
 import { usePicture } from "@/features/recording/pictures";
 import { Player } from "@/features/recording/player";
 import type { FrameRead, RunRead, StepRead } from "@/lib/api";
@@ -18,19 +18,20 @@ interface RunViewProps {
   onSelect: (selection: Partial<Selection>) => void;
 }
 
-const NO_FRAMES: never[] = [];
+const NOTHING: FrameIndex = { frames: [], whole: false };
 
 /** The browser as it is now, or as it was: the live view, and the recording below it. */
 export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps) {
   const index = useFrames(run.id);
-  const frames = index.data ?? NO_FRAMES;
+  const known = index.data ?? NOTHING;
+  const { frames, whole } = known;
   const step = selection.step === null ? undefined : steps.find((each) => each.number === selection.step);
   const newest = frames.at(-1);
   const now = useNow();
   const complete = ended && isComplete(run, newest, now);
   let frame = complete ? newest : undefined;
-  if (selection.frame !== null) frame = frames.find((each) => each.number === selection.frame) ?? newest;
-  else if (step) frame = frameOfStep(frames, step, ended, now);
+  if (selection.frame !== null) frame = frames.find((each) => each.number === selection.frame) ?? (whole ? newest : undefined);
+  else if (step) frame = frameOfStep(known, step, ended, now);
   // The last seconds are not in the recording yet, but a step that has ended has its own picture.
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
   const path = frame ? framePath(run.id, frame.number) : screenshot;
@@ -40,7 +41,8 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
-  const awaited = chosen && !path && !ended && index.isSuccess;
+  const looking = index.isPending || (chosen && !path && !whole);
+  const awaited = chosen && !path && !ended && !looking;
   const instead: Instead | null = path && !picture.failed
     ? {
         picture: picture.address,
@@ -55,7 +57,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
     : null;
 
   return (
-    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, looking)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
       {awaited && (
         <p role="status" className="border-t border-line px-3 py-3 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.
@@ -66,7 +68,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
           runId={run.id}
           frames={frames}
           steps={steps}
-          current={frame?.number ?? null}
+          current={frame?.number ?? selection.frame}
           onSeek={(number) => onSelect({ frame: number })}
           onLive={ended ? undefined : () => onSelect({})}
         />

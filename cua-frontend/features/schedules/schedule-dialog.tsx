@@ -100,7 +100,7 @@ function ScheduleForm({ title, workflows, schedule, workflowId, onClose }: Sched
       title={title}
       action={schedule ? "Save" : "Make the schedule"}
       busy={save.isPending}
-      error={Object.keys(wrongParams(save.error)).length > 0 ? null : save.error}
+      error={Object.keys(wrongParams(save.error, schema)).length > 0 ? null : save.error}
       fields={FIELDS}
       noValidate
       onSubmit={() => {

@@ -60,7 +60,7 @@ interface RunSettingsFormProps {
 export function RunSettingsForm({ schema, value, onChange, wrong, error }: RunSettingsFormProps) {
   const parameters = parametersOf(schema);
   const profiles = useProfiles();
-  const said = { ...wrongParams(error), ...wrong };
+  const said = { ...wrongParams(error, schema), ...wrong };
   return (
     <>
       {parameters.map((parameter) => (
