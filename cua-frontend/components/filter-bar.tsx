@@ -25,7 +25,7 @@ export function Choice<T extends string>({ label, options, value, onChange }: {
           aria-pressed={each === value}
           onClick={() => onChange(each)}
           className={cn(
-            "h-8 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
+            "h-7.5 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
             each === value ? "bg-surface text-ink shadow-sm" : "text-ink-3 hover:text-ink",
           )}
         >

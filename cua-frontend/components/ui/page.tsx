@@ -15,7 +15,7 @@ export function Page({ title, description, actions, wide, children }: {
       <header className="flex flex-wrap items-center gap-x-4 gap-y-3">
         <div className="min-w-0 flex-1 basis-48">
           <h1 className="truncate text-xl font-semibold tracking-tight">{title}</h1>
-          {description && <p className="mt-0.5 text-sm text-ink-3">{description}</p>}
+          {description && <div className="mt-0.5 text-sm text-pretty text-ink-3">{description}</div>}
         </div>
         {actions && <div className="flex flex-wrap items-center gap-2">{actions}</div>}
       </header>

@@ -85,29 +85,31 @@ export function Files() {
           </>
         }
       >
-        <div className="flex flex-wrap items-center gap-3">
-          <Choice label="Kind" options={KINDS} value={kind} onChange={setKind} />
-          <SearchField label="Search by name" onChange={setQ} />
+        <div className="flex flex-col gap-4">
+          <div className="flex flex-wrap items-center gap-3">
+            <SearchField label="Search by name" onChange={setQ} />
+            <Choice label="Kind" options={KINDS} value={kind} onChange={setKind} />
+          </div>
+          <UploadList uploads={uploads} onDismiss={dismiss} onDismissEnded={dismissEnded} />
+          <List
+            query={files}
+            label="Files"
+            failed="The files could not be read"
+            empty={
+              kind === "all" && !q ? (
+                <Empty icon={<FolderOpen />} title="No files yet" action={<Button onClick={choose}>Upload a file</Button>}>
+                  Drop files here, or choose some{most ? `, of at most ${most} MiB each` : ""}. What runs download and picture comes here by itself.
+                </Empty>
+              ) : (
+                <Empty icon={<FolderOpen />} title="No such files">
+                  No file fits this choice. Choose another kind or other words.
+                </Empty>
+              )
+            }
+          >
+            {(file) => <FileRow file={file} onOpen={(as) => setOpen({ file, as })} onDownload={() => get(file)} />}
+          </List>
         </div>
-        <UploadList uploads={uploads} onDismiss={dismiss} onDismissEnded={dismissEnded} />
-        <List
-          query={files}
-          label="Files"
-          failed="The files could not be read"
-          empty={
-            kind === "all" && !q ? (
-              <Empty icon={<FolderOpen />} title="No files yet" action={<Button onClick={choose}>Upload a file</Button>}>
-                Drop files here, or choose some{most ? `, of at most ${most} MiB each` : ""}. What runs download and picture comes here by itself.
-              </Empty>
-            ) : (
-              <Empty icon={<FolderOpen />} title="No such files">
-                No file fits this choice. Choose another kind or other words.
-              </Empty>
-            )
-          }
-        >
-          {(file) => <FileRow file={file} onOpen={(as) => setOpen({ file, as })} onDownload={() => get(file)} />}
-        </List>
       </Page>
       {open?.as === "preview" && <FilePreview file={open.file} onClose={close} onDownload={() => get(open.file)} />}
       {open?.as === "rename" && (

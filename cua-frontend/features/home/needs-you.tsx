@@ -75,7 +75,7 @@ function Question({ approval }: { approval: ApprovalRead }) {
       }
     >
       {approval.url && <span className="font-mono">{approval.url} · </span>}
-      no answer is a no <Ago at={approval.expires_at} />
+      expires <Ago at={approval.expires_at} />
     </Line>
   );
 }

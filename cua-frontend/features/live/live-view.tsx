@@ -21,10 +21,10 @@ import { type Live, useLive } from "./use-live";
 export interface Instead {
   picture: string | null;
   url: string;
+  /** What picture it is. */
   title: string;
   width: number;
   height: number;
-  actions?: ReactNode;
 }
 
 interface LiveViewProps {
@@ -69,7 +69,6 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
       {/* Always there, so that the picture stays where it is when control is taken. */}
       <div className={cn("flex h-10 shrink-0 items-center gap-1.5 pr-1.5", mine ? "bg-accent-soft" : "bg-sunken")}>
         <TabStrip computerId={steers ? computerId : null} view={live.view} title={title} send={control.send} />
-        {instead?.actions}
         {mine ? <Holding control={control} handBack={handBack} /> : !instead && <Liveness live={live} control={control} />}
       </div>
       <BrowserBar url={url} steers={steers} send={control.send}>
@@ -101,7 +100,7 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
             className={cn("absolute inset-0 size-full", (instead || !live.drawn || live.phase === "starting") && "invisible")}
           />
           {instead?.picture && (
-            <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
+            <img src={instead.picture} alt={`The browser's screen: ${title}`} className="absolute inset-0 size-full object-contain" />
           )}
           {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
           {!instead && last?.picture && live.phase === "closed" && !live.drawn && (

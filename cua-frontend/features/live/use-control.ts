@@ -4,11 +4,11 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { toast } from "@/components/ui/toast";
-import { type ComputerRead, type EventRead, readComputer } from "@/lib/api";
+import { type ComputerRead, type EventRead, readComputer, releaseControl } from "@/lib/api";
 import { call } from "@/lib/client";
 import { useEventListener, useSocket } from "@/lib/events";
 import { keys } from "@/lib/keys";
-import type { Controlled, InputEvent, Socket } from "@/lib/socket";
+import type { Controlled, InputEvent } from "@/lib/socket";
 
 type ControlState = "free" | "pending" | "mine" | "other";
 
@@ -74,7 +74,7 @@ export function useControl(computerId: string | null): Control {
     socket
       .control(computerId, "take", hear)
       .then((told) => {
-        if (shown.current !== computerId) return leave(socket, computerId);
+        if (shown.current !== computerId) return leave(computerId);
         setMine({ computerId, generation: told.generation });
         hear(told);
       })
@@ -113,7 +113,7 @@ export function useControl(computerId: string | null): Control {
     if (!computerId) return;
     shown.current = computerId;
     const away = () => {
-      if (holds.current) leave(socket, computerId);
+      if (holds.current) leave(computerId);
       holds.current = false;
     };
     addEventListener("pagehide", away); // the tab closes, or goes elsewhere
@@ -122,14 +122,14 @@ export function useControl(computerId: string | null): Control {
       removeEventListener("pagehide", away);
       away();
     };
-  }, [computerId, socket]);
+  }, [computerId]);
 
   return { state, endsAt, take, release, send };
 }
 
-/** Whoever goes away steers no more; where word of that is lost, control runs out by itself. */
-function leave(socket: Socket, computerId: string): void {
-  socket.control(computerId, "release").catch(() => undefined);
+/** Whoever goes away steers no more: `keepalive` is carried out though the page is gone. Where word of it is lost, control runs out. */
+function leave(computerId: string): void {
+  call(releaseControl({ path: { id: computerId }, keepalive: true })).catch(() => undefined);
 }
 
 function stateOf(computer: ComputerRead | undefined, generation: number | undefined, asking: boolean): ControlState {

@@ -1,6 +1,6 @@
 "use client";
 
-import { Ban, Copy, Pause, Play, RotateCcw, Trash2, Workflow } from "lucide-react";
+import { Ban, Copy, Pause, RotateCcw, Trash2, Workflow } from "lucide-react";
 import Link from "next/link";
 import { useState } from "react";
 
@@ -51,29 +51,20 @@ interface RunButtonsProps {
   run: RunRead;
   ended: boolean;
   agent: boolean;
-  /** It waits to be told something, which is a better way to go on. */
-  asks: boolean;
   actions: RunActions;
 }
 
-export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps) {
+export function RunButtons({ run, ended, agent, actions }: RunButtonsProps) {
   const [asked, setAsked] = useState<"cancel" | "delete" | null>(null);
   const close = () => setAsked(null);
   const pausing = run.control === "pause" && (run.status === "running" || run.status === "queued");
   const cancelling = run.control === "cancel" && !ended;
-  const canResume = (run.status === "paused" && run.reason !== "control" && !run.reason?.startsWith("budget_")) || (run.status === "waiting_user" && !asks);
   return (
     <>
       {(run.status === "running" || run.status === "queued") && (
         <Button busy={actions.pause.isPending || pausing} disabled={cancelling} onClick={() => actions.pause.mutate()}>
           <Pause />
           {pausing ? "Pausing" : "Pause"}
-        </Button>
-      )}
-      {canResume && (
-        <Button busy={actions.resume.isPending} onClick={() => actions.resume.mutate()}>
-          <Play />
-          Resume
         </Button>
       )}
       {!ended && (

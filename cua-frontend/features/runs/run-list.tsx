@@ -63,7 +63,7 @@ export function RunList() {
         </Button>
       }
     >
-      <div className="flex flex-col gap-3">
+      <div className="flex flex-col gap-4">
         <div className="flex flex-wrap items-center gap-3">
           <SearchField label="Search runs by title" placeholder="Search by title" onChange={setQ} />
           <Choice label="Filter by status" options={STATUSES} value={status} onChange={(next) => router.replace(pathOf(next, scheduleId), { scroll: false })} />

@@ -34,7 +34,7 @@ export function RunRow({ run, ofOneWorkflow }: { run: RunRead; ofOneWorkflow?: b
           <Took run={run} />
         </span>
       </span>
-      <span className="w-20 shrink-0 text-right max-sm:hidden">
+      <span className="w-20 shrink-0 text-right text-xs max-sm:hidden">
         <Took run={run} />
       </span>
       <Ago at={run.created_at} className="w-24 shrink-0 text-right text-xs text-ink-3 max-sm:hidden" />

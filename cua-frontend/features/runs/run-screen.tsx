@@ -78,7 +78,7 @@ function Loaded({ run }: { run: RunRead }) {
     <Page
       title={run.title}
       description={<RunFacts run={run} ended={ended} />}
-      actions={<RunButtons run={run} ended={ended} agent={agent} asks={question !== null} actions={actions} />}
+      actions={<RunButtons run={run} ended={ended} agent={agent} actions={actions} />}
       wide
     >
       <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1.75fr)_minmax(21rem,1fr)] lg:gap-6">

@@ -1,7 +1,6 @@
 "use client";
 
 import { useNow } from "@/components/time";
-import { Badge } from "@/components/ui/badge";
 import { LiveView, type Instead } from "@/features/live/live-view";
 import { type FrameIndex, frameOfStep, framePath, useFrames } from "@/features/recording/frames";
 import { usePicture } from "@/features/recording/pictures";
@@ -34,25 +33,24 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
   else if (step) frame = frameOfStep(known, step, ended, now);
   // The last seconds are not in the recording yet, but a step that has ended has its own picture.
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
-  const path = frame ? framePath(run.id, frame.number) : screenshot;
+  // What is shown has a picture before the index reaches it.
+  const number = frame?.number ?? (whole ? null : selection.frame);
+  const path = number === null ? screenshot : framePath(run.id, number);
   const picture = usePicture(path);
   const last = usePicture(newest && run.status !== "running" ? framePath(run.id, newest.number) : null);
 
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
-  const looking = index.isPending || (chosen && !path && !whole);
+  const looking = !whole && (index.isPending || (chosen && !path));
   const awaited = chosen && !path && !ended && !looking;
   const instead: Instead | null = path && !picture.failed
     ? {
         picture: picture.address,
         url: shown?.url ?? "",
-        title: "",
+        title: screenshot ? "Screenshot" : ended && !chosen ? "The last picture" : `Recording, picture ${number ?? ""}`,
         width: frame?.width ?? 1280,
         height: frame?.height ?? 720,
-        actions: (
-          <Badge>{screenshot ? "Screenshot" : ended && !chosen ? "The last picture" : `Recording, picture ${frame?.number ?? ""}`}</Badge>
-        ),
       }
     : null;
 
@@ -68,7 +66,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
           runId={run.id}
           frames={frames}
           steps={steps}
-          current={frame?.number ?? selection.frame}
+          current={number}
           onSeek={(number) => onSelect({ frame: number })}
           onLive={ended ? undefined : () => onSelect({})}
         />
@@ -106,7 +104,7 @@ function absent(run: RunRead, ended: boolean, looking: boolean) {
       : { title: "The browser is closed", detail: "The run has ended." };
   }
   if (run.status === "queued") {
-    const place = run.position ? `It is ${run.position}. in the queue.` : "It starts as soon as there is room.";
+    const place = run.position ? `It has place ${run.position} in the queue.` : "It starts as soon as there is room.";
     return { title: "The run waits for a browser", detail: place, busy: true };
   }
   if (run.status === "running") return { title: "The browser starts", detail: "Its screen appears here in a moment.", busy: true };

@@ -47,7 +47,7 @@ export function Keys() {
   );
   return (
     <Section title="API keys" actions={make}>
-      <p className="-mt-2 max-w-prose text-sm text-ink-3">
+      <p className="-mt-2 max-w-prose text-sm text-pretty text-ink-3">
         Programs send one as <code className="font-mono text-xs">Authorization: Bearer …</code> or <code className="font-mono text-xs">X-API-Key</code>. Delete a key that
         you do not know.
       </p>

@@ -50,31 +50,33 @@ export function WorkflowList() {
     >
       <DropRecording onFile={importFile} />
       {refused && <ImportRefused refused={refused} onDismiss={dismiss} />}
-      {workflows.data && !isEmpty && <SearchField label="Search workflows" placeholder="Search by name" onChange={setQ} />}
-      <List
-        query={workflows}
-        label="Workflows"
-        failed="The workflows could not be read"
-        row="h-15"
-        empty={
-          isEmpty ? (
-            <NoWorkflows />
-          ) : (
-            <Empty icon={<Workflow />} title="No such workflows">
-              None has “{q}” in its name.
-            </Empty>
-          )
-        }
-      >
-        {(workflow) => (
-          <WorkflowRow
-            workflow={workflow}
-            last={lastRuns.get(workflow.id)}
-            onRun={() => setRunning(workflow)}
-            onDelete={() => setDeleting(workflow)}
-          />
-        )}
-      </List>
+      <div className="flex flex-col gap-4">
+        {workflows.data && !isEmpty && <SearchField label="Search workflows" placeholder="Search by name" onChange={setQ} />}
+        <List
+          query={workflows}
+          label="Workflows"
+          failed="The workflows could not be read"
+          row="h-15"
+          empty={
+            isEmpty ? (
+              <NoWorkflows />
+            ) : (
+              <Empty icon={<Workflow />} title="No such workflows">
+                None has “{q}” in its name.
+              </Empty>
+            )
+          }
+        >
+          {(workflow) => (
+            <WorkflowRow
+              workflow={workflow}
+              last={lastRuns.get(workflow.id)}
+              onRun={() => setRunning(workflow)}
+              onDelete={() => setDeleting(workflow)}
+            />
+          )}
+        </List>
+      </div>
       {running && <RunDialog workflow={running} onClose={() => setRunning(null)} />}
       <DeleteWorkflow workflow={deleting} onClose={() => setDeleting(null)} />
     </Page>
