@@ -25,6 +25,8 @@ interface FormDialogProps {
   error: Error | null;
   /** Fields that show what is wrong with them; what is wrong with others is said above all. */
   fields?: string[];
+  /** The form shows in another way what is wrong. */
+  isShown?: boolean;
   /** The form finds itself what is wrong, not the browser. */
   noValidate?: boolean;
   onSubmit: () => void;
@@ -32,10 +34,10 @@ interface FormDialogProps {
 }
 
 /** A form in a panel. It is open as long as it is there, so that each opening begins anew. */
-export function FormDialog({ onClose, title, description, wide, action, danger, ready = true, busy, error, fields = [], noValidate, onSubmit, children }: FormDialogProps) {
+export function FormDialog({ onClose, title, description, wide, action, danger, ready = true, busy, error, fields = [], isShown, noValidate, onSubmit, children }: FormDialogProps) {
   const id = useId();
   const form = useRef<HTMLFormElement>(null);
-  const shown = fields.some((field) => wrongWith(error, field));
+  const shown = isShown || fields.some((field) => wrongWith(error, field));
   useEffect(() => {
     if (error) showWrong(form.current);
   }, [error]);

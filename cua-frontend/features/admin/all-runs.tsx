@@ -78,7 +78,7 @@ export function AllRuns({ owner }: { owner?: string }) {
         {(run) => (
           <div className="flex min-h-14 flex-wrap items-center gap-x-3 gap-y-1 px-4 py-2">
             <RunStatusBadge status={run.status} />
-            <span className="min-w-0 flex-1">
+            <span className="min-w-0 flex-1 basis-48">
               <span className="block truncate font-mono text-xs">{run.id}</span>
               <span className="block truncate text-xs text-ink-3">
                 {!owner && (

@@ -100,8 +100,9 @@ function ScheduleForm({ title, workflows, schedule, workflowId, onClose }: Sched
       title={title}
       action={schedule ? "Save" : "Make the schedule"}
       busy={save.isPending}
-      error={Object.keys(wrongParams(save.error, schema)).length > 0 ? null : save.error}
+      error={save.error}
       fields={FIELDS}
+      isShown={Object.keys(wrongParams(save.error, schema)).length > 0}
       noValidate
       onSubmit={() => {
         const read = readRunSettings(schema, settings);

@@ -99,10 +99,10 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
           <span className="text-ink-3"> · {time_zone}</span>
         </p>
         <p className="truncate text-xs text-ink-3">
+          <span className="sm:hidden">{next_at ? <>Next <Ago at={next_at} /></> : "Paused"} · </span>
           <Link href={`/workflows/${schedule.workflow_id}`} className="hover:text-ink hover:underline">
             {workflow ?? "Workflow"}
           </Link>
-          <span className="sm:hidden"> · {next_at ? <>next <Ago at={next_at} /></> : "paused"}</span>
         </p>
       </div>
       <dl className="hidden w-40 shrink-0 grid-cols-[3rem_1fr] gap-x-2 text-xs sm:grid">

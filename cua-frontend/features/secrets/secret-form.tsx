@@ -61,8 +61,9 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       description={secret ? "What is kept is not shown. A value that you leave empty stays as it is." : undefined}
       action="Save"
       busy={save.isPending}
-      error={isTaken ? null : save.error}
+      error={save.error}
       fields={["name", "origins", ...wanted]}
+      isShown={isTaken}
       onSubmit={() => {
         setAsked(true);
         if (named.every((origin) => asOrigin(origin))) save.mutate();

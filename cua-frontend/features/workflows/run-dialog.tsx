@@ -37,8 +37,9 @@ export function RunDialog({ workflow, dirty, onClose }: RunDialogProps) {
       description={dirty ? `Version ${workflow.version}, as it was saved: without your changes since.` : `Version ${workflow.version}, in a browser of its own.`}
       action="Run"
       busy={start.isPending}
-      error={Object.keys(wrongParams(start.error, workflow.parameters)).length > 0 ? null : start.error}
+      error={start.error}
       fields={RUN_FIELDS}
+      isShown={Object.keys(wrongParams(start.error, workflow.parameters)).length > 0}
       noValidate
       onSubmit={() => {
         const read = readRunSettings(workflow.parameters, settings);
