@@ -24,16 +24,17 @@ export function useFrames(runId: string) {
   const queryKey = keys.of("run", runId, "frames");
   return useQuery({
     queryKey,
-    queryFn: async (): Promise<FrameIndex> => {
+    queryFn: async ({ signal }): Promise<FrameIndex> => {
       const known = cache.getQueryData<FrameIndex>(queryKey);
       const read = (query: { limit: number; after?: number; order?: "desc" }) => page(listFrames({ path: { id: runId }, query }));
-      let frames = known?.whole ? known.frames : [];
+      let frames = known?.frames.slice(0, known.whole ? undefined : -1) ?? [];
       let newest: FrameRead[] | undefined;
       for (;;) {
         const { data, next_cursor } = await read({ limit: MOST, after: frames.at(-1)?.number ?? 0 });
         frames = [...frames, ...data];
         if (!next_cursor) return { frames, whole: true };
         newest ??= (await read({ limit: 1, order: "desc" })).data;
+        signal.throwIfAborted(); // somebody else reads on
         cache.setQueryData<FrameIndex>(queryKey, { frames: [...frames, ...newest], whole: false });
       }
     },
