@@ -55,7 +55,7 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
     if (steers && matchMedia("(pointer: fine)").matches) keyboard.current?.focus({ preventScroll: true });
   }, [steers]);
   const url = instead ? instead.url : (live.view?.url ?? last?.url ?? "");
-  const title = instead ? instead.title : (live.view?.title ?? "");
+  const title = instead ? instead.title : (live.view?.title ?? (last?.picture ? "The last picture" : ""));
   const size = instead ?? live.size;
   return (
     <section

@@ -27,7 +27,7 @@ export function TabStrip({ computerId, view, title, send }: TabStripProps) {
   if (!tabs.data) {
     return (
       <div className="h-full min-w-0 flex-1 pt-1.5 pl-2">
-        {title && <p className={cn(TAB, ACTIVE, "w-fit max-w-64 truncate px-2.5 leading-8.5")}>{title}</p>}
+        <p className={cn(TAB, ACTIVE, "w-fit max-w-64 truncate px-2.5 leading-8.5")}>{title || "Empty page"}</p>
       </div>
     );
   }

@@ -16,6 +16,18 @@ export function useFullscreen(): Fullscreen {
     // A browser may refuse, and then everything stays as it is.
     (isOn() ? document.exitFullscreen() : document.documentElement.requestFullscreen()).catch(() => undefined);
   }, []);
+  useEffect(() => {
+    if (!on) return;
+    // Most browsers keep the key to themselves; it never goes to the browser that is steered.
+    const hear = (event: KeyboardEvent) => {
+      if (event.key !== "Escape" || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      toggle();
+    };
+    addEventListener("keydown", hear, { capture: true });
+    return () => removeEventListener("keydown", hear, { capture: true });
+  }, [on, toggle]);
   useEffect(
     () => () => {
       if (isOn()) document.exitFullscreen().catch(() => undefined);
