@@ -78,7 +78,7 @@ export function AllRuns({ owner }: { owner?: string }) {
         {(run) => (
           <div className="flex min-h-14 flex-wrap items-center gap-x-3 gap-y-1 px-4 py-2">
             <RunStatusBadge status={run.status} />
-            <span className="min-w-0 flex-1 basis-48">
+            <span className="min-w-0 flex-1 max-sm:order-first max-sm:basis-full">
               <span className="block truncate font-mono text-xs">{run.id}</span>
               <span className="block truncate text-xs text-ink-3">
                 {!owner && (
@@ -92,7 +92,7 @@ export function AllRuns({ owner }: { owner?: string }) {
                 {run.error_code && ` · ${run.error_code}`}
               </span>
             </span>
-            <Ago at={run.created_at} className="text-xs text-ink-3" />
+            <Ago at={run.created_at} className="text-xs text-ink-3 max-sm:flex-1" />
             {!ENDED.has(run.status) && (
               <Button size="sm" look="danger" disabled={run.control === "cancel"} onClick={() => setEnding(run)}>
                 {run.control === "cancel" ? "Ending…" : "Cancel"}
