@@ -71,7 +71,7 @@ export function AllRuns({ owner }: { owner?: string }) {
         row="h-14"
         empty={
           <Empty icon={<Activity />} title="No such runs">
-            {status ? "No run has this status now." : "Nobody has started one yet."}
+            {status ? "No run has this status now." : owner ? "This user has started none." : "Nobody has started one yet."}
           </Empty>
         }
       >

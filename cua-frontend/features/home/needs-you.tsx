@@ -43,7 +43,7 @@ function Line({ icon, href, title, children, actions }: { icon: ReactNode; href:
         </Link>
         <p className="truncate text-xs text-ink-3">{children}</p>
       </div>
-      <div className="flex gap-2">{actions}</div>
+      <div className="flex gap-2 max-sm:w-full max-sm:pl-7">{actions}</div>
     </li>
   );
 }

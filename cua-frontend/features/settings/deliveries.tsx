@@ -64,10 +64,10 @@ export function Deliveries({ webhookId }: { webhookId: string }) {
         {(delivery) => (
           <div className="flex min-h-14 flex-wrap items-center gap-x-3 gap-y-1 px-4 py-2">
             <DeliveryBadge status={delivery.status} />
-            <button type="button" onClick={() => setOpen(delivery.id)} className="min-w-0 flex-1 truncate text-left font-mono text-xs underline-offset-2 hover:underline">
+            <button type="button" onClick={() => setOpen(delivery.id)} className="min-w-0 flex-1 truncate text-left font-mono max-sm:order-first max-sm:basis-full text-xs underline-offset-2 hover:underline">
               {delivery.kind}
             </button>
-            <span className="text-xs text-ink-3">
+            <span className="text-xs text-ink-3 max-sm:flex-1">
               {counted(delivery.attempt, "try", "tries")}
               {delivery.next_at && delivery.attempt > 0 && (
                 <>
