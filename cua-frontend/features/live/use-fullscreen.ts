@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useSyncExternalStore } from "react";
 
-export interface Fullscreen {
+interface Fullscreen {
   supported: boolean;
   on: boolean;
   toggle: () => void;

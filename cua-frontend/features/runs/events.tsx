@@ -5,7 +5,7 @@ import { ChevronRight, ScrollText } from "lucide-react";
 import { useCallback, useState } from "react";
 
 import { CopyButton } from "@/components/copy-button";
-import { Json } from "@/components/data-view";
+import { JsonText } from "@/components/data-view";
 import { LoadMore, useList } from "@/components/list";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { type EventRead, listRunEvents } from "@/lib/api";
@@ -84,7 +84,7 @@ function EventRow({ event }: { event: EventRead }) {
             <span className="min-w-0 flex-1 truncate">by {event.actor}</span>
             <CopyButton text={() => JSON.stringify(event, null, 2)} />
           </p>
-          <Json value={event.data} className="w-full" />
+          <JsonText value={event.data} className="w-full" />
         </div>
       )}
     </li>

@@ -4,7 +4,7 @@ import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X 
 import { type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef } from "react";
 
 import { CopyButton } from "@/components/copy-button";
-import { DataView, Json } from "@/components/data-view";
+import { DataView, JsonText } from "@/components/data-view";
 import { LongText } from "@/components/long-text";
 import { useNow } from "@/components/time";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
@@ -200,7 +200,7 @@ function StepDetails({ step }: { step: StepRead }) {
       {step.error && <StepError error={step.error} />}
       {given && Object.keys(given).length > 0 && (
         <Part title="Arguments">
-          <Json value={given} />
+          <JsonText value={given} />
         </Part>
       )}
       {step.output !== null && step.output !== undefined && (

@@ -88,7 +88,7 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
     onError: (error) => toast.failed(`${name} was not run`, error),
   });
   return (
-    <div className="flex min-h-[4.75rem] items-center gap-3 px-4 py-3 hover:bg-sunken/60">
+    <div className="flex min-h-[4.75rem] items-center gap-3 px-4 py-3">
       <Switch aria-label={`${name} is on`} checked={enabled} onCheckedChange={toggle} />
       <div className="min-w-0 flex-1">
         <button type="button" className="block max-w-full truncate text-left font-medium hover:underline" onClick={onEdit}>

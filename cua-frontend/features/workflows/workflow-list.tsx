@@ -92,7 +92,7 @@ function newestByWorkflow(runs: RunRead[]): Map<string, RunRead> {
 function WorkflowRow({ workflow, last, onRun, onDelete }: { workflow: WorkflowRead; last?: RunRead; onRun: () => void; onDelete: () => void }) {
   const params = Object.keys((workflow.parameters.properties as object | undefined) ?? {}).length;
   return (
-    <div className="relative flex min-h-15 items-center gap-3 px-4 py-2 hover:bg-sunken/60">
+    <div className="relative flex min-h-15 items-center gap-3 px-4 py-2 hover:bg-sunken">
       <div className="min-w-0 flex-1">
         <Link href={`/workflows/${workflow.id}`} className="block truncate font-medium after:absolute after:inset-0">
           {workflow.name}
