@@ -4,10 +4,12 @@ import { Download } from "lucide-react";
 import { useState } from "react";
 
 import { cn } from "@/lib/cn";
+import { downloadBlob } from "@/lib/download";
 import { number } from "@/lib/format";
-import { isObject } from "@/lib/json";
+import { isObject, type Json } from "@/lib/json";
 
 import { CopyButton } from "./copy-button";
+import { Table } from "./table";
 import { Button } from "./ui/button";
 
 const FIRST_ROWS = 50;
@@ -15,7 +17,7 @@ const DEEPEST = 3;
 
 /** Data as a person reads it: tables for lists of objects, names and values for objects, JSON for the rest. */
 export function DataView({ value, depth = 0 }: { value: unknown; depth?: number }) {
-  if (isRows(value)) return <Table rows={value} />;
+  if (isRows(value)) return <DataTable rows={value} />;
   if (isObject(value) && depth < DEEPEST && Object.keys(value).length > 0) {
     return (
       <dl className="grid grid-cols-[minmax(5rem,auto)_minmax(0,1fr)] gap-x-4 gap-y-2 text-sm">
@@ -32,7 +34,7 @@ export function DataView({ value, depth = 0 }: { value: unknown; depth?: number 
       </dl>
     );
   }
-  if (typeof value === "object" && value !== null) return <Json value={value} />;
+  if (typeof value === "object" && value !== null) return <JsonText value={value} />;
   return <Plain value={value} />;
 }
 
@@ -50,7 +52,7 @@ function Plain({ value }: { value: unknown }) {
   return <span className="break-words whitespace-pre-wrap">{text}</span>;
 }
 
-export function Json({ value, className }: { value: unknown; className?: string }) {
+export function JsonText({ value, className }: { value: unknown; className?: string }) {
   return (
     <pre tabIndex={0} role="region" aria-label="JSON" className={cn("max-h-96 overflow-auto rounded-md bg-sunken p-3 font-mono text-xs leading-5", className)}>
       {JSON.stringify(value, null, 2)}
@@ -58,43 +60,22 @@ export function Json({ value, className }: { value: unknown; className?: string 
   );
 }
 
-function Table({ rows: given }: { rows: Record<string, unknown>[] }) {
+function DataTable({ rows: given }: { rows: Json[] }) {
   const [whole, setWhole] = useState(false);
   const rows = given.map(flat);
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const shown = whole ? rows : rows.slice(0, FIRST_ROWS);
   return (
-    <div className="flex flex-col items-start gap-2">
-      <div tabIndex={0} role="region" aria-label="Table" className="max-h-112 w-full overflow-auto rounded-md border border-line">
-        <table className="w-full border-collapse text-left text-xs">
-          <thead className="sticky top-0 bg-sunken">
-            <tr>
-              {names.map((name) => (
-                <th
-                  key={name}
-                  scope="col"
-                  className={cn("px-2.5 py-1.5 font-medium whitespace-nowrap text-ink-2", typeof rows[0]?.[name] === "number" && "text-right")}
-                >
-                  {name}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody className="divide-y divide-line">
-            {shown.map((row, place) => (
-              <tr key={place}>
-                {names.map((name) => (
-                  <td key={name} className={cn("max-w-64 px-2.5 py-1.5 align-top", typeof row[name] === "number" && "text-right tabular-nums")}>
-                    <Cell value={row[name]} />
-                  </td>
-                ))}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+    <div className="flex flex-col gap-2">
+      <Table<Json>
+        dense
+        caption="Table"
+        rows={shown}
+        rowKey={(_, place) => place}
+        columns={names.map((name) => ({ label: name, number: typeof rows[0]?.[name] === "number", cell: (row) => <Cell value={row[name]} /> }))}
+      />
       {shown.length < rows.length && (
-        <Button size="sm" look="ghost" onClick={() => setWhole(true)}>
+        <Button size="sm" look="ghost" className="self-start" onClick={() => setWhole(true)}>
           Show all {number(rows.length)} rows
         </Button>
       )}
@@ -103,7 +84,7 @@ function Table({ rows: given }: { rows: Record<string, unknown>[] }) {
 }
 
 /** Objects in a row become columns of their own. */
-function flat(row: Record<string, unknown>): Record<string, unknown> {
+function flat(row: Json): Json {
   return Object.fromEntries(
     Object.entries(row).flatMap(([name, value]) =>
       isObject(value) ? Object.entries(value).map(([inner, each]) => [`${name}.${inner}`, each] as const) : [[name, value] as const],
@@ -122,12 +103,12 @@ export function DataActions({ value, name }: { value: unknown; name: string }) {
   return (
     <>
       <CopyButton text={text} />
-      <Button size="sm" look="ghost" onClick={() => save(new Blob([text()], { type: "application/json" }), `${name}.json`)}>
+      <Button size="sm" look="ghost" onClick={() => downloadBlob(new Blob([text()], { type: "application/json" }), `${name}.json`)}>
         <Download />
         JSON
       </Button>
       {isRows(value) && (
-        <Button size="sm" look="ghost" onClick={() => save(new Blob([csv(value)], { type: "text/csv" }), `${name}.csv`)}>
+        <Button size="sm" look="ghost" onClick={() => downloadBlob(new Blob([csv(value)], { type: "text/csv" }), `${name}.csv`)}>
           <Download />
           CSV
         </Button>
@@ -136,17 +117,8 @@ export function DataActions({ value, name }: { value: unknown; name: string }) {
   );
 }
 
-/** Give a file to the browser's downloads. */
-export function save(blob: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 /** RFC 4180; what a spreadsheet would take for a formula is kept a text. */
-function csv(given: Record<string, unknown>[]): string {
+function csv(given: Json[]): string {
   const rows = given.map(flat);
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cell = (value: unknown) => {
@@ -157,6 +129,6 @@ function csv(given: Record<string, unknown>[]): string {
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
 }
 
-function isRows(value: unknown): value is Record<string, unknown>[] {
+function isRows(value: unknown): value is Json[] {
   return Array.isArray(value) && value.length > 0 && value.every(isObject);
 }

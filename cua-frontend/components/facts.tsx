@@ -9,7 +9,7 @@ export function Facts({ facts }: { facts: ([label: string, value: ReactNode] | n
           fact && (
             <div key={fact[0]} className="sm:contents">
               <dt className="text-xs leading-5 text-ink-3 sm:text-sm sm:leading-6">{fact[0]}</dt>
-              <dd className="min-w-0 leading-6 break-words">{fact[1]}</dd>
+              <dd className="min-w-0 leading-6 wrap-anywhere">{fact[1]}</dd>
             </div>
           ),
       )}

@@ -25,7 +25,7 @@ export function Choice<T extends string>({ label, options, value, onChange }: {
           aria-pressed={each === value}
           onClick={() => onChange(each)}
           className={cn(
-            "h-8 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
+            "h-7.5 rounded-md px-2.5 text-xs font-medium whitespace-nowrap -outline-offset-2",
             each === value ? "bg-surface text-ink shadow-sm" : "text-ink-3 hover:text-ink",
           )}
         >
@@ -37,7 +37,7 @@ export function Choice<T extends string>({ label, options, value, onChange }: {
 }
 
 /** Words to look for; told when typing pauses. */
-export function SearchField({ label, onChange }: { label: string; onChange: (words: string) => void }) {
+export function SearchField({ label, placeholder = label, onChange }: { label: string; placeholder?: string; onChange: (words: string) => void }) {
   const [text, setText] = useState("");
   useEffect(() => {
     const timer = setTimeout(() => onChange(text.trim()), TYPING_MS);
@@ -49,7 +49,7 @@ export function SearchField({ label, onChange }: { label: string; onChange: (wor
       <Input
         type="search"
         aria-label={label}
-        placeholder={label}
+        placeholder={placeholder}
         className="pl-8"
         value={text}
         onChange={(event) => setText(event.target.value)}

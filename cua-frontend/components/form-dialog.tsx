@@ -1,9 +1,9 @@
 "use client";
 
 import { useMutation } from "@tanstack/react-query";
-import { type ReactNode, useId, useState } from "react";
+import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 import { Button } from "./ui/button";
 import { Dialog } from "./ui/dialog";
@@ -25,14 +25,22 @@ interface FormDialogProps {
   error: Error | null;
   /** Fields that show what is wrong with them; what is wrong with others is said above all. */
   fields?: string[];
+  /** The form shows in another way what is wrong. */
+  isShown?: boolean;
+  /** The form finds itself what is wrong, not the browser. */
+  noValidate?: boolean;
   onSubmit: () => void;
   children: ReactNode;
 }
 
 /** A form in a panel. It is open as long as it is there, so that each opening begins anew. */
-export function FormDialog({ onClose, title, description, wide, action, danger, ready = true, busy, error, fields = [], onSubmit, children }: FormDialogProps) {
+export function FormDialog({ onClose, title, description, wide, action, danger, ready = true, busy, error, fields = [], isShown, noValidate, onSubmit, children }: FormDialogProps) {
   const id = useId();
-  const shown = error instanceof Problem && fields.some((field) => error.of(field));
+  const form = useRef<HTMLFormElement>(null);
+  const shown = isShown || fields.some((field) => wrongWith(error, field));
+  useEffect(() => {
+    if (error) showWrong(form.current);
+  }, [error]);
   return (
     <Dialog
       open
@@ -50,11 +58,15 @@ export function FormDialog({ onClose, title, description, wide, action, danger, 
       }
     >
       <form
+        ref={form}
         id={id}
+        noValidate={noValidate}
         className="flex flex-col gap-4"
         onSubmit={(event) => {
           event.preventDefault();
-          if (ready && !busy) onSubmit();
+          if (!ready || busy) return;
+          onSubmit();
+          setTimeout(() => showWrong(form.current)); // once it is drawn
         }}
       >
         {error && !shown && <FormError error={error} />}
@@ -64,9 +76,11 @@ export function FormDialog({ onClose, title, description, wide, action, danger, 
   );
 }
 
-/** What is wrong with a field, where it is the API that says so. */
-export function wrongWith(error: Error | null, field: string): string | undefined {
-  return error instanceof Problem ? error.of(field) : undefined;
+/** Brings what is wrong with a form into view: the first wrong field, else what is said above. */
+function showWrong(form: HTMLFormElement | null): void {
+  const wrong = form?.querySelector<HTMLElement>("[aria-invalid=true]") ?? form?.querySelector<HTMLElement>("[role=alert]");
+  wrong?.scrollIntoView({ block: "center" });
+  wrong?.focus();
 }
 
 interface NameDialogProps {

@@ -1,6 +1,6 @@
 "use client";
 
-import { type QueryKey, useInfiniteQuery, type UseInfiniteQueryResult } from "@tanstack/react-query";
+import { keepPreviousData, type QueryKey, useInfiniteQuery, type UseInfiniteQueryResult } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 
 import type { Page } from "@/lib/client";
@@ -9,22 +9,31 @@ import { Button } from "./ui/button";
 import { Rows } from "./ui/page";
 import { Failure, Skeletons } from "./ui/states";
 
-export type ListQuery<T> = UseInfiniteQueryResult<T[]>;
+type ListQuery<T> = UseInfiniteQueryResult<T[]>;
 
-/** A list of the API, page by page; `read` gets the cursor of the page that is wanted. */
+interface ListOptions<T> {
+  enabled?: boolean;
+  staleTime?: number;
+  refetchInterval?: number | ((items: T[]) => number | false);
+  /** Which of the items belong to it: what an event has changed may do so no more. */
+  where?: (item: T) => boolean;
+}
+
+/** A list of the API, page by page; `read` gets the cursor of the page that is wanted. With other filters the items before stay until theirs come. */
 export function useList<T>(
   queryKey: QueryKey,
   read: (cursor: string | undefined) => Promise<Page<T>>,
-  options: { enabled?: boolean; refetchInterval?: number | ((items: T[]) => number | false) } = {},
+  { enabled, staleTime, refetchInterval: every, where = () => true }: ListOptions<T> = {},
 ): ListQuery<T> {
-  const { enabled, refetchInterval: every } = options;
   return useInfiniteQuery({
     queryKey,
     queryFn: ({ pageParam }) => read(pageParam),
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (last: Page<T>) => last.next_cursor ?? undefined,
-    select: ({ pages }) => pages.flatMap((page) => page.data),
+    select: ({ pages }) => pages.flatMap((page) => page.data.filter(where)),
+    placeholderData: keepPreviousData,
     enabled,
+    staleTime,
     refetchInterval:
       typeof every === "function"
         ? ({ state }) => every(state.data?.pages.flatMap((page) => page.data) ?? [])
@@ -50,22 +59,17 @@ export function List<T extends { id: string }>({ query, label, failed, empty, ro
   if (!query.data) {
     return <Failure title={failed} error={query.error ?? new Error("Nothing came back.")} retry={() => void query.refetch()} />;
   }
-  if (query.data.length === 0) return empty;
+  if (query.data.length === 0 && query.isPlaceholderData) return <Skeletons className={row} />;
+  if (query.data.length === 0 && !query.hasNextPage) return empty;
   return (
     <div className="flex flex-col gap-3">
-      <Rows label={label}>{query.data.map((item) => <li key={item.id}>{children(item)}</li>)}</Rows>
+      {query.data.length > 0 && <Rows label={label}>{query.data.map((item) => <li key={item.id}>{children(item)}</li>)}</Rows>}
       <LoadMore query={query} />
     </div>
   );
 }
 
-interface More {
-  hasNextPage: boolean;
-  isFetchingNextPage: boolean;
-  fetchNextPage: () => Promise<unknown>;
-}
-
-export function LoadMore({ query }: { query: More }) {
+export function LoadMore({ query }: { query: Pick<UseInfiniteQueryResult, "hasNextPage" | "isFetchingNextPage" | "fetchNextPage"> }) {
   if (!query.hasNextPage) return null;
   return (
     <Button className="self-center" busy={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>

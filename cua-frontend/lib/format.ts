@@ -100,6 +100,11 @@ export function number(count: number): string {
   return count.toLocaleString("en");
 }
 
+/** “1 step”, “12 steps”. */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${number(count)} ${count === 1 ? one : many}`;
+}
+
 export function money(dollars: number): string {
   return dollars > 0 && dollars < 0.01 ? "< $0.01" : `$${dollars.toFixed(2)}`;
 }

@@ -5,6 +5,8 @@ export const keys = {
   one: (type: ResourceType, id: string) => [type, "one", id] as const,
   /** Something that hangs below one thing, as a run's steps. */
   of: (type: ResourceType, id: string, what: string) => [type, "of", id, what] as const,
+  /** What is asked or counted of no single thing; all of a subject can be refreshed together. */
+  about: (subject: "admin" | "analytics" | "config" | "cron" | "sign-in" | "usage" | "verdict", ...what: unknown[]) => [subject, ...what] as const,
 };
 
 export type ResourceType =

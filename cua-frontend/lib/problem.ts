@@ -29,6 +29,11 @@ export class Problem extends Error {
   }
 }
 
+/** What is wrong with a field, where it is the API that says so. */
+export function wrongWith(error: Error | null, field: string): string | undefined {
+  return error instanceof Problem ? error.of(field) : undefined;
+}
+
 /** The problem in a reply that is not `ok`; also where something between here and the API has answered. */
 export async function problemOf(reply: Response, body?: unknown): Promise<Problem> {
   const told = body ?? (await reply.json().catch(() => null));

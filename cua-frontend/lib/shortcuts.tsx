@@ -23,8 +23,19 @@ const SEQUENCE_MS = 800;
 function isTyping(target: EventTarget | null): boolean {
   return (
     target instanceof HTMLElement &&
-    (target.isContentEditable || target.closest("input, textarea, select, [role=dialog], [data-takes-keys]") !== null)
+    (target.isContentEditable || target.closest("input, textarea, select, [role=dialog]") !== null)
   );
+}
+
+let silencers = 0;
+
+/** Switches all shortcuts off while `silent`: what is pressed is meant for another browser. */
+export function useSilentShortcuts(silent: boolean): void {
+  useEffect(() => {
+    if (!silent) return;
+    silencers += 1;
+    return () => void (silencers -= 1);
+  }, [silent]);
 }
 
 /** Calls `run` with the keys of each shortcut; never while somebody types or steers a browser. */
@@ -33,8 +44,8 @@ export function useShortcuts(run: (keys: string) => void): void {
     let first = "";
     let timer: ReturnType<typeof setTimeout> | undefined;
     const hear = (event: KeyboardEvent) => {
+      if (silencers > 0) return;
       if ((event.metaKey || event.ctrlKey) && event.key.toLowerCase() === "k") {
-        if (event.target instanceof HTMLElement && event.target.closest("[data-takes-keys]")) return;
         event.preventDefault();
         run("mod+k");
         return;

@@ -40,14 +40,14 @@ export type InputEvent =
   | { type: "navigate"; event: "go" | "back" | "forward" | "reload"; url?: string }
   | { type: "tab"; event: "new" | "switch" | "close"; tab?: string };
 
-export interface Watcher {
+interface Watcher {
   onFrame: (frame: Frame, drawn: () => void) => void;
   onView: (view: View) => void;
   onEnd: (reason: string) => void;
 }
 
 /** Who hears what comes. */
-export interface Hearing {
+interface Hearing {
   events: (events: EventRead[]) => void;
   delta: (delta: Delta) => void;
   /** Events may be missing: what was read before must be read anew. */
@@ -55,7 +55,7 @@ export interface Hearing {
 }
 
 /** What the server says no to on the socket. */
-export class SocketError extends Error {
+class SocketError extends Error {
   constructor(
     readonly code: string,
     detail: string,

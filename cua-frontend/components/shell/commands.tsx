@@ -1,6 +1,5 @@
 "use client";
 
-import { useQuery } from "@tanstack/react-query";
 import { Command } from "cmdk";
 import { Activity, Plus, Workflow } from "lucide-react";
 import { useRouter } from "next/navigation";
@@ -9,8 +8,8 @@ import { type ReactNode, useState } from "react";
 
 import { RunStatusBadge } from "@/components/run-status";
 import { useMe } from "@/features/me";
-import { listRuns, listWorkflows } from "@/lib/api";
-import { call } from "@/lib/client";
+import { useRecentRuns } from "@/features/runs/queries";
+import { useWorkflowChoices } from "@/features/workflows/queries";
 
 import { PLACES } from "./navigation";
 
@@ -24,26 +23,6 @@ interface CommandsProps {
 
 /** Everything by its name: places, recent runs, workflows. */
 export function Commands({ open, onOpenChange, onNewTask }: CommandsProps) {
-  const router = useRouter();
-  const [text, setText] = useState("");
-  const me = useMe();
-  const runs = useQuery({
-    queryKey: ["commands", "runs"],
-    queryFn: () => call(listRuns({ query: { limit: RECENT } })),
-    enabled: open,
-    staleTime: 5000,
-  });
-  const workflows = useQuery({
-    queryKey: ["commands", "workflows"],
-    queryFn: () => call(listWorkflows({ query: { limit: 100 } })),
-    enabled: open,
-    staleTime: 5000,
-  });
-  const go = (act: () => void) => {
-    onOpenChange(false);
-    setText("");
-    act();
-  };
   return (
     <Radix.Root open={open} onOpenChange={onOpenChange}>
       <Radix.Portal>
@@ -55,59 +34,64 @@ export function Commands({ open, onOpenChange, onNewTask }: CommandsProps) {
           <VisuallyHidden.Root>
             <Radix.Title>Search and commands</Radix.Title>
           </VisuallyHidden.Root>
-          <Command label="Search and commands">
-            <Command.Input
-              value={text}
-              onValueChange={setText}
-              placeholder="Search runs, workflows, and places…"
-              className="h-12 w-full border-b border-line bg-transparent px-4 text-sm outline-none placeholder:text-ink-3"
-            />
-            <Command.List className="max-h-[50dvh] overflow-y-auto p-2">
-              <Command.Empty className="px-3 py-6 text-center text-sm text-ink-3">Nothing by that name.</Command.Empty>
-              <Item icon={<Plus />} value="start a task new run" onSelect={() => go(onNewTask)}>
-                Start a task
-              </Item>
-              <Command.Group heading="Places" className={GROUP}>
-                {PLACES.filter((place) => !place.admin || me.data?.role === "admin").map(({ href, label, icon: Icon }) => (
-                  <Item key={href} icon={<Icon />} value={`go ${label}`} onSelect={() => go(() => router.push(href))}>
-                    {label}
-                  </Item>
-                ))}
-              </Command.Group>
-              {runs.data && runs.data.length > 0 && (
-                <Command.Group heading="Recent runs" className={GROUP}>
-                  {runs.data.map((run) => (
-                    <Item
-                      key={run.id}
-                      icon={<Activity />}
-                      value={`run ${run.title} ${run.id}`}
-                      onSelect={() => go(() => router.push(`/runs/${run.id}`))}
-                    >
-                      <span className="min-w-0 flex-1 truncate">{run.title}</span>
-                      <RunStatusBadge status={run.status} />
-                    </Item>
-                  ))}
-                </Command.Group>
-              )}
-              {workflows.data && workflows.data.length > 0 && (
-                <Command.Group heading="Workflows" className={GROUP}>
-                  {workflows.data.map((workflow) => (
-                    <Item
-                      key={workflow.id}
-                      icon={<Workflow />}
-                      value={`workflow ${workflow.name} ${workflow.id}`}
-                      onSelect={() => go(() => router.push(`/workflows/${workflow.id}`))}
-                    >
-                      <span className="min-w-0 flex-1 truncate">{workflow.name}</span>
-                    </Item>
-                  ))}
-                </Command.Group>
-              )}
-            </Command.List>
-          </Command>
+          <CommandList onClose={() => onOpenChange(false)} onNewTask={onNewTask} />
         </Radix.Content>
       </Radix.Portal>
     </Radix.Root>
+  );
+}
+
+function CommandList({ onClose, onNewTask }: { onClose: () => void; onNewTask: () => void }) {
+  const router = useRouter();
+  const [text, setText] = useState("");
+  const me = useMe();
+  const runs = useRecentRuns().data?.slice(0, text ? undefined : RECENT) ?? [];
+  const workflows = useWorkflowChoices().data ?? [];
+  const go = (act: () => void) => {
+    onClose();
+    act();
+  };
+  return (
+    <Command label="Search and commands">
+      <Command.Input
+        value={text}
+        onValueChange={setText}
+        placeholder="Search runs, workflows, and places…"
+        className="h-12 w-full border-b border-line bg-transparent px-4 text-sm outline-none placeholder:text-ink-3"
+      />
+      <Command.List className="max-h-[50dvh] overflow-y-auto p-2">
+        <Command.Empty className="px-3 py-6 text-center text-sm text-ink-3">Nothing by that name.</Command.Empty>
+        <Item icon={<Plus />} value="start a task new run" onSelect={() => go(onNewTask)}>
+          Start a task
+        </Item>
+        <Command.Group heading="Places" className={GROUP}>
+          {PLACES.filter((place) => !place.admin || me.data?.role === "admin").map(({ href, label, icon: Icon }) => (
+            <Item key={href} icon={<Icon />} value={`go ${label}`} onSelect={() => go(() => router.push(href))}>
+              {label}
+            </Item>
+          ))}
+        </Command.Group>
+        {runs.length > 0 && (
+          <Command.Group heading="Recent runs" className={GROUP}>
+            {runs.map((run) => (
+              <Item key={run.id} icon={<Activity />} value={`run ${run.title} ${run.id}`} onSelect={() => go(() => router.push(`/runs/${run.id}`))}>
+                <span className="min-w-0 flex-1 truncate">{run.title}</span>
+                <RunStatusBadge status={run.status} />
+              </Item>
+            ))}
+          </Command.Group>
+        )}
+        {workflows.length > 0 && (
+          <Command.Group heading="Workflows" className={GROUP}>
+            {workflows.map(({ id, name }) => (
+              <Item key={id} icon={<Workflow />} value={`workflow ${name} ${id}`} onSelect={() => go(() => router.push(`/workflows/${id}`))}>
+                <span className="min-w-0 flex-1 truncate">{name}</span>
+              </Item>
+            ))}
+          </Command.Group>
+        )}
+      </Command.List>
+    </Command>
   );
 }
 

@@ -6,7 +6,7 @@ import { SHORTCUTS } from "@/lib/shortcuts";
 export function ShortcutSheet({ open, onOpenChange }: { open: boolean; onOpenChange: (open: boolean) => void }) {
   return (
     <Dialog open={open} onOpenChange={onOpenChange} title="Keyboard shortcuts">
-      <dl className="grid grid-cols-1 gap-x-8 gap-y-2 sm:grid-cols-2">
+      <dl className="flex flex-col gap-2">
         {SHORTCUTS.map(({ keys, label }) => (
           <div key={keys} className="flex items-center justify-between gap-3">
             <dt className="text-sm text-ink-2">{label}</dt>

@@ -32,6 +32,7 @@ export function Button({ look = "secondary", size = "md", busy, asChild, classNa
     "disabled:pointer-events-none disabled:opacity-50 [&_svg]:size-4 [&_svg]:shrink-0",
     LOOKS[look],
     SIZES[size],
+    busy && "[&>svg:not(:first-child)]:hidden", // the wheel takes the place of its picture
     className,
   );
   if (asChild) {

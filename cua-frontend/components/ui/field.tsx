@@ -52,5 +52,5 @@ export function Textarea({ className, ...rest }: ComponentProps<"textarea">) {
 
 /** The browser's own list, which phones and screen readers know best. */
 export function Select({ className, ...rest }: ComponentProps<"select">) {
-  return <select className={cn(INPUT, "h-9 pr-8", className)} {...rest} />;
+  return <select className={cn(INPUT, "chevron h-9 appearance-none pr-8", className)} {...rest} />;
 }

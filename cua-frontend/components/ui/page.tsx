@@ -13,9 +13,9 @@ export function Page({ title, description, actions, wide, children }: {
   return (
     <div className={cn("mx-auto flex w-full flex-col gap-6 px-4 py-6 sm:px-8", wide ? "max-w-[100rem]" : "max-w-5xl")}>
       <header className="flex flex-wrap items-center gap-x-4 gap-y-3">
-        <div className="min-w-0 flex-1 basis-48">
+        <div className={cn("min-w-0 flex-1", description ? "basis-64" : "basis-48")}>
           <h1 className="truncate text-xl font-semibold tracking-tight">{title}</h1>
-          {description && <p className="mt-0.5 text-sm text-ink-3">{description}</p>}
+          {description && <div className="mt-0.5 text-sm text-pretty text-ink-3">{description}</div>}
         </div>
         {actions && <div className="flex flex-wrap items-center gap-2">{actions}</div>}
       </header>

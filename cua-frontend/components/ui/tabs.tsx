@@ -9,6 +9,9 @@ export interface Tab {
   content: ReactNode;
 }
 
+/** A click draws no ring; without this Radix's own focus() would draw one where nothing had the focus before. */
+const NO_RING: FocusOptions & { focusVisible: boolean } = { focusVisible: false };
+
 export function Tabs({ label, tabs, value, onChange, className }: {
   label: string;
   tabs: Tab[];
@@ -23,6 +26,7 @@ export function Tabs({ label, tabs, value, onChange, className }: {
           <Radix.Trigger
             key={tab.id}
             value={tab.id}
+            onMouseDown={(event) => event.currentTarget.focus(NO_RING)}
             className="-mb-px flex h-9 items-center gap-1.5 border-b-2 border-transparent px-3 text-sm whitespace-nowrap text-ink-3 hover:text-ink focus-visible:-outline-offset-2 data-[state=active]:border-accent data-[state=active]:font-medium data-[state=active]:text-ink"
           >
             {tab.label}

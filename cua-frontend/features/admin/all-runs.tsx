@@ -2,7 +2,6 @@
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Activity } from "lucide-react";
-import Link from "next/link";
 import { useState } from "react";
 
 import { List, useList } from "@/components/list";
@@ -13,10 +12,11 @@ import { Confirm } from "@/components/ui/dialog";
 import { Select } from "@/components/ui/field";
 import { Section } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { type AdminRunRead, cancelAnyRun, listAllRuns, readUser, type RunStatus } from "@/lib/api";
 import { call, page } from "@/lib/client";
-import { duration } from "@/lib/format";
+import { counted, duration } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 const STATUSES: [RunStatus, string][] = [
@@ -29,7 +29,7 @@ const STATUSES: [RunStatus, string][] = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ];
-const KEY = ["admin", "runs"] as const;
+const KEY = keys.about("admin", "runs");
 /** Other people's events do not come over the socket. */
 const EVERY_MS = 10_000;
 
@@ -71,14 +71,14 @@ export function AllRuns({ owner }: { owner?: string }) {
         row="h-14"
         empty={
           <Empty icon={<Activity />} title="No such runs">
-            {status ? "No run has this status now." : "Nobody has started one yet."}
+            {status ? "No run has this status now." : owner ? "This user has started none." : "Nobody has started one yet."}
           </Empty>
         }
       >
         {(run) => (
           <div className="flex min-h-14 flex-wrap items-center gap-x-3 gap-y-1 px-4 py-2">
             <RunStatusBadge status={run.status} />
-            <span className="min-w-0 flex-1">
+            <span className="min-w-0 flex-1 max-sm:order-first max-sm:basis-full">
               <span className="block truncate font-mono text-xs">{run.id}</span>
               <span className="block truncate text-xs text-ink-3">
                 {!owner && (
@@ -88,11 +88,11 @@ export function AllRuns({ owner }: { owner?: string }) {
                     {" · "}
                   </>
                 )}
-                {run.step_count} {run.step_count === 1 ? "step" : "steps"} · {duration(run.active_ms)}
+                {counted(run.step_count, "step")} · {duration(run.active_ms)}
                 {run.error_code && ` · ${run.error_code}`}
               </span>
             </span>
-            <Ago at={run.created_at} className="text-xs text-ink-3" />
+            <Ago at={run.created_at} className="text-xs text-ink-3 max-sm:flex-1" />
             {!ENDED.has(run.status) && (
               <Button size="sm" look="danger" disabled={run.control === "cancel"} onClick={() => setEnding(run)}>
                 {run.control === "cancel" ? "Ending…" : "Cancel"}
@@ -117,8 +117,8 @@ export function AllRuns({ owner }: { owner?: string }) {
 function Owner({ id }: { id: string }) {
   const { data } = useQuery({ queryKey: keys.one("user", id), queryFn: () => call(readUser({ path: { user: id } })) });
   return (
-    <Link href={`/admin/users/${encodeURIComponent(id)}`} className="text-accent-strong underline decoration-1 underline-offset-2">
+    <TextLink href={`/admin/users/${encodeURIComponent(id)}`}>
       {data?.name || data?.email || id}
-    </Link>
+    </TextLink>
   );
 }

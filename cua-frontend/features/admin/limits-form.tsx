@@ -2,13 +2,13 @@
 
 import { useState } from "react";
 
-import { wrongWith } from "@/components/form-dialog";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
 import { toast } from "@/components/ui/toast";
 import { Panel } from "@/features/settings/panel";
 import type { UserRead, UserUpdate } from "@/lib/api";
+import { wrongWith } from "@/lib/problem";
 
 import { useUpdateUser } from "./queries";
 

@@ -7,6 +7,7 @@ import { Card, Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { type Readiness, readReadiness } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
+import { keys } from "@/lib/keys";
 
 const EVERY_MS = 10_000;
 const PARTS: [keyof Readiness, label: string, otherwise: string][] = [
@@ -22,7 +23,7 @@ const PARTS: [keyof Readiness, label: string, otherwise: string][] = [
 export function Parts() {
   const version = useConfig()?.version;
   const parts = useQuery({
-    queryKey: ["admin", "readiness"],
+    queryKey: keys.about("admin", "readiness"),
     queryFn: async () => {
       const { data, error } = await readReadiness();
       const reply = data ?? error; // what is not ready answers 503 with the same body

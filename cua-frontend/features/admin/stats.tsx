@@ -9,6 +9,7 @@ import { Failure, Skeletons } from "@/components/ui/states";
 import { readStats, type RunStatus } from "@/lib/api";
 import { call } from "@/lib/client";
 import { bytes, duration, number } from "@/lib/format";
+import { keys } from "@/lib/keys";
 
 import { Parts } from "./parts";
 
@@ -19,7 +20,7 @@ const LONG_QUEUE_SECONDS = 60;
 
 /** The whole system in numbers. */
 export function Stats() {
-  const stats = useQuery({ queryKey: ["admin", "stats"], queryFn: () => call(readStats()), refetchInterval: EVERY_MS });
+  const stats = useQuery({ queryKey: keys.about("admin", "stats"), queryFn: () => call(readStats()), refetchInterval: EVERY_MS });
   if (stats.error && !stats.data) return <Failure title="The numbers could not be read" error={stats.error} retry={() => void stats.refetch()} />;
   if (!stats.data) return <Skeletons className="h-28" count={3} />;
   const { users, disabled_users, runs, oldest_queued_seconds, computers, stored_bytes, pending_deliveries } = stats.data;

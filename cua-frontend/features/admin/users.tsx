@@ -31,8 +31,8 @@ export function Users() {
     <div className="flex flex-col gap-4">
       <h2 className="sr-only">Users</h2>
       <div className="flex flex-wrap items-center gap-3">
-        <Choice label="Which users" options={CHOICES} value={choice} onChange={setChoice} />
         <SearchField label="Name, email or id" onChange={setQ} />
+        <Choice label="Which users" options={CHOICES} value={choice} onChange={setChoice} />
       </div>
       <List
         query={users}

@@ -5,10 +5,11 @@ import { Check, Hand, X } from "lucide-react";
 import Link from "next/link";
 import { type FormEvent, type ReactNode, useState } from "react";
 
-import { useTick } from "@/components/tick";
+import { useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { toast } from "@/components/ui/toast";
 import { Screenshot } from "@/features/recording/screenshot";
 import { stepVerb } from "@/features/runs/step-label";
@@ -85,11 +86,7 @@ export function ApprovalCard({ approval, linked }: { approval: ApprovalRead; lin
             />
           )}
         </Field>
-        {decide.error && Object.keys(told).length === 0 && (
-          <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm text-bad">
-            {decide.error.message}
-          </p>
-        )}
+        {decide.error && Object.keys(told).length === 0 && <FormError error={decide.error} />}
         <div className="flex flex-wrap items-center gap-2">
           <Button
             look="primary"
@@ -185,7 +182,7 @@ function argumentErrors(problem: Problem | null): Record<string, string> {
 const SOON_MS = 60_000;
 
 function Countdown({ until }: { until: string }) {
-  const now = useTick(1000);
+  const now = useNow(1000);
   const left = Date.parse(until) - now;
   return (
     <span className="shrink-0 text-xs text-ink-3 tabular-nums" title="No answer in time counts as a no">

@@ -1,13 +1,12 @@
 "use client";
 
-import { useInfiniteQuery } from "@tanstack/react-query";
 import { Hand } from "lucide-react";
 import Link from "next/link";
 
-import { LoadMore } from "@/components/list";
+import { List, useList } from "@/components/list";
 import { Ago } from "@/components/time";
 import { Badge, type Look } from "@/components/ui/badge";
-import { Page, Rows, Section } from "@/components/ui/page";
+import { Page, Section } from "@/components/ui/page";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { type ApprovalRead, type ApprovalStatus, listApprovals } from "@/lib/api";
 import { page } from "@/lib/client";
@@ -54,28 +53,15 @@ function Pending() {
 /** Below what waits, and therefore not before it. */
 function Decided() {
   const pending = usePendingApprovals();
-  const approvals = useInfiniteQuery({
-    queryKey: keys.list("approval"),
-    queryFn: ({ pageParam }) => page(listApprovals({ query: { cursor: pageParam || undefined } })),
-    initialPageParam: "",
-    getNextPageParam: (last) => last.next_cursor,
+  const decided = useList(keys.list("approval"), (cursor) => page(listApprovals({ query: { cursor } })), {
+    where: (approval) => approval.status !== "pending",
   });
-  if (pending.isPending || approvals.isPending) return null;
-  if (approvals.isError) {
-    return <Failure title="Earlier approvals could not be read" error={approvals.error} retry={() => void approvals.refetch()} />;
-  }
-  const decided = approvals.data.pages.flatMap((each) => each.data).filter((approval) => approval.status !== "pending");
-  if (decided.length === 0 && !approvals.hasNextPage) return null;
+  if (pending.isPending || decided.isPending || (decided.data?.length === 0 && !decided.hasNextPage)) return null;
   return (
     <Section title="Decided">
-      {decided.length > 0 && (
-        <Rows label="Decided approvals">
-          {decided.map((approval) => (
-            <DecidedRow key={approval.id} approval={approval} />
-          ))}
-        </Rows>
-      )}
-      <LoadMore query={approvals} />
+      <List query={decided} label="Decided approvals" failed="Earlier approvals could not be read" empty={null}>
+        {(approval) => <DecidedRow approval={approval} />}
+      </List>
     </Section>
   );
 }
@@ -93,17 +79,15 @@ function DecidedRow({ approval }: { approval: ApprovalRead }) {
   const changed = Object.keys(approval.arguments ?? {});
   const said = [approval.note, changed.length > 0 && `changed ${changed.join(", ")}`].filter(Boolean).join(" · ");
   return (
-    <li>
-      <Link href={`/runs/${approval.run_id}`} className="flex min-h-14 items-center gap-4 px-4 py-2.5 hover:bg-sunken focus-visible:-outline-offset-2">
-        <span className="w-20 shrink-0">
-          <Badge look={look}>{label}</Badge>
-        </span>
-        <span className="flex min-w-0 flex-1 flex-col">
-          <span className="truncate">{titleOf(approval)}</span>
-          {said && <span className="truncate text-xs text-ink-3">{said}</span>}
-        </span>
-        <Ago at={approval.decided_at ?? approval.updated_at} className="shrink-0 text-xs text-ink-3" />
-      </Link>
-    </li>
+    <Link href={`/runs/${approval.run_id}`} className="flex min-h-14 items-center gap-4 px-4 py-2.5 hover:bg-sunken focus-visible:-outline-offset-2">
+      <span className="w-20 shrink-0">
+        <Badge look={look}>{label}</Badge>
+      </span>
+      <span className="flex min-w-0 flex-1 flex-col">
+        <span className="truncate">{titleOf(approval)}</span>
+        {said && <span className="truncate text-xs text-ink-3">{said}</span>}
+      </span>
+      <Ago at={approval.decided_at ?? approval.updated_at} className="shrink-0 text-xs text-ink-3" />
+    </Link>
   );
 }

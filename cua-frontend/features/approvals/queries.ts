@@ -3,14 +3,14 @@
 import { useQuery } from "@tanstack/react-query";
 
 import { listApprovals } from "@/lib/api";
-import { call } from "@/lib/client";
+import { page } from "@/lib/client";
 import { keys } from "@/lib/keys";
 
 /** What waits for this person's yes or no, the oldest first. */
 export function usePendingApprovals() {
   return useQuery({
     queryKey: keys.list("approval", { status: "pending" }),
-    queryFn: () => call(listApprovals({ query: { status: "pending", limit: 100 } })).then((data) => ({ data })),
+    queryFn: () => page(listApprovals({ query: { status: "pending", limit: 100 } })),
     select: ({ data }) => data.filter((approval) => approval.status === "pending"),
   });
 }

@@ -16,7 +16,7 @@ export interface Draft {
 }
 
 /** One more piece of a message that is being said: offset 0 begins anew, one further on than we are is a loss. */
-export function withDelta(draft: Draft | undefined, { message_id: id, offset, text }: Delta): Draft {
+function withDelta(draft: Draft | undefined, { message_id: id, offset, text }: Delta): Draft {
   const signs = [...text].length; // the server counts characters, not UTF-16's units
   const before = draft && offset > 0 ? draft : { id, text: "", length: 0, gap: false };
   if (before.gap || offset > before.length) return { ...before, gap: true };

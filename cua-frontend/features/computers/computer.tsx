@@ -1,29 +1,32 @@
 "use client";
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Ellipsis, Monitor, Pencil, Power, Save } from "lucide-react";
+import { Monitor, Pencil, Power, Save } from "lucide-react";
 import Link from "next/link";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
-import { FormDialog, NameDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog, NameDialog } from "@/components/form-dialog";
 import { LoadFailure } from "@/components/load-failure";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
-import { Field, Select } from "@/components/ui/field";
-import { Menu } from "@/components/ui/menu";
+import { Field } from "@/components/ui/field";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { LiveView } from "@/features/live/live-view";
+import { ProfileSelect } from "@/features/profiles/profile-select";
+import { useProfiles } from "@/features/profiles/queries";
 import { captureProfile, type ComputerRead, deleteComputer, readComputer, updateComputer } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
+import { wrongWith } from "@/lib/problem";
 
 import { CloseComputer } from "./computers";
-import { useProfileChoice } from "./new-computer";
 import { ComputerStateBadge } from "./state";
 
 /** One browser, to look at and to use by hand. */
@@ -51,7 +54,7 @@ function Shown({ computer }: { computer: ComputerRead }) {
   const cache = useQueryClient();
   const router = useRouter();
   const [open, setOpen] = useState<"rename" | "save" | "close" | null>(null);
-  const profiles = useProfileChoice();
+  const profiles = useProfiles().data ?? [];
   const profile = profiles.find((each) => each.id === computer.profile_id);
   const save = useMutation({
     mutationFn: (profileId: string) => call(captureProfile({ path: { id: profileId }, body: { computer_id: computer.id } })),
@@ -92,19 +95,15 @@ function Shown({ computer }: { computer: ComputerRead }) {
         isOpen && (
           <>
             <Button look={computer.profile_id ? "primary" : "secondary"} busy={save.isPending} onClick={saveDirectly}>
-              {!save.isPending && <Save />} {profile ? "Save profile" : "Save to a profile"}
+              <Save /> {profile ? "Save profile" : "Save to a profile"}
             </Button>
             {!computer.for_run && (
               <Button look="danger" onClick={() => setOpen("close")}>
                 <Power /> Close
               </Button>
             )}
-            <Menu
-              trigger={
-                <Button look="ghost" size="icon" aria-label={`More for ${computer.name}`}>
-                  <Ellipsis />
-                </Button>
-              }
+            <MoreMenu
+              of={computer.name}
               items={[
                 { label: "Rename", icon: <Pencil />, onSelect: () => setOpen("rename") },
                 { label: "Save to another profile", icon: <Save />, onSelect: () => setOpen("save") },
@@ -183,22 +182,14 @@ function SaveTo({ profiles, busy, error, onSave, onClose }: SaveToProps) {
     >
       {profiles.length > 0 ? (
         <Field label="Profile" error={wrongWith(error, "computer_id")}>
-          {(wired) => (
-            <Select {...wired} required value={chosen} onChange={(event) => setChosen(event.target.value)}>
-              {profiles.map((profile) => (
-                <option key={profile.id} value={profile.id}>
-                  {profile.name}
-                </option>
-              ))}
-            </Select>
-          )}
+          {(wired) => <ProfileSelect {...wired} value={chosen} onChange={setChosen} />}
         </Field>
       ) : (
         <p className="text-sm text-ink-2">
           There is no profile yet.{" "}
-          <Link href="/profiles" className="text-accent-strong underline decoration-1 underline-offset-2">
+          <TextLink href="/profiles">
             Make one
-          </Link>{" "}
+          </TextLink>{" "}
           and come back; the computer stays open.
         </p>
       )}

@@ -1,14 +1,17 @@
 "use client";
 
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useRouter } from "next/navigation";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
+import { TimeZoneSelect } from "@/components/time-zone-select";
 import { Field, Input, Select } from "@/components/ui/field";
-import { type ComputerCreate, createComputer, listProfiles } from "@/lib/api";
+import { ProfileSelect } from "@/features/profiles/profile-select";
+import { type ComputerCreate, createComputer } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
+import { wrongWith } from "@/lib/problem";
 
 const SCREENS = ["1280 × 720", "1440 × 900", "1920 × 1080", "820 × 1180", "390 × 844"] as const;
 const NAMES: Partial<Record<(typeof SCREENS)[number], string>> = { "820 × 1180": "tablet", "390 × 844": "phone" };
@@ -22,7 +25,6 @@ export function NewComputer({ onClose }: { onClose: () => void }) {
   const [screen, setScreen] = useState<string>(SCREENS[0]);
   const [locale, setLocale] = useState("");
   const [zone, setZone] = useState("");
-  const profiles = useProfileChoice();
   const open = useMutation({
     mutationFn: () => {
       const [width, height] = screen.split(" × ").map(Number);
@@ -54,14 +56,7 @@ export function NewComputer({ onClose }: { onClose: () => void }) {
       </Field>
       <Field label="Profile" hint="Whose cookies and storage it begins with." error={wrongWith(open.error, "profile_id")}>
         {(wired) => (
-          <Select {...wired} value={profileId} onChange={(event) => setProfileId(event.target.value)}>
-            <option value="">None: signed in nowhere</option>
-            {profiles.map((profile) => (
-              <option key={profile.id} value={profile.id}>
-                {profile.name}
-              </option>
-            ))}
-          </Select>
+          <ProfileSelect {...wired} none="None: signed in nowhere" value={profileId} onChange={setProfileId} />
         )}
       </Field>
       <Field label="Screen">
@@ -91,26 +86,10 @@ export function NewComputer({ onClose }: { onClose: () => void }) {
         </Field>
         <Field label="Time zone">
           {(wired) => (
-            <Select {...wired} value={zone} onChange={(event) => setZone(event.target.value)}>
-              <option value="">The server&apos;s own</option>
-              {Intl.supportedValuesOf("timeZone").map((each) => (
-                <option key={each} value={each}>
-                  {each.replaceAll("_", " ")}
-                </option>
-              ))}
-            </Select>
+            <TimeZoneSelect {...wired} none="The server’s own" value={zone} onChange={setZone} />
           )}
         </Field>
       </div>
     </FormDialog>
   );
-}
-
-/** Profiles to choose from. */
-export function useProfileChoice() {
-  const profiles = useQuery({
-    queryKey: keys.list("profile", { choice: true }),
-    queryFn: async () => ({ data: await call(listProfiles({ query: { limit: 200 } })), next_cursor: null }),
-  });
-  return profiles.data?.data ?? [];
 }

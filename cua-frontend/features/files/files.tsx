@@ -2,28 +2,28 @@
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Camera, Download, FileUp, Film, FolderOpen, type LucideIcon, Pencil, Trash2, Upload as UploadIcon } from "lucide-react";
-import Link from "next/link";
 import { useRef, useState } from "react";
 
+import { DropAnywhere } from "@/components/drop-anywhere";
 import { Choice, SearchField } from "@/components/filter-bar";
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
-import { RowMenu } from "@/components/row-menu";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
 import { Page } from "@/components/ui/page";
 import { Empty } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { deleteFile, type FileRead, listFiles, updateFile } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
 import { put } from "@/lib/cache";
 import { call, page } from "@/lib/client";
+import { downloadFile } from "@/lib/download";
 import { bytes } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
-import { download } from "./download";
-import { DropZone } from "./drop-zone";
 import { FilePreview } from "./preview";
 import { UploadList } from "./upload-list";
 import { useUploads } from "./uploads";
@@ -57,11 +57,12 @@ export function Files() {
     },
     onError: (error) => toast.failed("The file was not deleted", error),
   });
-  const get = (file: FileRead) => void download(file).catch((error: unknown) => toast.failed("The download did not begin", error));
+  const get = (file: FileRead) => void downloadFile(file).catch((error: unknown) => toast.failed("The download did not begin", error));
   const close = () => setOpen(null);
   const choose = () => chooser.current?.click();
   return (
-    <DropZone onFiles={add}>
+    <>
+      <DropAnywhere label="Drop to upload" onFiles={add} />
       <Page
         title="Files"
         description="What you have uploaded, and what runs have downloaded and pictured."
@@ -84,29 +85,31 @@ export function Files() {
           </>
         }
       >
-        <div className="flex flex-wrap items-center gap-3">
-          <Choice label="Kind" options={KINDS} value={kind} onChange={setKind} />
-          <SearchField label="Search by name" onChange={setQ} />
+        <div className="flex flex-col gap-4">
+          <div className="flex flex-wrap items-center gap-3">
+            <SearchField label="Search by name" onChange={setQ} />
+            <Choice label="Kind" options={KINDS} value={kind} onChange={setKind} />
+          </div>
+          <UploadList uploads={uploads} onDismiss={dismiss} onDismissEnded={dismissEnded} />
+          <List
+            query={files}
+            label="Files"
+            failed="The files could not be read"
+            empty={
+              kind === "all" && !q ? (
+                <Empty icon={<FolderOpen />} title="No files yet" action={<Button onClick={choose}>Upload a file</Button>}>
+                  Drop files here, or choose some{most ? `, of at most ${most} MiB each` : ""}. What runs download and picture comes here by itself.
+                </Empty>
+              ) : (
+                <Empty icon={<FolderOpen />} title="No such files">
+                  No file fits this choice. Choose another kind or other words.
+                </Empty>
+              )
+            }
+          >
+            {(file) => <FileRow file={file} onOpen={(as) => setOpen({ file, as })} onDownload={() => get(file)} />}
+          </List>
         </div>
-        <UploadList uploads={uploads} onDismiss={dismiss} onDismissEnded={dismissEnded} />
-        <List
-          query={files}
-          label="Files"
-          failed="The files could not be read"
-          empty={
-            kind === "all" && !q ? (
-              <Empty icon={<FolderOpen />} title="No files yet" action={<Button onClick={choose}>Upload a file</Button>}>
-                Drop files here, or choose some{most ? `, of at most ${most} MiB each` : ""}. What runs download and picture comes here by itself.
-              </Empty>
-            ) : (
-              <Empty icon={<FolderOpen />} title="No such files">
-                No file fits this choice. Choose another kind or other words.
-              </Empty>
-            )
-          }
-        >
-          {(file) => <FileRow file={file} onOpen={(as) => setOpen({ file, as })} onDownload={() => get(file)} />}
-        </List>
       </Page>
       {open?.as === "preview" && <FilePreview file={open.file} onClose={close} onDownload={() => get(open.file)} />}
       {open?.as === "rename" && (
@@ -127,7 +130,7 @@ export function Files() {
         busy={removal.isPending}
         onConfirm={() => open && removal.mutate(open.file)}
       />
-    </DropZone>
+    </>
   );
 }
 
@@ -155,9 +158,9 @@ function FileRow({ file, onOpen, onDownload }: FileRowProps) {
           {file.run_id && (
             <>
               {" · "}
-              <Link href={`/runs/${file.run_id}`} className="text-accent-strong underline decoration-1 underline-offset-2">
+              <TextLink href={`/runs/${file.run_id}`}>
                 its run
-              </Link>
+              </TextLink>
             </>
           )}
         </p>
@@ -165,7 +168,7 @@ function FileRow({ file, onOpen, onDownload }: FileRowProps) {
       <Button look="ghost" size="icon" aria-label={`Download ${file.name}`} onClick={onDownload}>
         <Download />
       </Button>
-      <RowMenu
+      <MoreMenu
         of={file.name}
         items={[
           { label: "Rename", icon: <Pencil />, onSelect: () => onOpen("rename") },

@@ -6,9 +6,10 @@ import { useRouter } from "next/navigation";
 import type { ReactNode } from "react";
 
 import { Button } from "@/components/ui/button";
+import { FormError } from "@/components/ui/form-error";
 import { Card } from "@/components/ui/page";
 import { TaskForm } from "@/features/runs/new-task";
-import { DropAnywhere, ImportButton, ImportRefused, useImport } from "@/features/workflows/import";
+import { DropRecording, ImportButton, ImportRefused, useImport } from "@/features/workflows/import";
 import { isPrivate, SAMPLE_NAME, sampleShop } from "@/features/workflows/samples";
 import { createRun, createWorkflow, type RunRead } from "@/lib/api";
 import { call } from "@/lib/client";
@@ -19,7 +20,7 @@ export function FirstRun() {
   const { importFile, isImporting, refused, dismiss } = useImport();
   return (
     <>
-      <DropAnywhere onFile={importFile} />
+      <DropRecording onFile={importFile} />
       {refused && <ImportRefused refused={refused} onDismiss={dismiss} />}
       <div className="grid gap-4 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)]">
         <Card className="p-5">
@@ -89,11 +90,7 @@ function TrySample() {
       <Button look="primary" busy={begin.isPending} onClick={() => begin.mutate()}>
         Try the sample
       </Button>
-      {begin.error && (
-        <p role="alert" className="text-sm text-bad">
-          {begin.error.message}
-        </p>
-      )}
+      {begin.error && <FormError error={begin.error} />}
     </div>
   );
 }

@@ -9,10 +9,11 @@ import { useShell } from "@/components/shell/shell";
 import { Button } from "@/components/ui/button";
 import { Page, Rows, Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { usePendingApprovals } from "@/features/approvals/queries";
 import { useMe } from "@/features/me";
-import { useRecentRuns } from "@/features/workflows/queries";
-import { RunRow } from "@/features/workflows/runs";
+import { useRecentRuns } from "@/features/runs/queries";
+import { RunRow } from "@/features/runs/run-row";
 import { listWorkflows } from "@/lib/api";
 import { page } from "@/lib/client";
 import { keys } from "@/lib/keys";
@@ -55,7 +56,7 @@ export function Home() {
       }
     >
       {asking && !runs.error && <Skeletons count={5} className="h-14" />}
-      {runs.error && <Failure title="The runs cannot be shown" error={runs.error} retry={() => void runs.refetch()} />}
+      {runs.error && <Failure title="The runs could not be read" error={runs.error} retry={() => void runs.refetch()} />}
       {isNew && <FirstRun />}
       <SampleUnreachable run={all[0]} />
       <NeedsYou approvals={approvals.data ?? []} waiting={waiting} />
@@ -71,7 +72,9 @@ export function Home() {
         >
           <Rows label="Recent results">
             {ended.map((run) => (
-              <RunRow key={run.id} run={run} titled />
+              <li key={run.id}>
+                <RunRow run={run} />
+              </li>
             ))}
           </Rows>
         </Section>
@@ -79,9 +82,9 @@ export function Home() {
       {runs.data && !isNew && !asking && all.length === 0 && (
         <p className="py-8 text-center text-sm text-ink-3">
           Nothing has run yet. Start a task, or run one of your{" "}
-          <Link href="/workflows" className="text-accent-strong hover:underline">
+          <TextLink href="/workflows">
             workflows
-          </Link>
+          </TextLink>
           .
         </p>
       )}

@@ -9,6 +9,7 @@ import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Rows, Section } from "@/components/ui/page";
 import { toast } from "@/components/ui/toast";
+import { standstill } from "@/features/runs/reasons";
 import { type ApprovalRead, decideApproval, resumeRun, type RunRead } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
@@ -42,7 +43,7 @@ function Line({ icon, href, title, children, actions }: { icon: ReactNode; href:
         </Link>
         <p className="truncate text-xs text-ink-3">{children}</p>
       </div>
-      <div className="flex gap-2">{actions}</div>
+      <div className="flex gap-2 max-sm:w-full max-sm:pl-7">{actions}</div>
     </li>
   );
 }
@@ -67,26 +68,17 @@ function Question({ approval }: { approval: ApprovalRead }) {
             Deny
           </Button>
           <Button size="sm" look="primary" busy={decide.isPending} onClick={() => decide.mutate("approve")} aria-label={`Approve: ${approval.title}`}>
-            {!decide.isPending && <Check aria-hidden />}
+            <Check aria-hidden />
             Approve
           </Button>
         </>
       }
     >
       {approval.url && <span className="font-mono">{approval.url} · </span>}
-      no answer is a no <Ago at={approval.expires_at} />
+      expires <Ago at={approval.expires_at} />
     </Line>
   );
 }
-
-const REASONS: Record<string, string> = {
-  requested: "Paused",
-  control: "Paused while somebody steers its browser",
-  control_expired: "Whoever steered it has gone",
-  page_changed: "The page is another one than what you said yes to",
-  may_have_landed: "Look whether its last step was done before it goes on",
-  page_not_restored: "Its page could not be brought back; look and resume it",
-};
 
 function Waiting({ run }: { run: RunRead }) {
   const cache = useQueryClient();
@@ -95,13 +87,13 @@ function Waiting({ run }: { run: RunRead }) {
     onSuccess: (resumed) => void put(cache, "run", { ...resumed }),
     onError: (error) => toast.failed("The run was not resumed", error),
   });
-  const reason = run.reason ?? "";
-  const asking = run.status === "waiting_user" && !(reason in REASONS);
+  const { title } = standstill(run);
+  const isQuestion = title === run.reason;
   return (
     <Line
       icon={<CircleHelp />}
       href={`/runs/${run.id}`}
-      title={asking && reason ? reason : run.title}
+      title={isQuestion ? title : run.title}
       actions={
         <>
           <Button size="sm" busy={resume.isPending} onClick={() => resume.mutate()} aria-label={`Resume ${run.title}`}>
@@ -115,7 +107,7 @@ function Waiting({ run }: { run: RunRead }) {
         </>
       }
     >
-      {asking ? run.title : (REASONS[reason] ?? (reason || "It waits for you"))} · <Ago at={run.updated_at} />
+      {isQuestion ? run.title : title} · <Ago at={run.updated_at} />
     </Line>
   );
 }

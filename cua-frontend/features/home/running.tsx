@@ -6,9 +6,10 @@ import { useCallback, useState } from "react";
 import { RunStatusBadge } from "@/components/run-status";
 import { Ago } from "@/components/time";
 import { Rows, Section } from "@/components/ui/page";
-import { RunRow } from "@/features/workflows/runs";
+import { RunRow } from "@/features/runs/run-row";
 import type { EventRead, RunRead } from "@/lib/api";
 import { useEventListener } from "@/lib/events";
+import { counted } from "@/lib/format";
 
 import { Still } from "./still";
 
@@ -39,7 +40,9 @@ export function Running({ runs }: { runs: RunRead[] }) {
       {queued.length > 0 && (
         <Rows label="Queued">
           {queued.slice(0, SHOWN).map((run) => (
-            <RunRow key={run.id} run={run} titled />
+            <li key={run.id}>
+              <RunRow run={run} />
+            </li>
           ))}
         </Rows>
       )}
@@ -68,7 +71,7 @@ function RunCard({ run }: { run: RunRead }) {
             <RunStatusBadge status={run.status} />
           </div>
           <p className="flex gap-2 text-xs text-ink-3">
-            <span className="min-w-0 flex-1 truncate">{step ?? `${run.step_count} ${run.step_count === 1 ? "step" : "steps"} done`}</span>
+            <span className="min-w-0 flex-1 truncate">{step ?? `${counted(run.step_count, "step")} done`}</span>
             <Ago at={run.started_at ?? run.created_at} />
           </p>
         </div>

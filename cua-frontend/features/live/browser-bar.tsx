@@ -8,16 +8,15 @@ import type { InputEvent } from "@/lib/socket";
 
 interface BrowserBarProps {
   url: string;
-  title: string;
   steers: boolean;
   send: (event: InputEvent) => void;
   children?: ReactNode;
 }
 
 /** Where the browser is; whoever steers goes elsewhere with it. */
-export function BrowserBar({ url, title, steers, send, children }: BrowserBarProps) {
+export function BrowserBar({ url, steers, send, children }: BrowserBarProps) {
   return (
-    <div className="flex min-h-11 items-center gap-1 border-b border-line bg-sunken px-2 py-1">
+    <div className="flex h-10 shrink-0 items-center gap-1 border-b border-line px-1.5">
       {steers && (
         <>
           <BarButton label="Back" onClick={() => send({ type: "navigate", event: "back" })}>
@@ -31,13 +30,13 @@ export function BrowserBar({ url, title, steers, send, children }: BrowserBarPro
           </BarButton>
         </>
       )}
-      {steers ? <Address key={url} url={url} send={send} /> : <Where url={url} title={title} />}
+      {steers ? <Address key={url} url={url} send={send} /> : <Where url={url} />}
       {children}
     </div>
   );
 }
 
-function BarButton({ label, onClick, children }: { label: string; onClick: () => void; children: ReactNode }) {
+export function BarButton({ label, onClick, children }: { label: string; onClick: () => void; children: ReactNode }) {
   return (
     <Button look="ghost" size="icon" aria-label={label} title={label} onClick={onClick}>
       {children}
@@ -45,13 +44,12 @@ function BarButton({ label, onClick, children }: { label: string; onClick: () =>
   );
 }
 
-function Where({ url, title }: { url: string; title: string }) {
+function Where({ url }: { url: string }) {
   const Icon = url.startsWith("https:") ? Lock : Globe;
   return (
     <p className="flex min-w-0 flex-1 items-center gap-2 px-2 text-xs" title={url || undefined}>
       <Icon className="size-3.5 shrink-0 text-ink-3" aria-hidden />
       <span className="truncate text-ink-2">{shown(url)}</span>
-      {title && <span className="hidden min-w-0 shrink-[2] truncate text-ink-3 xl:inline">{title}</span>}
     </p>
   );
 }

@@ -5,7 +5,7 @@ const CONTROL = 2;
 const META = 4;
 const SHIFT = 8;
 
-export interface Pressed {
+interface Pressed {
   key: string;
   code: string;
   altKey: boolean;
@@ -16,7 +16,7 @@ export interface Pressed {
   getModifierState?(key: "AltGraph"): boolean;
 }
 
-export interface KeyInput {
+interface KeyInput {
   key: string;
   code: string;
   modifiers: number;

@@ -1,28 +1,30 @@
 "use client";
 
-import { Hand, Keyboard, LoaderCircle, MonitorOff, Unplug } from "lucide-react";
+import { Hand, Keyboard, LoaderCircle, Maximize, Minimize, MonitorOff, Unplug } from "lucide-react";
 import { type ReactNode, useCallback, useEffect, useRef } from "react";
 
-import { useTick } from "@/components/tick";
+import { useNow } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Tooltip } from "@/components/ui/tooltip";
 import { cn } from "@/lib/cn";
+import { useSilentShortcuts } from "@/lib/shortcuts";
 
-import { BrowserBar } from "./browser-bar";
+import { BarButton, BrowserBar } from "./browser-bar";
 import { LEAVE_KEYS } from "./keys";
 import { Steering } from "./steering";
 import { TabStrip } from "./tab-strip";
 import { type Control, useControl } from "./use-control";
+import { useFullscreen } from "./use-fullscreen";
 import { type Live, useLive } from "./use-live";
 
 /** A picture that is shown in place of what happens now. */
 export interface Instead {
   picture: string | null;
   url: string;
+  /** What picture it is. */
   title: string;
   width: number;
   height: number;
-  actions?: ReactNode;
 }
 
 interface LiveViewProps {
@@ -45,47 +47,68 @@ export function LiveView({ computerId, absent, instead, last, children }: LiveVi
   const control = useControl(live.phase === "closed" ? null : computerId);
   const mine = control.state === "mine";
   const steers = mine && !instead;
+  const fullscreen = useFullscreen();
+  useSilentShortcuts(mine);
   const leave = useCallback(() => handBack.current?.focus(), []);
   useEffect(() => {
     // A finger that steers brings up a keyboard by the button for it.
     if (steers && matchMedia("(pointer: fine)").matches) keyboard.current?.focus({ preventScroll: true });
   }, [steers]);
   const url = instead ? instead.url : (live.view?.url ?? last?.url ?? "");
-  const title = instead ? instead.title : (live.view?.title ?? "");
+  const title = instead ? instead.title : (live.view?.title ?? (last?.picture ? "The last picture" : ""));
   const size = instead ?? live.size;
   return (
     <section
       aria-label="Browser"
-      className={cn("overflow-hidden rounded-xl border bg-surface", mine ? "border-accent ring-2 ring-accent" : "border-line")}
+      className={cn(
+        "flex flex-col overflow-hidden bg-surface",
+        fullscreen.on ? "fixed inset-0 z-40" : "rounded-xl border",
+        mine ? "border-accent ring-2 ring-accent" : "border-line",
+      )}
     >
-      {mine && <ControlBar control={control} handBack={handBack} />}
-      {steers && computerId && <TabStrip computerId={computerId} view={live.view} send={control.send} />}
-      <BrowserBar url={url} title={title} steers={steers} send={control.send}>
+      {/* Always there, so that the picture stays where it is when control is taken. */}
+      <div className={cn("flex h-10 shrink-0 items-center gap-1.5 pr-1.5", mine ? "bg-accent-soft" : "bg-sunken")}>
+        <TabStrip computerId={steers ? computerId : null} view={live.view} title={title} send={control.send} />
+        {mine ? <Holding control={control} handBack={handBack} /> : !instead && <Liveness live={live} control={control} />}
+      </div>
+      <BrowserBar url={url} steers={steers} send={control.send}>
         {steers && (
           <span className="hidden pointer-coarse:block">
-            <Button look="ghost" size="icon" aria-label="Keyboard" onClick={() => keyboard.current?.focus()}>
+            <BarButton label="Keyboard" onClick={() => keyboard.current?.focus()}>
               <Keyboard />
-            </Button>
+            </BarButton>
           </span>
         )}
-        {instead ? instead.actions : <Liveness live={live} control={control} />}
+        {fullscreen.supported && (
+          <BarButton label={fullscreen.on ? "Leave the full screen" : "Full screen"} onClick={fullscreen.toggle}>
+            {fullscreen.on ? <Minimize /> : <Maximize />}
+          </BarButton>
+        )}
       </BrowserBar>
-      <div className="relative bg-sunken" style={{ aspectRatio: `${size.width} / ${size.height}` }}>
-        <canvas
-          ref={canvas}
-          role="img"
-          aria-label={title ? `The browser's screen: ${title}` : "The browser's screen"}
-          className={cn("absolute inset-0 size-full", (instead || !live.drawn || live.phase === "starting") && "invisible")}
-        />
-        {instead?.picture && (
-          <img src={instead.picture} alt={`The browser's screen: ${title || url}`} className="absolute inset-0 size-full object-contain" />
-        )}
-        {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
-        {!instead && last?.picture && live.phase === "closed" && !live.drawn && (
-          <img src={last.picture} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
-        )}
-        {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
-        {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}
+      <div className={cn("bg-sunken", fullscreen.on && "grid min-h-0 flex-1 place-items-center [container-type:size]")}>
+        <div
+          className="relative"
+          style={{
+            aspectRatio: `${size.width} / ${size.height}`,
+            width: fullscreen.on ? `min(100cqw, 100cqh * ${size.width / size.height})` : undefined,
+          }}
+        >
+          <canvas
+            ref={canvas}
+            role="img"
+            aria-label={title ? `The browser's screen: ${title}` : "The browser's screen"}
+            className={cn("absolute inset-0 size-full", (instead || !live.drawn || live.phase === "starting") && "invisible")}
+          />
+          {instead?.picture && (
+            <img src={instead.picture} alt={`The browser's screen: ${title}`} className="absolute inset-0 size-full object-contain" />
+          )}
+          {instead && !instead.picture && <div className="skeleton absolute inset-0 rounded-none" />}
+          {!instead && last?.picture && live.phase === "closed" && !live.drawn && (
+            <img src={last.picture} alt="The last picture of the browser" className="absolute inset-0 size-full object-contain opacity-50" />
+          )}
+          {!instead && live.phase !== "live" && <Notice live={live} absent={absent} />}
+          {steers && live.phase === "live" && <Steering page={live.size} send={control.send} keyboard={keyboard} onLeave={leave} />}
+        </div>
       </div>
       {children}
     </section>
@@ -159,26 +182,21 @@ function Liveness({ live, control }: { live: Live; control: Control }) {
 
 const SHORT_S = 15;
 
-function ControlBar({ control, handBack }: { control: Control; handBack: React.RefObject<HTMLButtonElement | null> }) {
-  const now = useTick(1000);
+function Holding({ control, handBack }: { control: Control; handBack: React.RefObject<HTMLButtonElement | null> }) {
+  const now = useNow(1000);
   const seconds = Math.max(0, Math.ceil((control.endsAt() - now) / 1000));
   return (
-    <div className="flex items-center gap-3 bg-accent-soft py-1.5 pr-2 pl-3 text-xs text-accent-strong">
-      <Hand className="size-4 shrink-0" aria-hidden />
-      <p className="min-w-0 flex-1">
-        <span className="font-semibold" role="status">
+    <>
+      <p className="flex shrink-0 items-center gap-1.5 px-1 text-xs text-accent-strong" title={`Without input, control ends by itself. ${LEAVE_KEYS} frees the keyboard.`}>
+        <Hand className="size-4" aria-hidden />
+        <span role="status" className="font-semibold max-sm:sr-only">
           You have control
         </span>
-        <span className={cn("ml-2 tabular-nums", seconds <= SHORT_S && "font-semibold")}>
-          {seconds} s left<span className="hidden sm:inline"> without input</span>
-        </span>
-        <span className="ml-2 hidden text-ink-3 md:inline">
-          <kbd className="font-sans">{LEAVE_KEYS}</kbd> frees the keyboard
-        </span>
+        <span className={cn("tabular-nums", seconds <= SHORT_S && "font-semibold")}>{seconds} s left</span>
       </p>
       <Button ref={handBack} size="sm" look="primary" onClick={control.release}>
         Hand back
       </Button>
-    </div>
+    </>
   );
 }

@@ -32,7 +32,6 @@ export function Steering({ page, send, keyboard, onLeave }: SteeringProps) {
     >
       <textarea
         ref={keyboard}
-        data-takes-keys
         aria-label={`Keyboard of the browser; ${LEAVE_KEYS} leaves it`}
         defaultValue={SENTINEL}
         autoCapitalize="off"

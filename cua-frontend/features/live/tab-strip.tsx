@@ -13,50 +13,41 @@ import type { InputEvent, View } from "@/lib/socket";
 
 const SETTLE_MS = 400;
 
-/** The browser's tabs, for whoever steers. */
-export function TabStrip({ computerId, view, send }: { computerId: string; view: View | null; send: (event: InputEvent) => void }) {
-  const cache = useQueryClient();
-  const tabs = useQuery({
-    queryKey: keys.of("computer", computerId, "tabs"),
-    queryFn: () => call(listTabs({ path: { id: computerId } })),
-    staleTime: 0,
-  });
-  const again = useCallback(
-    () => void cache.invalidateQueries({ queryKey: keys.of("computer", computerId, "tabs") }),
-    [cache, computerId],
-  );
-  useEffect(again, [again, view?.tab, view?.url, view?.title]);
-  useEventListener(
-    useCallback(
-      (event: EventRead) => {
-        if (event.resource.id === computerId) again();
-      },
-      [computerId, again],
-    ),
-  );
+interface TabStripProps {
+  /** Null while nobody steers: then only the page's title is known. */
+  computerId: string | null;
+  view: View | null;
+  title: string;
+  send: (event: InputEvent) => void;
+}
+
+/** The browser's tabs: the one that is seen, and all of them for whoever steers. */
+export function TabStrip({ computerId, view, title, send }: TabStripProps) {
+  const tabs = useTabs(computerId, view);
+  if (!tabs.data) {
+    return (
+      <div className="h-full min-w-0 flex-1 pt-1.5 pl-2">
+        <p className={cn(TAB, ACTIVE, "w-fit max-w-64 truncate px-2.5 leading-8.5")}>{title || "Empty page"}</p>
+      </div>
+    );
+  }
   const change = (event: InputEvent) => {
     send(event);
-    setTimeout(again, SETTLE_MS);
+    setTimeout(tabs.readAgain, SETTLE_MS);
   };
   return (
-    <div role="group" aria-label="Tabs of the browser" className="flex items-end gap-1 overflow-x-auto bg-sunken px-2 pt-1.5">
-      {tabs.data?.map((tab) => {
+    <div role="group" aria-label="Tabs of the browser" className="flex h-full min-w-0 flex-1 items-end gap-1 overflow-x-auto pl-2">
+      {tabs.data.map((tab) => {
         const active = view ? tab.id === view.tab : tab.active;
         const name = tab.title || tab.url || "Empty page";
         return (
-          <div
-            key={tab.id}
-            className={cn(
-              "flex h-7 max-w-48 min-w-0 items-center rounded-t-md border border-b-0 text-xs",
-              active ? "border-line bg-surface text-ink" : "border-transparent text-ink-3",
-            )}
-          >
+          <div key={tab.id} className={cn(TAB, "flex max-w-48 min-w-0 shrink-0 items-center", active ? ACTIVE : "text-ink-3 hover:text-ink")}>
             <button
               type="button"
               aria-pressed={active}
               title={name}
               onClick={() => change({ type: "tab", event: "switch", tab: tab.id })}
-              className="h-full min-w-16 truncate px-2.5 text-left hover:text-ink"
+              className="h-full min-w-16 truncate px-2.5 text-left -outline-offset-2"
             >
               {name}
             </button>
@@ -64,7 +55,7 @@ export function TabStrip({ computerId, view, send }: { computerId: string; view:
               type="button"
               aria-label={`Close ${name}`}
               onClick={() => change({ type: "tab", event: "close", tab: tab.id })}
-              className="mr-1 rounded p-0.5 hover:bg-sunken hover:text-ink"
+              className="mr-1 rounded p-1 -outline-offset-2 hover:bg-sunken"
             >
               <X className="size-3" aria-hidden />
             </button>
@@ -76,10 +67,36 @@ export function TabStrip({ computerId, view, send }: { computerId: string; view:
         aria-label="New tab"
         title="New tab"
         onClick={() => change({ type: "tab", event: "new" })}
-        className="mb-0.5 rounded-md p-1 text-ink-3 hover:bg-line hover:text-ink"
+        className="mb-1 shrink-0 rounded-md p-1.5 text-ink-3 -outline-offset-2 hover:bg-line hover:text-ink"
       >
         <Plus className="size-4" aria-hidden />
       </button>
     </div>
   );
+}
+
+const TAB = "h-8.5 rounded-t-md text-xs";
+const ACTIVE = "bg-surface text-ink";
+
+function useTabs(computerId: string | null, view: View | null) {
+  const cache = useQueryClient();
+  const tabs = useQuery({
+    queryKey: keys.of("computer", computerId ?? "", "tabs"),
+    queryFn: () => call(listTabs({ path: { id: computerId ?? "" } })),
+    enabled: computerId !== null,
+    staleTime: 0,
+  });
+  const readAgain = useCallback(() => {
+    if (computerId) void cache.invalidateQueries({ queryKey: keys.of("computer", computerId, "tabs") });
+  }, [cache, computerId]);
+  useEffect(readAgain, [readAgain, view?.tab, view?.url, view?.title]);
+  useEventListener(
+    useCallback(
+      (event: EventRead) => {
+        if (event.resource.id === computerId) readAgain();
+      },
+      [computerId, readAgain],
+    ),
+  );
+  return { data: computerId ? tabs.data : undefined, readAgain };
 }

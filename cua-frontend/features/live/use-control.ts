@@ -1,16 +1,16 @@
 "use client";
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useCallback, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 
 import { toast } from "@/components/ui/toast";
-import { type ComputerRead, type EventRead, readComputer } from "@/lib/api";
+import { type ComputerRead, type EventRead, readComputer, releaseControl } from "@/lib/api";
 import { call } from "@/lib/client";
 import { useEventListener, useSocket } from "@/lib/events";
 import { keys } from "@/lib/keys";
 import type { Controlled, InputEvent } from "@/lib/socket";
 
-export type ControlState = "free" | "pending" | "mine" | "other";
+type ControlState = "free" | "pending" | "mine" | "other";
 
 export interface Control {
   state: ControlState;
@@ -67,12 +67,14 @@ export function useControl(computerId: string | null): Control {
     ),
   );
 
+  const shown = useRef<string | null>(null); // the computer that this is about, while somebody looks
   const take = useCallback(() => {
     if (!computerId) return;
     setAsking(true);
     socket
       .control(computerId, "take", hear)
       .then((told) => {
+        if (shown.current !== computerId) return leave(computerId);
         setMine({ computerId, generation: told.generation });
         hear(told);
       })
@@ -101,8 +103,33 @@ export function useControl(computerId: string | null): Control {
     [computerId, generation, socket],
   );
   const endsAt = useCallback(() => ends.current, []);
+  const state = stateOf(computer.data, generation, asking);
 
-  return { state: stateOf(computer.data, generation, asking), endsAt, take, release, send };
+  const holds = useRef(false);
+  useEffect(() => {
+    holds.current = generation !== undefined && (state === "mine" || state === "pending");
+  });
+  useEffect(() => {
+    if (!computerId) return;
+    shown.current = computerId;
+    const away = () => {
+      if (holds.current) leave(computerId);
+      holds.current = false;
+    };
+    addEventListener("pagehide", away); // the tab closes, or goes elsewhere
+    return () => {
+      shown.current = null;
+      removeEventListener("pagehide", away);
+      away();
+    };
+  }, [computerId]);
+
+  return { state, endsAt, take, release, send };
+}
+
+/** Whoever goes away steers no more: `keepalive` is carried out though the page is gone. Where word of it is lost, control runs out. */
+function leave(computerId: string): void {
+  call(releaseControl({ path: { id: computerId }, keepalive: true })).catch(() => undefined);
 }
 
 function stateOf(computer: ComputerRead | undefined, generation: number | undefined, asking: boolean): ControlState {

@@ -7,7 +7,7 @@ import type { Frame, View } from "@/lib/socket";
 
 import type { Size } from "./geometry";
 
-export type Phase = "starting" | "live" | "reconnecting" | "closed";
+type Phase = "starting" | "live" | "reconnecting" | "closed";
 
 export interface Live {
   phase: Phase;

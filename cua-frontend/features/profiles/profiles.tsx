@@ -7,8 +7,8 @@ import { useState } from "react";
 
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
+import { MoreMenu } from "@/components/more-menu";
 import { ResourceRow } from "@/components/resource-row";
-import { RowMenu } from "@/components/row-menu";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
@@ -18,7 +18,7 @@ import { toast } from "@/components/ui/toast";
 import { createComputer, createProfile, deleteProfile, listProfiles, type ProfileRead, updateProfile } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call, page } from "@/lib/client";
-import { number } from "@/lib/format";
+import { counted } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 const MOST_DOMAINS = 4;
@@ -71,8 +71,7 @@ export function Profiles() {
             detail={
               profile.saved_at ? (
                 <>
-                  {domains(profile)} · {number(profile.cookie_count)} {profile.cookie_count === 1 ? "cookie" : "cookies"} · saved{" "}
-                  <Ago at={profile.saved_at} />
+                  {domains(profile)} · {counted(profile.cookie_count, "cookie")} · saved <Ago at={profile.saved_at} />
                 </>
               ) : (
                 "Empty. Sign in by hand and save what the browser keeps."
@@ -86,11 +85,11 @@ export function Profiles() {
                   disabled={signIn.isPending}
                   onClick={() => signIn.mutate(profile)}
                 >
-                  {!(signIn.isPending && signIn.variables.id === profile.id) && <LogIn />}
+                  <LogIn />
                   <span className="sm:hidden">Sign in</span>
                   <span className="hidden sm:inline">Sign in by hand</span>
                 </Button>
-                <RowMenu
+                <MoreMenu
                   of={profile.name}
                   items={[
                     { label: "Rename", icon: <Pencil />, onSelect: () => setOpen({ profile, as: "rename" }) },

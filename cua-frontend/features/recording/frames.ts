@@ -12,19 +12,30 @@ export function framePath(runId: string, number: number): string {
   return `/api/runs/${runId}/frames/${number}`;
 }
 
-/** The index of a run's recording; what is known is not read again when it grows. */
+export interface FrameIndex {
+  /** Oldest first. Until it is whole, the frames from the beginning and then the newest one. */
+  frames: FrameRead[];
+  whole: boolean;
+}
+
+/** The index of a run's recording: its beginning and its newest frame at once, what is between behind. What is known is not read again when it grows. */
 export function useFrames(runId: string) {
   const cache = useQueryClient();
   const queryKey = keys.of("run", runId, "frames");
   return useQuery({
     queryKey,
-    queryFn: async () => {
-      const frames = [...(cache.getQueryData<FrameRead[]>(queryKey) ?? [])];
+    queryFn: async ({ signal }): Promise<FrameIndex> => {
+      const known = cache.getQueryData<FrameIndex>(queryKey);
+      const read = (query: { limit: number; after?: number; order?: "desc" }) => page(listFrames({ path: { id: runId }, query }));
+      let frames = known?.frames.slice(0, known.whole ? undefined : -1) ?? [];
+      let newest: FrameRead[] | undefined;
       for (;;) {
-        const query = { limit: MOST, after: frames.at(-1)?.number ?? 0 };
-        const { data, next_cursor } = await page(listFrames({ path: { id: runId }, query }));
-        frames.push(...data);
-        if (!next_cursor || data.length === 0) return frames;
+        const { data, next_cursor } = await read({ limit: MOST, after: frames.at(-1)?.number ?? 0 });
+        frames = [...frames, ...data];
+        if (!next_cursor) return { frames, whole: true };
+        newest ??= (await read({ limit: 1, order: "desc" })).data;
+        signal.throwIfAborted(); // somebody else reads on
+        cache.setQueryData<FrameIndex>(queryKey, { frames: [...frames, ...newest], whole: false });
       }
     },
   });
@@ -33,10 +44,10 @@ export function useFrames(runId: string) {
 /** Within this time what was captured is listed: a segment is stored every ten seconds. */
 const STORED_MS = 15_000;
 
-/** Where in `frames` the page is as the step left it: its last own frame, else the newest one before its end. */
-export function frameOfStep(frames: FrameRead[], step: StepRead, complete: boolean, now: number): FrameRead | undefined {
+/** Where in the index the page is as the step left it: its last own frame, else the newest one before its end. */
+export function frameOfStep({ frames, whole }: FrameIndex, step: StepRead, complete: boolean, now: number): FrameRead | undefined {
   const own = frames.findLast((frame) => frame.step === step.number);
-  if (own || !step.finished_at) return own;
+  if (own || !whole || !step.finished_at) return own;
   const end = Date.parse(step.finished_at);
   const newest = frames.at(-1);
   // What has not been stored yet may be nearer; later than that the page has stood still.

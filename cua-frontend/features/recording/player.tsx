@@ -100,7 +100,7 @@ export function Player({ runId, frames, steps, current, onSeek, onLive }: Player
       {onLive && (
         <Button
           size="sm"
-          className={current === null ? "invisible" : undefined} // keeps its place
+          disabled={current === null}
           onClick={() => {
             setPlaying(false);
             onLive();

@@ -3,14 +3,14 @@
 import { CircleAlert, CircleHelp, Pause, Play, RotateCcw } from "lucide-react";
 import { type FormEvent, type ReactNode, useState } from "react";
 
+import { LongText } from "@/components/long-text";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { ApprovalCard } from "@/features/approvals/approval-card";
-import { LongText } from "@/components/long-text";
 import { Composer } from "@/features/chat/composer";
 import type { RunRead, RunUpdate } from "@/lib/api";
 import { cn } from "@/lib/cn";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 import type { RunActions } from "./actions";
 import { useRunApprovals } from "./queries";
@@ -122,7 +122,7 @@ function Budget({ run, actions }: { run: RunRead; actions: RunActions }) {
   const { title, detail } = standstill(run);
   if (!budget) return null;
   const { raise } = actions;
-  const problem = raise.error instanceof Problem ? raise.error.of(budget.field) : undefined;
+  const wrong = wrongWith(raise.error, budget.field) ?? raise.error?.message;
   return (
     <Box look="warn" icon={<Pause />} title={title}>
       <p className="text-sm text-ink-2">{detail}</p>
@@ -133,7 +133,7 @@ function Budget({ run, actions }: { run: RunRead; actions: RunActions }) {
           raise.mutate({ [budget.field]: Number(text) });
         }}
       >
-        <Field label={`${budget.label} (now ${limit})`} error={problem ?? (raise.error && !problem ? raise.error.message : null)} className="w-48">
+        <Field label={`${budget.label} (now ${limit})`} error={wrong} className="w-48">
           {(wired) => (
             <Input
               {...wired}

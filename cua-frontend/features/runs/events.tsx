@@ -1,12 +1,12 @@
 "use client";
 
-import { type InfiniteData, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { type InfiniteData, useQueryClient } from "@tanstack/react-query";
 import { ChevronRight, ScrollText } from "lucide-react";
 import { useCallback, useState } from "react";
 
 import { CopyButton } from "@/components/copy-button";
-import { Json } from "@/components/data-view";
-import { Button } from "@/components/ui/button";
+import { JsonText } from "@/components/data-view";
+import { LoadMore, useList } from "@/components/list";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { type EventRead, listRunEvents } from "@/lib/api";
 import { page, type Page } from "@/lib/client";
@@ -20,14 +20,11 @@ const AT_ONCE = 100;
 /** Everything that happened in a run, the newest first. */
 export function Events({ runId }: { runId: string }) {
   const cache = useQueryClient();
-  const events = useInfiniteQuery({
-    queryKey: keys.of("run", runId, "events"),
-    queryFn: ({ pageParam }) =>
-      page(listRunEvents({ path: { id: runId }, query: { order: "desc", limit: AT_ONCE, cursor: pageParam || undefined } })),
-    initialPageParam: "",
-    getNextPageParam: (last) => last.next_cursor,
-    staleTime: 0,
-  });
+  const events = useList(
+    keys.of("run", runId, "events"),
+    (cursor) => page(listRunEvents({ path: { id: runId }, query: { order: "desc", limit: AT_ONCE, cursor } })),
+    { staleTime: 0 },
+  );
   useEventListener(
     useCallback(
       (event: EventRead) => {
@@ -43,8 +40,7 @@ export function Events({ runId }: { runId: string }) {
   );
   if (events.isPending) return <Skeletons count={10} className="h-8" />;
   if (events.isError) return <Failure title="The events could not be read" error={events.error} retry={() => void events.refetch()} />;
-  const all = events.data.pages.flatMap((each) => each.data);
-  if (all.length === 0) {
+  if (events.data.length === 0) {
     return (
       <Empty icon={<ScrollText />} title="No events">
         They are kept for a time and then removed; the run itself stays.
@@ -54,15 +50,11 @@ export function Events({ runId }: { runId: string }) {
   return (
     <div className="flex flex-col gap-3">
       <ol aria-label="Events, the newest first" className="flex flex-col">
-        {all.map((event) => (
+        {events.data.map((event) => (
           <EventRow key={event.seq} event={event} />
         ))}
       </ol>
-      {events.hasNextPage && (
-        <Button size="sm" className="self-center" busy={events.isFetchingNextPage} onClick={() => void events.fetchNextPage()}>
-          Load more
-        </Button>
-      )}
+      <LoadMore query={events} />
     </div>
   );
 }
@@ -92,7 +84,7 @@ function EventRow({ event }: { event: EventRead }) {
             <span className="min-w-0 flex-1 truncate">by {event.actor}</span>
             <CopyButton text={() => JSON.stringify(event, null, 2)} />
           </p>
-          <Json value={event.data} className="w-full" />
+          <JsonText value={event.data} className="w-full" />
         </div>
       )}
     </li>

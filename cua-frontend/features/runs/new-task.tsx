@@ -7,9 +7,10 @@ import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { createRun, type RunCreate } from "@/lib/api";
 import { call } from "@/lib/client";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 const MODELS_KEY = "last-model";
 const APPROVALS = {
@@ -53,8 +54,8 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
       router.push(`/runs/${run.id}`);
     },
   });
-  const wrong = start.error instanceof Problem ? start.error : null;
-  const named = wrong && (["task", "model", "allowed_domains"] as const).some((field) => wrong.of(field));
+  const wrong = (field: string) => wrongWith(start.error, field);
+  const isNamed = ["task", "model", "allowed_domains"].some(wrong);
   return (
     <form
       className="flex flex-col gap-4"
@@ -63,7 +64,7 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
         start.mutate();
       }}
     >
-      <Field label="Task" error={wrong?.of("task")}>
+      <Field label="Task" error={wrong("task")}>
         {(wired) => (
           <Textarea
             {...wired}
@@ -79,7 +80,7 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
           />
         )}
       </Field>
-      <Field label="Ask me" error={wrong?.of("approval")}>
+      <Field label="Ask me" error={wrong("approval")}>
         {(wired) => (
           <Select {...wired} value={approval} onChange={(event) => setApproval(event.target.value as keyof typeof APPROVALS)}>
             {Object.entries(APPROVALS).map(([value, label]) => (
@@ -95,11 +96,11 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
           <Field
             label="Model"
             hint="As anthropic:claude-sonnet-5, openai:gpt-5.5, or demo, which works without a key. Empty is the server's own."
-            error={wrong?.of("model")}
+            error={wrong("model")}
           >
             {(wired) => <Input {...wired} value={model} onChange={(event) => setModel(event.target.value)} spellCheck={false} />}
           </Field>
-          <Field label="Allowed domains" hint="The browser reaches nothing else. Empty allows all." error={wrong?.of("allowed_domains")}>
+          <Field label="Allowed domains" hint="The browser reaches nothing else. Empty allows all." error={wrong("allowed_domains")}>
             {(wired) => (
               <Input {...wired} value={domains} placeholder="example.com, *.example.org" onChange={(event) => setDomains(event.target.value)} spellCheck={false} />
             )}
@@ -110,11 +111,7 @@ export function TaskForm({ onStarted }: { onStarted?: () => void }) {
           Model and domains
         </button>
       )}
-      {start.error && !named && (
-        <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm text-bad">
-          {start.error.message}
-        </p>
-      )}
+      {start.error && !isNamed && <FormError error={start.error} />}
       <Button type="submit" look="primary" busy={start.isPending} className="self-end">
         Start
       </Button>

@@ -10,6 +10,7 @@ import {
   listApprovals,
   listFiles,
   listRunMessages,
+  listRuns,
   listSteps,
   type MessageRead,
   readRun,
@@ -93,6 +94,15 @@ export function useRun(id: string) {
       if (!run) throw new Error("The run is not there");
       return run;
     },
+  });
+}
+
+/** The newest runs; the socket keeps them so. */
+export function useRecentRuns() {
+  return useQuery({
+    queryKey: keys.list("run", { limit: 100 }),
+    queryFn: () => page(listRuns({ query: { limit: 100 } })),
+    select: ({ data }) => data,
   });
 }
 

@@ -1,6 +1,6 @@
 import type { RunRead, StepRead } from "@/lib/api";
 
-export interface Standstill {
+interface Standstill {
   title: string;
   detail: string;
 }
@@ -41,7 +41,7 @@ export function standstill(run: RunRead): Standstill {
 
 /** In a list: what a run waits for, in a few words. */
 export function waitsFor(run: RunRead): string | null {
-  if (run.status === "queued") return run.position ? `${run.position}. in the queue` : null;
+  if (run.status === "queued") return run.position ? `Place ${run.position} in the queue` : null;
   if (run.status === "waiting_approval") return run.reason?.replace(/ ref_\w+: /, ": ").replace(/[\s:]+$/, "") ?? null;
   if (run.status === "waiting_user" || run.status === "paused") return standstill(run).title;
   if (run.status === "failed" && typeof run.error?.detail === "string") return run.error.detail;

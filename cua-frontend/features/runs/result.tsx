@@ -9,8 +9,8 @@ import { Button } from "@/components/ui/button";
 import { Section } from "@/components/ui/page";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
-import { type FileRead, linkFile, type RunRead } from "@/lib/api";
-import { call } from "@/lib/client";
+import type { FileRead, RunRead } from "@/lib/api";
+import { downloadFile } from "@/lib/download";
 import { bytes, duration, money, number } from "@/lib/format";
 import { isObject } from "@/lib/json";
 
@@ -97,14 +97,7 @@ function Files({ runId }: { runId: string }) {
 function FileRow({ file }: { file: FileRead }) {
   const Icon = KINDS[file.kind]?.icon ?? FileQuestion;
   const download = useMutation({
-    mutationFn: () => call(linkFile({ path: { id: file.id } })),
-    onSuccess: ({ url }) => {
-      const there = new URL(url, location.href);
-      const link = document.createElement("a");
-      link.href = there.pathname + there.search; // by way of our own address, whatever the server's is
-      link.download = file.name;
-      link.click();
-    },
+    mutationFn: () => downloadFile(file),
     onError: (error) => toast.failed("The file could not be downloaded", error),
   });
   return (
@@ -115,7 +108,7 @@ function FileRow({ file }: { file: FileRead }) {
       </span>
       <span className="shrink-0 text-xs text-ink-3 tabular-nums">{bytes(file.size)}</span>
       <Button look="ghost" size="icon" aria-label={`Download ${file.name}`} busy={download.isPending} onClick={() => download.mutate()}>
-        {!download.isPending && <Download />}
+        <Download />
       </Button>
     </li>
   );

@@ -1,15 +1,15 @@
 "use client";
 
-import { Ban, Copy, Ellipsis, Pause, Play, RotateCcw, Trash2, Workflow } from "lucide-react";
+import { Ban, Copy, Pause, RotateCcw, Trash2, Workflow } from "lucide-react";
 import Link from "next/link";
 import { useState } from "react";
 
+import { copy } from "@/components/copy-button";
+import { MoreMenu } from "@/components/more-menu";
 import { RunStatusBadge } from "@/components/run-status";
-import { useTick } from "@/components/tick";
-import { Ago } from "@/components/time";
+import { Ago, useNow } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Menu } from "@/components/ui/menu";
 import { toast } from "@/components/ui/toast";
 import type { RunRead } from "@/lib/api";
 import { duration } from "@/lib/format";
@@ -41,7 +41,7 @@ export function RunFacts({ run, ended }: { run: RunRead; ended: boolean }) {
 }
 
 function Elapsed({ run, ended }: { run: RunRead; ended: boolean }) {
-  const now = useTick(ended ? 0 : 1000);
+  const now = useNow(ended ? 0 : 1000);
   if (!run.started_at) return null;
   const until = run.finished_at ? Date.parse(run.finished_at) : now;
   return <span className="tabular-nums">{duration(Math.max(Math.round((until - Date.parse(run.started_at)) / 100) * 100, 0))}</span>;
@@ -51,34 +51,25 @@ interface RunButtonsProps {
   run: RunRead;
   ended: boolean;
   agent: boolean;
-  /** It waits to be told something, which is a better way to go on. */
-  asks: boolean;
   actions: RunActions;
 }
 
-export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps) {
+export function RunButtons({ run, ended, agent, actions }: RunButtonsProps) {
   const [asked, setAsked] = useState<"cancel" | "delete" | null>(null);
   const close = () => setAsked(null);
   const pausing = run.control === "pause" && (run.status === "running" || run.status === "queued");
   const cancelling = run.control === "cancel" && !ended;
-  const canResume = (run.status === "paused" && run.reason !== "control" && !run.reason?.startsWith("budget_")) || (run.status === "waiting_user" && !asks);
   return (
     <>
       {(run.status === "running" || run.status === "queued") && (
         <Button busy={actions.pause.isPending || pausing} disabled={cancelling} onClick={() => actions.pause.mutate()}>
-          {!(actions.pause.isPending || pausing) && <Pause />}
+          <Pause />
           {pausing ? "Pausing" : "Pause"}
-        </Button>
-      )}
-      {canResume && (
-        <Button busy={actions.resume.isPending} onClick={() => actions.resume.mutate()}>
-          {!actions.resume.isPending && <Play />}
-          Resume
         </Button>
       )}
       {!ended && (
         <Button look="danger" busy={actions.cancel.isPending || cancelling} onClick={() => setAsked("cancel")}>
-          {!(actions.cancel.isPending || cancelling) && <Ban />}
+          <Ban />
           {cancelling ? "Cancelling" : "Cancel"}
         </Button>
       )}
@@ -88,12 +79,7 @@ export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps
           Run again
         </Button>
       )}
-      <Menu
-        trigger={
-          <Button look="ghost" size="icon" aria-label="More">
-            <Ellipsis />
-          </Button>
-        }
+      <MoreMenu
         items={[
           ...(agent
             ? [{ label: "Save as workflow", icon: <Workflow />, disabled: !ended, onSelect: () => actions.saveAsWorkflow.mutate() }]
@@ -101,7 +87,7 @@ export function RunButtons({ run, ended, agent, asks, actions }: RunButtonsProps
           {
             label: "Copy its id",
             icon: <Copy />,
-            onSelect: () => void navigator.clipboard.writeText(run.id).then(() => toast.done("Copied", run.id)),
+            onSelect: () => void copy(run.id).then((copied) => copied && toast.done("Copied", run.id)),
           },
           null,
           { label: "Delete", icon: <Trash2 />, danger: true, disabled: !ended, onSelect: () => setAsked("delete") },

@@ -2,15 +2,15 @@
 
 import { useEffect, useRef, useState } from "react";
 
+import { LoadFailure } from "@/components/load-failure";
 import { ENDED } from "@/components/run-status";
 import { Page } from "@/components/ui/page";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { Tabs } from "@/components/ui/tabs";
 import { Chat } from "@/features/chat/chat";
 import { useDrafts } from "@/features/chat/drafts";
 import { useFrames } from "@/features/recording/frames";
 import type { RunRead, RunStatus, StepRead } from "@/lib/api";
-import { Problem } from "@/lib/problem";
 
 import { useRunActions } from "./actions";
 import { Attention } from "./attention";
@@ -42,14 +42,9 @@ export function RunScreen({ id }: { id: string }) {
     );
   }
   if (run.isError) {
-    const missing = run.error instanceof Problem && (run.error.status === 404 || run.error.status === 422);
     return (
       <Page title="Run" wide>
-        <Failure
-          title={missing ? "There is no such run" : "The run could not be read"}
-          error={missing ? new Error("It may have been deleted, or it is somebody else's.") : run.error}
-          retry={missing ? undefined : () => void run.refetch()}
-        />
+        <LoadFailure title="The run could not be read" error={run.error} retry={() => void run.refetch()} />
       </Page>
     );
   }
@@ -68,7 +63,7 @@ function Loaded({ run }: { run: RunRead }) {
   const known = steps.data ?? NO_STEPS;
   const agent = known.some((step) => step.type === "agent") || (messages.data?.length ?? 0) > 0;
   const question = questionOf(run, steps.data);
-  const current = selection.frame === null ? null : (frames.data?.find((frame) => frame.number === selection.frame)?.step ?? null);
+  const current = selection.frame === null ? null : (frames.data?.frames.find((frame) => frame.number === selection.frame)?.step ?? null);
   const pane = useRef<HTMLDivElement>(null);
   // What a person has to see now stands at the top.
   const calls = CALLS.has(run.status) && !(tab === "chat" && question !== null);
@@ -83,7 +78,7 @@ function Loaded({ run }: { run: RunRead }) {
     <Page
       title={run.title}
       description={<RunFacts run={run} ended={ended} />}
-      actions={<RunButtons run={run} ended={ended} agent={agent} asks={question !== null} actions={actions} />}
+      actions={<RunButtons run={run} ended={ended} agent={agent} actions={actions} />}
       wide
     >
       <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1.75fr)_minmax(21rem,1fr)] lg:gap-6">

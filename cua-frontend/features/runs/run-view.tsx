@@ -1,9 +1,8 @@
 "use client";
 
 import { useNow } from "@/components/time";
-import { Badge } from "@/components/ui/badge";
 import { LiveView, type Instead } from "@/features/live/live-view";
-import { frameOfStep, framePath, useFrames } from "@/features/recording/frames";
+import { type FrameIndex, frameOfStep, framePath, useFrames } from "@/features/recording/frames";
 import { usePicture } from "@/features/recording/pictures";
 import { Player } from "@/features/recording/player";
 import type { FrameRead, RunRead, StepRead } from "@/lib/api";
@@ -18,44 +17,45 @@ interface RunViewProps {
   onSelect: (selection: Partial<Selection>) => void;
 }
 
-const NO_FRAMES: never[] = [];
+const NOTHING: FrameIndex = { frames: [], whole: false };
 
 /** The browser as it is now, or as it was: the live view, and the recording below it. */
 export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps) {
   const index = useFrames(run.id);
-  const frames = index.data ?? NO_FRAMES;
+  const known = index.data ?? NOTHING;
+  const { frames, whole } = known;
   const step = selection.step === null ? undefined : steps.find((each) => each.number === selection.step);
   const newest = frames.at(-1);
   const now = useNow();
   const complete = ended && isComplete(run, newest, now);
   let frame = complete ? newest : undefined;
-  if (selection.frame !== null) frame = frames.find((each) => each.number === selection.frame) ?? newest;
-  else if (step) frame = frameOfStep(frames, step, ended, now);
+  if (selection.frame !== null) frame = frames.find((each) => each.number === selection.frame) ?? (whole ? newest : undefined);
+  else if (step) frame = frameOfStep(known, step, ended, now);
   // The last seconds are not in the recording yet, but a step that has ended has its own picture.
   const screenshot = !frame && step?.screenshot_id ? `/api/files/${step.screenshot_id}/content` : null;
-  const path = frame ? framePath(run.id, frame.number) : screenshot;
+  // What is shown has a picture before the index reaches it.
+  const number = frame?.number ?? (whole ? null : selection.frame);
+  const path = number === null ? screenshot : framePath(run.id, number);
   const picture = usePicture(path);
   const last = usePicture(newest && run.status !== "running" ? framePath(run.id, newest.number) : null);
 
   const pageOf = frame && frame.step !== null ? steps.find((each) => each.number === frame.step) : step;
   const shown = pageOf ?? (frame && steps.findLast((each) => each.started_at <= frame.captured_at));
   const chosen = selection.frame !== null || selection.step !== null;
-  const awaited = chosen && !path && !ended && index.isSuccess;
+  const looking = !whole && (index.isPending || (chosen && !path));
+  const awaited = chosen && !path && !ended && !looking;
   const instead: Instead | null = path && !picture.failed
     ? {
         picture: picture.address,
         url: shown?.url ?? "",
-        title: "",
+        title: screenshot ? "Screenshot" : ended && !chosen ? "The last picture" : `Recording, picture ${number ?? ""}`,
         width: frame?.width ?? 1280,
         height: frame?.height ?? 720,
-        actions: (
-          <Badge>{screenshot ? "Screenshot" : ended && !chosen ? "The last picture" : `Recording, picture ${frame?.number ?? ""}`}</Badge>
-        ),
       }
     : null;
 
   return (
-    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, index.isPending)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
+    <LiveView computerId={ended ? null : run.computer_id} absent={absent(run, ended, looking)} instead={instead} last={{ picture: last.address, url: steps.findLast((each) => each.url)?.url ?? "" }}>
       {awaited && (
         <p role="status" className="border-t border-line px-3 py-3 text-xs text-ink-3">
           The picture of this step comes with the next seconds of the recording; this is the browser now.
@@ -66,7 +66,7 @@ export function RunView({ run, steps, ended, selection, onSelect }: RunViewProps
           runId={run.id}
           frames={frames}
           steps={steps}
-          current={frame?.number ?? null}
+          current={number}
           onSeek={(number) => onSelect({ frame: number })}
           onLive={ended ? undefined : () => onSelect({})}
         />
@@ -104,7 +104,7 @@ function absent(run: RunRead, ended: boolean, looking: boolean) {
       : { title: "The browser is closed", detail: "The run has ended." };
   }
   if (run.status === "queued") {
-    const place = run.position ? `It is ${run.position}. in the queue.` : "It starts as soon as there is room.";
+    const place = run.position ? `It has place ${run.position} in the queue.` : "It starts as soon as there is room.";
     return { title: "The run waits for a browser", detail: place, busy: true };
   }
   if (run.status === "running") return { title: "The browser starts", detail: "Its screen appears here in a moment.", busy: true };

@@ -66,7 +66,7 @@ export function stepLabel(step: StepRead, names: Map<string, string>): StepLabel
   // A link is told by the step's own address where the title only has its placeholder.
   if (step.type === "navigate" && what.includes("{{") && step.url) what = step.url;
   if (step.type === "if" && isObject(step.output)) what = step.output.met === true ? "yes" : "no";
-  what = what.replace(/\bref_\w+/g, (ref) => names.get(ref) ?? "").replace(/\baria\/(?=\S)/g, "");
+  what = what.replace(/\bref_\w+/g, (ref) => names.get(ref) ?? "").replace(/\baria\/(?=\S)/g, "").replace(/\[role="[^"]*"\]/g, "");
   return { icon, verb, what: what.trim() };
 }
 

@@ -4,9 +4,9 @@ import { Check, Hourglass, ListVideo, LoaderCircle, RotateCcw, TriangleAlert, X 
 import { type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef } from "react";
 
 import { CopyButton } from "@/components/copy-button";
-import { DataView, Json } from "@/components/data-view";
+import { DataView, JsonText } from "@/components/data-view";
 import { LongText } from "@/components/long-text";
-import { useTick } from "@/components/tick";
+import { useNow } from "@/components/time";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { Screenshot } from "@/features/recording/screenshot";
 import type { StepRead } from "@/lib/api";
@@ -144,7 +144,7 @@ const StepRow = memo(function StepRow({ step, icon: Icon, verb, what, state, sel
 
 function Took({ step, state }: { step: StepRead; state: RunState }) {
   const runs = step.status === "started" && state !== "ended";
-  const now = useTick(runs ? 1000 : 0);
+  const now = useNow(runs ? 1000 : 0);
   const took = step.duration_ms ?? (runs ? Math.max(now - Date.parse(step.started_at), 0) : null);
   if (took === null || (runs && took < 1000)) return null;
   return <span className="shrink-0 text-2xs text-ink-3 tabular-nums">{duration(took)}</span>;
@@ -200,7 +200,7 @@ function StepDetails({ step }: { step: StepRead }) {
       {step.error && <StepError error={step.error} />}
       {given && Object.keys(given).length > 0 && (
         <Part title="Arguments">
-          <Json value={given} />
+          <JsonText value={given} />
         </Part>
       )}
       {step.output !== null && step.output !== undefined && (
@@ -230,7 +230,7 @@ function Part({ title, copied, children }: { title: string; copied?: unknown; ch
 }
 
 /** What went wrong in a step, and what was looked for. */
-export function StepError({ error }: { error: Record<string, unknown> }) {
+function StepError({ error }: { error: Record<string, unknown> }) {
   const tried = Array.isArray(error.tried) ? error.tried.filter(isObject) : [];
   return (
     <div className="flex flex-col gap-2 rounded-md bg-bad-soft px-3 py-2">

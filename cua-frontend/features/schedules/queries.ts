@@ -1,8 +1,9 @@
 "use client";
 
-import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback } from "react";
 
+import { useList } from "@/components/list";
 import { type EventRead, listSchedules, previewCron } from "@/lib/api";
 import { call, page } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
@@ -19,18 +20,13 @@ export function useSchedules() {
       [cache],
     ),
   );
-  return useInfiniteQuery({
-    queryKey: keys.list("schedule"),
-    queryFn: ({ pageParam }) => page(listSchedules({ query: { cursor: pageParam, limit: 50 } })),
-    initialPageParam: undefined as string | undefined,
-    getNextPageParam: (last) => last.next_cursor ?? undefined,
-  });
+  return useList(keys.list("schedule"), (cursor) => page(listSchedules({ query: { cursor } })));
 }
 
 /** What a cron expression means, and when it fires next. */
 export function useCronPreview(cron: string, timeZone: string, count = 5) {
   return useQuery({
-    queryKey: ["cron", cron, timeZone, count],
+    queryKey: keys.about("cron", cron, timeZone, count),
     queryFn: () => call(previewCron({ body: { cron, time_zone: timeZone, count } })),
     enabled: cron.trim() !== "",
     retry: false,

@@ -1,23 +1,23 @@
 "use client";
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import Link from "next/link";
-import { useId, useMemo, useRef, useState } from "react";
+import { useMemo, useState } from "react";
 
-import { Button } from "@/components/ui/button";
+import { FormDialog } from "@/components/form-dialog";
+import { TimeZoneSelect } from "@/components/time-zone-select";
 import { Dialog } from "@/components/ui/dialog";
 import { Field, Input, Select } from "@/components/ui/field";
 import { Failure, Skeletons } from "@/components/ui/states";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toast";
 import { wrongParams } from "@/features/workflows/parameters";
 import { useWorkflowChoices } from "@/features/workflows/queries";
-import { readRunSettings, runSettings, RunSettingsForm } from "@/features/workflows/run-settings";
-import { showError } from "@/features/workflows/show-error";
+import { type RunBody, readRunSettings, RUN_FIELDS, runSettings, RunSettingsForm } from "@/features/workflows/run-settings";
 import { createSchedule, type Missed, type Overlap, type ScheduleRead, updateSchedule, type WorkflowRead } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
-import { Problem } from "@/lib/problem";
+import { Problem, wrongWith } from "@/lib/problem";
 import { useLate } from "@/lib/use-late";
 
 import { cronOf, RHYTHMS, type Rhythm, WEEKDAYS, type When, whenOf } from "./cron";
@@ -34,39 +34,37 @@ const OVERLAP: Record<Overlap, string> = {
 };
 
 /** Those that say themselves what is wrong with them. */
-const FIELDS = ["workflow_id", "name", "cron", "time_zone", "missed", "overlap"];
+const FIELDS = ["workflow_id", "name", "cron", "time_zone", "missed", "overlap", ...RUN_FIELDS];
 
 interface ScheduleDialogProps {
-  open: boolean;
   schedule: ScheduleRead | null;
   /** What a new one is to run. */
   workflowId: string | null;
   onClose: () => void;
 }
 
-export function ScheduleDialog({ open, schedule, workflowId, onClose }: ScheduleDialogProps) {
+export function ScheduleDialog({ schedule, workflowId, onClose }: ScheduleDialogProps) {
   const workflows = useWorkflowChoices();
+  const title = schedule ? "Edit the schedule" : "New schedule";
+  if (workflows.data && workflows.data.length > 0) {
+    return <ScheduleForm title={title} workflows={workflows.data} schedule={schedule} workflowId={workflowId} onClose={onClose} />;
+  }
   return (
-    <Dialog open={open} onOpenChange={(shown) => !shown && onClose()} title={schedule ? "Edit the schedule" : "New schedule"}>
-      {workflows.isPending && <Skeletons count={5} className="h-9" />}
-      {workflows.error && <Failure title="The workflows cannot be shown" error={workflows.error} retry={() => void workflows.refetch()} />}
-      {workflows.data &&
-        (workflows.data.data.length === 0 ? (
-          <p className="text-sm text-ink-2">
-            There is nothing to schedule yet.{" "}
-            <Link href="/workflows" className="text-accent-strong hover:underline">
-              Make or import a workflow
-            </Link>{" "}
-            first.
-          </p>
-        ) : (
-          <ScheduleForm workflows={workflows.data.data} schedule={schedule} workflowId={workflowId} onClose={onClose} />
-        ))}
+    <Dialog open onOpenChange={(open) => open || onClose()} title={title}>
+      {workflows.error ? (
+        <Failure title="The workflows could not be read" error={workflows.error} retry={() => void workflows.refetch()} />
+      ) : workflows.data ? (
+        <p className="text-sm text-ink-2">
+          There is nothing to schedule yet. <TextLink href="/workflows">Make or import a workflow</TextLink> first.
+        </p>
+      ) : (
+        <Skeletons count={5} className="h-9" />
+      )}
     </Dialog>
   );
 }
 
-function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<ScheduleDialogProps, "open"> & { workflows: WorkflowRead[] }) {
+function ScheduleForm({ title, workflows, schedule, workflowId, onClose }: ScheduleDialogProps & { title: string; workflows: WorkflowRead[] }) {
   const cache = useQueryClient();
   const first = workflows.find(({ id }) => id === (schedule?.workflow_id ?? workflowId)) ?? workflows[0];
   const [workflow, setWorkflow] = useState(first);
@@ -77,12 +75,11 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
   const [missed, setMissed] = useState<Missed>(schedule?.missed ?? "once");
   const [overlap, setOverlap] = useState<Overlap>(schedule?.overlap ?? "skip");
   const [settings, setSettings] = useState(() => runSettings(first?.parameters ?? {}, schedule?.run));
-  const form = useRef<HTMLFormElement>(null);
   const [wrong, setWrong] = useState<Record<string, string>>({});
   const cron = cronOf(when, own);
   const schema = workflow?.parameters ?? {};
   const save = useMutation({
-    mutationFn: (run: ReturnType<typeof readRunSettings>["body"]) => {
+    mutationFn: (run: RunBody) => {
       const body = { name: name.trim() || workflow?.name || "Schedule", cron, time_zone: zone, missed, overlap, run: { ...schedule?.run, ...run } };
       return call(
         schedule
@@ -95,29 +92,24 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
       toast.done(schedule ? "The schedule is saved" : `${stored.name} is scheduled`);
       onClose();
     },
-    onError: () => showError(form.current),
   });
-  const problem = save.error instanceof Problem ? save.error : null;
-  const said = (field: string) => problem?.errors.find(({ loc }) => loc[0] === field || (loc[0] === "body" && loc[1] === field))?.msg;
-  const named = FIELDS.some(said) || Object.keys(wrongParams(problem)).length > 0;
+  const said = (field: string) => wrongWith(save.error, field);
   return (
-    <form
-      ref={form}
+    <FormDialog
+      onClose={onClose}
+      title={title}
+      action={schedule ? "Save" : "Make the schedule"}
+      busy={save.isPending}
+      error={save.error}
+      fields={FIELDS}
+      isShown={Object.keys(wrongParams(save.error, schema)).length > 0}
       noValidate
-      className="flex flex-col gap-4"
-      onSubmit={(event) => {
-        event.preventDefault();
+      onSubmit={() => {
         const read = readRunSettings(schema, settings);
         setWrong(read.wrong);
         if (Object.keys(read.wrong).length === 0) save.mutate(read.body);
-        else showError(form.current);
       }}
     >
-      {save.error && !named && (
-        <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-sm break-words text-bad">
-          {save.error.message}
-        </p>
-      )}
       <Field label="Workflow" hint={schedule ? "Of a schedule that is there it cannot be changed." : undefined} error={said("workflow_id")}>
         {(wired) => (
           <Select
@@ -143,14 +135,16 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
         {(wired) => <Input {...wired} value={name} maxLength={200} placeholder={workflow?.name} onChange={(event) => setName(event.target.value)} />}
       </Field>
       <WhenFields when={when} own={own} onWhen={setWhen} onOwn={setOwn} cron={cron} />
-      <ZoneField zone={zone} onZone={setZone} error={said("time_zone")} />
+      <Field label="Time zone" error={said("time_zone")}>
+        {(wired) => <TimeZoneSelect {...wired} value={zone} onChange={setZone} />}
+      </Field>
       <Preview cron={cron} zone={zone} />
       <RunSettingsForm
         key={workflow?.id}
         schema={schema}
         value={settings}
         wrong={wrong}
-        problem={problem}
+        error={save.error}
         onChange={(value) => {
           setSettings(value);
           setWrong({});
@@ -167,13 +161,7 @@ function ScheduleForm({ workflows, schedule, workflowId, onClose }: Omit<Schedul
           </Field>
         </div>
       </details>
-      <div className="flex justify-end gap-2">
-        <Button onClick={onClose}>Cancel</Button>
-        <Button type="submit" look="primary" busy={save.isPending}>
-          {schedule ? "Save" : "Make the schedule"}
-        </Button>
-      </div>
-    </form>
+    </FormDialog>
   );
 }
 
@@ -279,25 +267,6 @@ function WhenFields({ when, own, cron, onWhen, onOwn }: {
         </Field>
       )}
     </div>
-  );
-}
-
-function ZoneField({ zone, error, onZone }: { zone: string; error?: string; onZone: (zone: string) => void }) {
-  const list = useId();
-  const zones = useMemo(() => [...new Set(["UTC", ...Intl.supportedValuesOf("timeZone")])], []);
-  return (
-    <Field label="Time zone" error={error}>
-      {(wired) => (
-        <>
-          <Input {...wired} list={list} value={zone} spellCheck={false} autoComplete="off" onChange={(event) => onZone(event.target.value)} />
-          <datalist id={list}>
-            {zones.map((each) => (
-              <option key={each} value={each} />
-            ))}
-          </datalist>
-        </>
-      )}
-    </Field>
   );
 }
 

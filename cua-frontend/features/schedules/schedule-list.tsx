@@ -1,18 +1,18 @@
 "use client";
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { CalendarClock, Ellipsis, Pencil, Play, Plus, Trash2 } from "lucide-react";
+import { CalendarClock, Pencil, Play, Plus, Trash2 } from "lucide-react";
 import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useState } from "react";
 
-import { LoadMore } from "@/components/list";
+import { List } from "@/components/list";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Menu } from "@/components/ui/menu";
-import { Page, Rows } from "@/components/ui/page";
-import { Empty, Failure, Skeletons } from "@/components/ui/states";
+import { Page } from "@/components/ui/page";
+import { Empty } from "@/components/ui/states";
 import { Switch } from "@/components/ui/switch";
 import { toast } from "@/components/ui/toast";
 import { useWorkflowChoices } from "@/features/workflows/queries";
@@ -27,13 +27,12 @@ import { ScheduleDialog } from "./schedule-dialog";
 export function ScheduleList() {
   const router = useRouter();
   const asked = useSearchParams();
-  const pages = useSchedules();
+  const schedules = useSchedules();
   const workflows = useWorkflowChoices();
   const [making, setMaking] = useState(() => asked.get("new") !== null);
   const [editing, setEditing] = useState<ScheduleRead | null>(null);
   const [deleting, setDeleting] = useState<ScheduleRead | null>(null);
-  const schedules = pages.data?.pages.flatMap((page) => page.data) ?? [];
-  const names = new Map(workflows.data?.data.map(({ id, name }) => [id, name]));
+  const names = new Map(workflows.data?.map(({ id, name }) => [id, name]));
   const close = () => {
     setMaking(false);
     setEditing(null);
@@ -46,35 +45,28 @@ export function ScheduleList() {
     </Button>
   );
   return (
-    <Page title="Schedules" description="Workflows that run by the clock." actions={schedules.length > 0 && make}>
-      {pages.isPending && <Skeletons count={4} className="h-[4.75rem]" />}
-      {pages.error && <Failure title="The schedules cannot be shown" error={pages.error} retry={() => void pages.refetch()} />}
-      {pages.data && schedules.length === 0 && (
-        <Empty icon={<CalendarClock />} title="No schedules yet" action={make}>
-          A schedule runs a workflow every hour, every Monday morning, or whenever you say. You need a workflow first.
-        </Empty>
-      )}
-      {schedules.length > 0 && (
-        <Rows label="Schedules">
-          {schedules.map((schedule) => (
-            <ScheduleRow
-              key={schedule.id}
-              schedule={schedule}
-              workflow={names.get(schedule.workflow_id)}
-              onEdit={() => setEditing(schedule)}
-              onDelete={() => setDeleting(schedule)}
-            />
-          ))}
-        </Rows>
-      )}
-      <LoadMore query={pages} />
-      <ScheduleDialog
-        key={editing?.id ?? "new"}
-        open={making || editing !== null}
-        schedule={editing}
-        workflowId={asked.get("workflow")}
-        onClose={close}
-      />
+    <Page title="Schedules" description="Workflows that run by the clock." actions={make}>
+      <List
+        query={schedules}
+        label="Schedules"
+        failed="The schedules could not be read"
+        row="h-[4.75rem]"
+        empty={
+          <Empty icon={<CalendarClock />} title="No schedules yet" action={make}>
+            A schedule runs a workflow every hour, every Monday morning, or whenever you say. You need a workflow first.
+          </Empty>
+        }
+      >
+        {(schedule) => (
+          <ScheduleRow
+            schedule={schedule}
+            workflow={names.get(schedule.workflow_id)}
+            onEdit={() => setEditing(schedule)}
+            onDelete={() => setDeleting(schedule)}
+          />
+        )}
+      </List>
+      {(making || editing) && <ScheduleDialog schedule={editing} workflowId={asked.get("workflow")} onClose={close} />}
       <DeleteSchedule schedule={deleting} onClose={() => setDeleting(null)} />
     </Page>
   );
@@ -96,7 +88,7 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
     onError: (error) => toast.failed(`${name} was not run`, error),
   });
   return (
-    <li className="flex min-h-[4.75rem] items-center gap-3 px-4 py-3 hover:bg-sunken/60">
+    <div className="flex min-h-[4.75rem] items-center gap-3 px-4 py-3">
       <Switch aria-label={`${name} is on`} checked={enabled} onCheckedChange={toggle} />
       <div className="min-w-0 flex-1">
         <button type="button" className="block max-w-full truncate text-left font-medium hover:underline" onClick={onEdit}>
@@ -107,10 +99,10 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
           <span className="text-ink-3"> · {time_zone}</span>
         </p>
         <p className="truncate text-xs text-ink-3">
+          <span className="sm:hidden">{next_at ? <>Next <Ago at={next_at} /></> : "Paused"} · </span>
           <Link href={`/workflows/${schedule.workflow_id}`} className="hover:text-ink hover:underline">
             {workflow ?? "Workflow"}
           </Link>
-          <span className="sm:hidden"> · {next_at ? <>next <Ago at={next_at} /></> : "paused"}</span>
         </p>
       </div>
       <dl className="hidden w-40 shrink-0 grid-cols-[3rem_1fr] gap-x-2 text-xs sm:grid">
@@ -128,22 +120,18 @@ function ScheduleRow({ schedule, workflow, onEdit, onDelete }: {
         </dd>
       </dl>
       <Button size="sm" busy={run.isPending} onClick={() => run.mutate()} aria-label={`Run now: ${name}`}>
-        {!run.isPending && <Play aria-hidden />}
+        <Play aria-hidden />
         <span className="max-sm:sr-only">Run now</span>
       </Button>
-      <Menu
-        trigger={
-          <Button look="ghost" size="icon" aria-label={`More for ${name}`}>
-            <Ellipsis />
-          </Button>
-        }
+      <MoreMenu
+        of={name}
         items={[
           { label: "Edit", icon: <Pencil />, onSelect: onEdit },
           null,
           { label: "Delete…", icon: <Trash2 />, danger: true, onSelect: onDelete },
         ]}
       />
-    </li>
+    </div>
   );
 }
 

@@ -3,12 +3,12 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
 import { Field, Input, Select } from "@/components/ui/field";
 import { createSecret, type SecretKind, type SecretRead, type SecretUpdate, updateSecret } from "@/lib/api";
 import { call } from "@/lib/client";
 import { keys } from "@/lib/keys";
-import { Problem } from "@/lib/problem";
+import { Problem, wrongWith } from "@/lib/problem";
 
 import { HiddenInput } from "./hidden-input";
 import { asOrigin, Origins } from "./origins";
@@ -61,8 +61,9 @@ export function SecretForm({ secret, onClose }: { secret?: SecretRead; onClose: 
       description={secret ? "What is kept is not shown. A value that you leave empty stays as it is." : undefined}
       action="Save"
       busy={save.isPending}
-      error={isTaken ? null : save.error}
+      error={save.error}
       fields={["name", "origins", ...wanted]}
+      isShown={isTaken}
       onSubmit={() => {
         setAsked(true);
         if (named.every((origin) => asOrigin(origin))) save.mutate();

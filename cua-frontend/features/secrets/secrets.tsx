@@ -6,8 +6,8 @@ import { useState } from "react";
 
 import { copy, CopyButton } from "@/components/copy-button";
 import { List, useList } from "@/components/list";
+import { MoreMenu } from "@/components/more-menu";
 import { ResourceRow } from "@/components/resource-row";
-import { RowMenu } from "@/components/row-menu";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
@@ -78,7 +78,7 @@ export function Secrets() {
                     <CopyButton key={field} look="ghost" label={field} text={placeholder(secret.name, field)} />
                   ))}
                 </span>
-                <RowMenu
+                <MoreMenu
                   of={secret.name}
                   items={[
                     ...secret.fields.map((field) => ({

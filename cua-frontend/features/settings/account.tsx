@@ -9,13 +9,13 @@ import { Field, Input } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
-import { saveBlob } from "@/features/files/download";
 import { useMe } from "@/features/me";
 import { type MeRead, sendVerification, updateMe } from "@/lib/api";
 import { useConfig } from "@/lib/auth/provider";
 import { call, fetchBlob } from "@/lib/client";
+import { downloadBlob } from "@/lib/download";
 import { keys } from "@/lib/keys";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 import { DeleteAccount } from "./delete-account";
 import { Panel } from "./panel";
@@ -49,7 +49,7 @@ function PersonForm({ me }: { me: MeRead }) {
       toast.done("Saved");
     },
   });
-  const wrong = save.error instanceof Problem ? save.error.of("name") : undefined;
+  const wrong = wrongWith(save.error, "name");
   return (
     <form
       onSubmit={(event) => {
@@ -105,7 +105,7 @@ function EmailPanel({ email }: { email: string }) {
 function ExportPanel() {
   const get = useMutation({
     mutationFn: () => fetchBlob("/api/me/export"),
-    onSuccess: (zip) => saveBlob(zip, "cua-export.zip"),
+    onSuccess: (zip) => downloadBlob(zip, "cua-export.zip"),
     onError: (error) => toast.failed("Your data could not be exported", error),
   });
   return (
@@ -118,7 +118,7 @@ function ExportPanel() {
             {get.isPending && "It is put together. With many recordings this takes a while."}
           </p>
           <Button busy={get.isPending} onClick={() => get.mutate()}>
-            {!get.isPending && <Download />} Export
+            <Download /> Export
           </Button>
         </>
       }

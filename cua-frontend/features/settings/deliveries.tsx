@@ -14,6 +14,7 @@ import { toast } from "@/components/ui/toast";
 import { type DeliveryRead, listDeliveries, redeliver } from "@/lib/api";
 import { put } from "@/lib/cache";
 import { call, page } from "@/lib/client";
+import { counted } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 import { DeliveryDialog } from "./delivery";
@@ -63,11 +64,11 @@ export function Deliveries({ webhookId }: { webhookId: string }) {
         {(delivery) => (
           <div className="flex min-h-14 flex-wrap items-center gap-x-3 gap-y-1 px-4 py-2">
             <DeliveryBadge status={delivery.status} />
-            <button type="button" onClick={() => setOpen(delivery.id)} className="min-w-0 flex-1 truncate text-left font-mono text-xs underline-offset-2 hover:underline">
+            <button type="button" onClick={() => setOpen(delivery.id)} className="min-w-0 flex-1 truncate text-left font-mono max-sm:order-first max-sm:basis-full text-xs underline-offset-2 hover:underline">
               {delivery.kind}
             </button>
-            <span className="text-xs text-ink-3">
-              {delivery.attempt} {delivery.attempt === 1 ? "try" : "tries"}
+            <span className="text-xs text-ink-3 max-sm:flex-1">
+              {counted(delivery.attempt, "try", "tries")}
               {delivery.next_at && delivery.attempt > 0 && (
                 <>
                   , next <Ago at={delivery.next_at} />

@@ -10,7 +10,7 @@ import { Dialog } from "@/components/ui/dialog";
 import { Failure, Skeletons } from "@/components/ui/states";
 import { type AttemptRead, readDelivery } from "@/lib/api";
 import { call } from "@/lib/client";
-import { dateTime, duration } from "@/lib/format";
+import { counted, dateTime, duration } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 import { DeliveryBadge } from "./delivery-badge";
@@ -61,7 +61,7 @@ export function DeliveryDialog({ id, onClose, onAgain }: DeliveryDialogProps) {
           <div className="flex items-center gap-3 text-sm">
             <DeliveryBadge status={data.status} />
             <span className="text-ink-3">
-              {data.attempt} {data.attempt === 1 ? "try" : "tries"}
+              {counted(data.attempt, "try", "tries")}
               {data.next_at && `, the next at ${dateTime(data.next_at)}`}
             </span>
           </div>

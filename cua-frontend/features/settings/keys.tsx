@@ -6,8 +6,8 @@ import { useState } from "react";
 
 import { NameDialog } from "@/components/form-dialog";
 import { List, useList } from "@/components/list";
+import { MoreMenu } from "@/components/more-menu";
 import { ResourceRow } from "@/components/resource-row";
-import { RowMenu } from "@/components/row-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Ago, useNow } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
@@ -47,7 +47,7 @@ export function Keys() {
   );
   return (
     <Section title="API keys" actions={make}>
-      <p className="-mt-2 max-w-prose text-sm text-ink-3">
+      <p className="-mt-2 max-w-prose text-sm text-pretty text-ink-3">
         Programs send one as <code className="font-mono text-xs">Authorization: Bearer …</code> or <code className="font-mono text-xs">X-API-Key</code>. Delete a key that
         you do not know.
       </p>
@@ -86,7 +86,7 @@ export function Keys() {
               </>
             }
             actions={
-              <RowMenu
+              <MoreMenu
                 of={key.name}
                 items={[
                   { label: "Rename", icon: <Pencil />, onSelect: () => setOpen({ as: "rename", key }) },

@@ -3,10 +3,11 @@
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
 import { Field, Input, Select } from "@/components/ui/field";
 import { createKey, type KeyCreated } from "@/lib/api";
 import { call } from "@/lib/client";
+import { wrongWith } from "@/lib/problem";
 
 type Scope = KeyCreated["scopes"][number];
 

@@ -10,7 +10,7 @@ export function Panel({ title, description, children, footer }: { title: string;
         <div className="flex flex-col gap-4 px-5 py-4">
           <div>
             <h2 className="font-semibold">{title}</h2>
-            {description && <p className="mt-0.5 max-w-prose text-sm text-ink-3 wrap-anywhere">{description}</p>}
+            {description && <p className="mt-0.5 max-w-prose text-sm text-pretty text-ink-3 wrap-anywhere">{description}</p>}
           </div>
           {children}
         </div>

@@ -3,6 +3,7 @@
 import { useState } from "react";
 
 import { useNow } from "@/components/time";
+import { TimeZoneSelect } from "@/components/time-zone-select";
 import { Button } from "@/components/ui/button";
 import { Field, Select } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
@@ -30,7 +31,6 @@ function Form({ preferences }: { preferences: Preferences }) {
   const [locale, setLocale] = useState(preferences.locale ?? "");
   const change = useChangePreferences();
   const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const zones = Intl.supportedValuesOf("timeZone");
   const languages = new Intl.DisplayNames("en", { type: "language" });
   return (
     <form
@@ -70,14 +70,7 @@ function Form({ preferences }: { preferences: Preferences }) {
         <div className="grid gap-4 sm:grid-cols-2">
           <Field label="Time zone">
             {(wired) => (
-              <Select {...wired} value={zone} onChange={(event) => setZone(event.target.value)}>
-                <option value="">As this device, {here}</option>
-                {zones.map((each) => (
-                  <option key={each} value={each}>
-                    {each.replaceAll("_", " ")}
-                  </option>
-                ))}
-              </Select>
+              <TimeZoneSelect {...wired} none={`As this device, ${here}`} value={zone} onChange={setZone} />
             )}
           </Field>
           <Field label="Format">

@@ -27,7 +27,7 @@ export function Sessions() {
   const session = useSession();
   const embedded = useConfig()?.auth.mode === "embedded";
   const [ending, setEnding] = useState<SessionRead | "others" | null>(null);
-  const here = useQuery({ queryKey: ["session-id"], queryFn: async () => sessionId(await getToken()), staleTime: Infinity });
+  const here = useQuery({ queryKey: keys.about("sign-in"), queryFn: async () => sessionId(await getToken()), staleTime: Infinity });
   const sessions = useList(keys.list("session"), (cursor) => page(listSessions({ query: { cursor } })), { enabled: embedded });
   const others = sessions.data?.filter((each) => each.id !== here.data) ?? [];
   const end = useMutation({

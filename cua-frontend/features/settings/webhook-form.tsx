@@ -3,10 +3,11 @@
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { FormDialog, wrongWith } from "@/components/form-dialog";
+import { FormDialog } from "@/components/form-dialog";
 import { Field, Input } from "@/components/ui/field";
 import { createWebhook, updateWebhook, type WebhookCreated, type WebhookRead } from "@/lib/api";
 import { call } from "@/lib/client";
+import { wrongWith } from "@/lib/problem";
 
 import { EventChoice } from "./webhook-events";
 

@@ -8,12 +8,12 @@ import { useState } from "react";
 
 import { Facts } from "@/components/facts";
 import { LoadFailure } from "@/components/load-failure";
-import { RowMenu } from "@/components/row-menu";
+import { MoreMenu } from "@/components/more-menu";
 import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Switch } from "@/components/ui/switch";
 import { Skeletons } from "@/components/ui/states";
+import { Switch } from "@/components/ui/switch";
 import { toast } from "@/components/ui/toast";
 import { deleteWebhook, readWebhook, rotateWebhookSecret, testWebhook, updateWebhook, type WebhookCreated, type WebhookRead } from "@/lib/api";
 import { put } from "@/lib/cache";
@@ -97,9 +97,9 @@ function Shown({ webhook }: { webhook: WebhookRead }) {
             <Switch checked={webhook.enabled} disabled={enable.isPending} onCheckedChange={(enabled) => enable.mutate(enabled)} />
           </label>
           <Button size="sm" busy={test.isPending} disabled={!webhook.enabled} onClick={() => test.mutate()}>
-            {!test.isPending && <Send />} Send a test
+            <Send /> Send a test
           </Button>
-          <RowMenu
+          <MoreMenu
             of={webhook.name}
             items={[
               { label: "Edit", icon: <Pencil />, onSelect: () => setOpen("edit") },

@@ -32,7 +32,7 @@ export function Webhooks() {
   );
   return (
     <Section title="Webhooks" actions={make}>
-      <p className="-mt-2 max-w-prose text-sm text-ink-3">
+      <p className="-mt-2 max-w-prose text-sm text-pretty text-ink-3">
         What happens is sent to a server of yours as it happens, signed as Standard Webhooks says, and tried for a day.
       </p>
       <List

@@ -1,16 +1,15 @@
 "use client";
 
 import { useMutation } from "@tanstack/react-query";
-import Link from "next/link";
-import type { ReactNode } from "react";
 import { useState } from "react";
 
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
+import { TextLink } from "@/components/ui/text-link";
 import { embedded } from "@/lib/auth/embedded";
 import { useConfig } from "@/lib/auth/provider";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 /** Signs in, or makes an account, at the server itself. */
 export function EmbeddedForm({ action }: { action: "login" | "register" }) {
@@ -23,7 +22,7 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
       return embedded.enter(action, isNew && name ? { name, email, password } : { email, password });
     },
   });
-  const wrong = enter.error instanceof Problem ? enter.error : null;
+  const wrong = (name: keyof typeof values) => wrongWith(enter.error, name);
   const field = (name: keyof typeof values) => ({
     value: values[name],
     onChange: (event: { target: { value: string } }) => setValues({ ...values, [name]: event.target.value }),
@@ -39,14 +38,14 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
       <h1 className="text-lg font-semibold">{isNew ? "Make an account" : "Sign in"}</h1>
       {enter.error && <FormError error={enter.error} />}
       {isNew && (
-        <Field label="Name" hint="Optional" error={wrong?.of("name")}>
+        <Field label="Name" hint="Optional" error={wrong("name")}>
           {(wired) => <Input autoComplete="name" {...wired} {...field("name")} />}
         </Field>
       )}
-      <Field label="Email" error={wrong?.of("email")}>
+      <Field label="Email" error={wrong("email")}>
         {(wired) => <Input type="email" autoComplete="username" required autoFocus {...wired} {...field("email")} />}
       </Field>
-      <Field label="Password" hint={isNew ? "At least ten characters; a few words are best." : undefined} error={wrong?.of("password")}>
+      <Field label="Password" hint={isNew ? "At least ten characters; a few words are best." : undefined} error={wrong("password")}>
         {(wired) => (
           <Input
             type="password"
@@ -71,13 +70,5 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
         )}
       </p>
     </form>
-  );
-}
-
-export function TextLink({ href, children }: { href: string; children: ReactNode }) {
-  return (
-    <Link href={href} className="text-accent-strong underline-offset-2 hover:underline">
-      {children}
-    </Link>
   );
 }

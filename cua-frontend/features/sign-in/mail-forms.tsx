@@ -7,11 +7,11 @@ import { useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { FormError } from "@/components/ui/form-error";
+import { TextLink } from "@/components/ui/text-link";
 import { forgotPassword, resetPassword, verifyEmail } from "@/lib/api";
 import { call } from "@/lib/client";
-import { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
-import { TextLink } from "./embedded-form";
 
 export function ForgotForm() {
   const [email, setEmail] = useState("");
@@ -61,7 +61,7 @@ export function ResetForm() {
       </div>
     );
   }
-  const wrong = set.error instanceof Problem ? set.error.of("password") : undefined;
+  const wrong = wrongWith(set.error, "password");
   return (
     <form
       className="flex flex-col gap-4"

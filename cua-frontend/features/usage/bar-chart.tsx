@@ -4,7 +4,7 @@ import { Bar, BarChart as Chart, CartesianGrid, ResponsiveContainer, Tooltip, XA
 
 import { cn } from "@/lib/cn";
 
-export interface Series {
+interface Series {
   key: string;
   label: string;
   /** A token of globals.css, as `var(--good)`. */

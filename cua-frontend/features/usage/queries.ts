@@ -16,6 +16,7 @@ import {
 import { call } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
 import { timeZone } from "@/lib/format";
+import { keys } from "@/lib/keys";
 
 const DAY_MS = 86_400_000;
 /** Counts change with every run, and nobody watches them by the second. */
@@ -31,18 +32,18 @@ function since(days: number): string {
 export const MONTH_DAYS = 31;
 
 export function useUsage(days: number) {
-  return useQuery({ queryKey: ["usage", days], queryFn: () => call(readUsage({ query: { days } })), staleTime: OLD_MS });
+  return useQuery({ queryKey: keys.about("usage", days), queryFn: () => call(readUsage({ query: { days } })), staleTime: OLD_MS });
 }
 
 export function useSummary(days: number) {
-  return useQuery({ queryKey: ["analytics", "summary", days], queryFn: () => call(readSummary({ query: { since: since(days) } })), staleTime: OLD_MS });
+  return useQuery({ queryKey: keys.about("analytics", "summary", days), queryFn: () => call(readSummary({ query: { since: since(days) } })), staleTime: OLD_MS });
 }
 
 /** Days, or weeks where there would be too many of them. */
 export function useTimeline(days: number) {
   const by = days > 31 ? "week" : "day";
   return useQuery({
-    queryKey: ["analytics", "timeline", days],
+    queryKey: keys.about("analytics", "timeline", days),
     queryFn: () => call(readTimeline({ query: { since: since(days), by, time_zone: timeZone() } })),
     staleTime: OLD_MS,
   });
@@ -50,7 +51,7 @@ export function useTimeline(days: number) {
 
 export function useWorkflowCounts(days: number) {
   return useQuery({
-    queryKey: ["analytics", "workflows", days],
+    queryKey: keys.about("analytics", "workflows", days),
     queryFn: () => call(readWorkflowCounts({ query: { since: since(days) } })),
     staleTime: OLD_MS,
   });
@@ -59,7 +60,7 @@ export function useWorkflowCounts(days: number) {
 /** How many runs and computers go on now. */
 export function useGoingOn() {
   return useQuery({
-    queryKey: ["usage", "now"],
+    queryKey: keys.about("usage", "now"),
     queryFn: async () => {
       const [running, paused, approval, user, computers] = await Promise.all([
         call(listRuns({ query: { status: "running", limit: 200 } })),
@@ -82,8 +83,8 @@ export function useFreshCounts(): void {
   const hear = useCallback(
     ({ kind }: EventRead) => {
       if (!COUNTED.has(kind)) return;
-      void cache.invalidateQueries({ queryKey: ["usage"] });
-      void cache.invalidateQueries({ queryKey: ["analytics"] });
+      void cache.invalidateQueries({ queryKey: keys.about("usage") });
+      void cache.invalidateQueries({ queryKey: keys.about("analytics") });
     },
     [cache],
   );

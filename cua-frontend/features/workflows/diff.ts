@@ -2,7 +2,7 @@ import { type Json, isObject } from "@/lib/json";
 
 import { stepType } from "./editor/catalog";
 
-export type Mark = "same" | "added" | "removed" | "changed";
+type Mark = "same" | "added" | "removed" | "changed";
 
 export interface StepChange {
   mark: Exclude<Mark, "same">;
@@ -77,7 +77,7 @@ function diffValues(name: string, before: unknown, after: unknown): FieldChange[
   return [{ name, before, after }];
 }
 
-export interface ListChange {
+interface ListChange {
   mark: "same" | "added" | "removed";
   /** Place in the older list; -1 where it was added. */
   before: number;
@@ -87,7 +87,7 @@ export interface ListChange {
 const MOST_CELLS = 4_000_000;
 
 /** The shortest way from one list of texts to another, by their longest common subsequence. */
-export function diffLists(before: string[], after: string[]): ListChange[] {
+function diffLists(before: string[], after: string[]): ListChange[] {
   let head = 0;
   while (head < before.length && head < after.length && before[head] === after[head]) head += 1;
   let tail = 0;
@@ -124,7 +124,7 @@ export function diffLists(before: string[], after: string[]): ListChange[] {
   return changes;
 }
 
-export interface LineRow extends ListChange {
+interface LineRow extends ListChange {
   text: string;
 }
 

@@ -3,8 +3,9 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { FileUp, X } from "lucide-react";
 import { useRouter } from "next/navigation";
-import { useEffect, useRef, useState } from "react";
+import { useRef, useState } from "react";
 
+import { DropAnywhere } from "@/components/drop-anywhere";
 import { Button } from "@/components/ui/button";
 import { toast } from "@/components/ui/toast";
 import { importWorkflow } from "@/lib/api";
@@ -90,7 +91,7 @@ export function ImportButton({ busy, onFile, label = "Import" }: { busy: boolean
   return (
     <>
       <Button busy={busy} onClick={() => input.current?.click()}>
-        {!busy && <FileUp aria-hidden />}
+        <FileUp aria-hidden />
         {label}
       </Button>
       <input
@@ -110,55 +111,7 @@ export function ImportButton({ busy, onFile, label = "Import" }: { busy: boolean
   );
 }
 
-/** Takes a file that is dropped anywhere on the screen, and says so while one is held over it. */
-export function DropAnywhere({ onFile }: { onFile: (file: File) => void }) {
-  const [over, setOver] = useState(false);
-  const take = useRef(onFile);
-  useEffect(() => {
-    take.current = onFile;
-  }, [onFile]);
-  useEffect(() => {
-    let depth = 0;
-    const holdsFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-    const enter = (event: DragEvent) => {
-      if (!holdsFiles(event)) return;
-      depth += 1;
-      setOver(true);
-    };
-    const leave = (event: DragEvent) => {
-      if (!holdsFiles(event)) return;
-      depth = Math.max(0, depth - 1);
-      if (depth === 0) setOver(false);
-    };
-    const hold = (event: DragEvent) => {
-      if (holdsFiles(event)) event.preventDefault();
-    };
-    const drop = (event: DragEvent) => {
-      if (!holdsFiles(event)) return;
-      event.preventDefault();
-      depth = 0;
-      setOver(false);
-      const file = event.dataTransfer?.files[0];
-      if (file) take.current(file);
-    };
-    addEventListener("dragenter", enter);
-    addEventListener("dragleave", leave);
-    addEventListener("dragover", hold);
-    addEventListener("drop", drop);
-    return () => {
-      removeEventListener("dragenter", enter);
-      removeEventListener("dragleave", leave);
-      removeEventListener("dragover", hold);
-      removeEventListener("drop", drop);
-    };
-  }, []);
-  if (!over) return null;
-  return (
-    <div className="pointer-events-none fixed inset-3 z-50 flex items-center justify-center rounded-xl border-2 border-dashed border-accent bg-canvas/85">
-      <p className="flex items-center gap-3 text-base font-medium">
-        <FileUp className="size-5 text-accent" aria-hidden />
-        Drop the recording to import it
-      </p>
-    </div>
-  );
+/** Takes a file that is dropped anywhere on the screen. */
+export function DropRecording({ onFile }: { onFile: (file: File) => void }) {
+  return <DropAnywhere label="Drop the recording to import it" onFiles={([file]) => file && onFile(file)} />;
 }

@@ -1,7 +1,7 @@
 import { isObject, type Json } from "@/lib/json";
-import type { Problem } from "@/lib/problem";
+import { Problem } from "@/lib/problem";
 
-export type ParameterKind = "text" | "long" | "number" | "integer" | "boolean" | "choice" | "json";
+type ParameterKind = "text" | "long" | "number" | "integer" | "boolean" | "choice" | "json";
 
 /** One of a workflow's parameters, as a form shows it. */
 export interface Parameter {
@@ -27,9 +27,36 @@ const INPUT_TYPES: Record<string, string> = {
   password: "password",
 };
 
-/** The parameters that a JSON Schema declares. */
+/** The name of the field for all params that have none of their own; no property that has a field is called so. */
+const OTHERS = "";
+
+function propertiesOf(schema: Json): Json {
+  return isObject(schema.properties) ? schema.properties : {};
+}
+
+/** Whether a schema takes params that it does not name. */
+function takesOthers(schema: Json): boolean {
+  return [schema.additionalProperties, schema.patternProperties].some((told) => told === true || isObject(told));
+}
+
+/** The parameters that a JSON Schema declares, and one more for what it takes besides. */
 export function parametersOf(schema: Json): Parameter[] {
-  const properties = isObject(schema.properties) ? schema.properties : {};
+  const others: Parameter = {
+    name: OTHERS,
+    label: "Other params",
+    description: 'Those without a field of their own, as a JSON object: {"name": "value"}.',
+    kind: "json",
+    inputType: "text",
+    required: false,
+    initial: "",
+    options: [],
+    schema: { type: "object" },
+  };
+  return [...namedParameters(schema), ...(takesOthers(schema) ? [others] : [])];
+}
+
+function namedParameters(schema: Json): Parameter[] {
+  const properties = propertiesOf(schema);
   const required = Array.isArray(schema.required) ? schema.required : [];
   return Object.entries(properties).map(([name, told]) => {
     const property = isObject(told) ? told : {};
@@ -79,7 +106,7 @@ function asText(value: unknown): string {
 }
 
 /** A value as a form holds it: everything is text there, and empty where nothing was given. */
-export function rawOf(value: unknown, kind: ParameterKind): string {
+function rawOf(value: unknown, kind: ParameterKind): string {
   if (kind === "choice" || kind === "boolean") return JSON.stringify(value);
   if (kind === "json" && typeof value !== "string") return JSON.stringify(value, null, 2);
   return asText(value);
@@ -87,8 +114,10 @@ export function rawOf(value: unknown, kind: ParameterKind): string {
 
 /** What the form starts with: what was given before, else the defaults. */
 export function rawParams(parameters: Parameter[], given: Json = {}): Record<string, string> {
+  const others = Object.fromEntries(Object.entries(given).filter(([name]) => !parameters.some((each) => each.name === name)));
+  const known = Object.keys(others).length > 0 ? { ...given, [OTHERS]: others } : given;
   return Object.fromEntries(
-    parameters.map(({ name, kind, initial }) => [name, given[name] === undefined ? initial : rawOf(given[name], kind)]),
+    parameters.map(({ name, kind, initial }) => [name, known[name] === undefined ? initial : rawOf(known[name], kind)]),
   );
 }
 
@@ -105,12 +134,21 @@ export function readParams(parameters: Parameter[], raw: Record<string, string>)
       continue;
     }
     try {
-      params[name] = valueOf(text, kind, parameter.schema);
+      const value = valueOf(text, kind, parameter.schema);
+      if (name === OTHERS) Object.assign(params, othersOf(value, parameters));
+      else params[name] = value;
     } catch (error) {
       wrong[name] = error instanceof Error ? error.message : String(error);
     }
   }
   return { params, wrong };
+}
+
+function othersOf(value: unknown, parameters: Parameter[]): Json {
+  if (!isObject(value)) throw new Error('Write a JSON object, as {"a": 1}');
+  const own = parameters.find(({ name }) => name !== OTHERS && name in value);
+  if (own) throw new Error(`“${own.name}” has a field of its own`);
+  return value;
 }
 
 function valueOf(text: string, kind: ParameterKind, schema: Json): unknown {
@@ -131,10 +169,16 @@ function valueOf(text: string, kind: ParameterKind, schema: Json): unknown {
   return schema.format === "date-time" && /^\d{4}-\d\d-\d\dT\d\d:\d\d$/.test(text) ? new Date(text).toISOString() : text;
 }
 
-/** What the server says of single params. */
-export function wrongParams(problem: Problem | null): Record<string, string> {
-  if (problem?.code !== "invalid_params") return {};
-  return Object.fromEntries(problem.errors.flatMap(({ loc, msg }) => (loc.length > 0 ? [[String(loc[0]), msg]] : [])));
+/** What the server says of single params; of those without a field by the one for all of them. */
+export function wrongParams(error: Error | null, schema: Json): Record<string, string> {
+  if (!(error instanceof Problem) || error.code !== "invalid_params") return {};
+  const named = propertiesOf(schema);
+  const wrong = error.errors.flatMap(({ loc: [name], msg }) => {
+    if (name === undefined) return [];
+    if (name in named) return [[name, msg]];
+    return takesOthers(schema) ? [[OTHERS, `${name}: ${msg}`]] : [];
+  });
+  return Object.fromEntries(wrong);
 }
 
 const PLACEHOLDER = /\{\{\s*params\.([A-Za-z_][\w-]*)/g;

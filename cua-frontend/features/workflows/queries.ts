@@ -1,9 +1,9 @@
 "use client";
 
-import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback } from "react";
 
-import { type EventRead, listProfiles, listRuns, listWorkflows, readWorkflow, type RunRead, type WorkflowDetail } from "@/lib/api";
+import { type EventRead, listWorkflows, readWorkflow, type WorkflowDetail } from "@/lib/api";
 import { call, page } from "@/lib/client";
 import { useEventListener } from "@/lib/events";
 import { keys } from "@/lib/keys";
@@ -15,7 +15,7 @@ export interface TaggedWorkflow extends WorkflowDetail {
 
 export const workflowKey = (id: string) => keys.of("workflow", id, "detail");
 
-export async function fetchWorkflow(id: string): Promise<TaggedWorkflow> {
+async function fetchWorkflow(id: string): Promise<TaggedWorkflow> {
   const asked = readWorkflow({ path: { id } });
   const workflow = await call(asked);
   return { ...workflow, etag: (await asked).response?.headers.get("etag") ?? null };
@@ -37,45 +37,11 @@ export function useWorkflow(id: string) {
   return useQuery({ queryKey: workflowKey(id), queryFn: () => fetchWorkflow(id) });
 }
 
-export function useWorkflowPages(q: string) {
-  return useInfiniteQuery({
-    queryKey: keys.list("workflow", { q }),
-    queryFn: ({ pageParam }) => page(listWorkflows({ query: { q: q || undefined, cursor: pageParam, limit: 50 } })),
-    initialPageParam: undefined as string | undefined,
-    getNextPageParam: (last) => last.next_cursor ?? undefined,
-  });
-}
-
 /** The newest workflows, as a list to choose from. */
 export function useWorkflowChoices() {
   return useQuery({
     queryKey: keys.list("workflow", { limit: 200 }),
     queryFn: () => page(listWorkflows({ query: { limit: 200 } })),
-  });
-}
-
-/** The newest runs of all workflows; the socket keeps them so. */
-export function useRecentRuns() {
-  return useQuery({
-    queryKey: keys.list("run", { limit: 100 }),
-    queryFn: () => page(listRuns({ query: { limit: 100 } })),
-    select: ({ data }): RunRead[] => data,
-  });
-}
-
-export function useRunsOfWorkflow(id: string) {
-  return useInfiniteQuery({
-    queryKey: keys.list("run", { workflow_id: id }),
-    queryFn: ({ pageParam }) => page(listRuns({ query: { workflow_id: id, cursor: pageParam, limit: 50 } })),
-    initialPageParam: undefined as string | undefined,
-    getNextPageParam: (last) => last.next_cursor ?? undefined,
-  });
-}
-
-export function useProfiles() {
-  return useQuery({
-    queryKey: keys.list("profile", { limit: 200 }),
-    queryFn: () => page(listProfiles({ query: { limit: 200 } })),
     select: ({ data }) => data,
   });
 }

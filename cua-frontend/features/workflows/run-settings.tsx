@@ -1,16 +1,17 @@
 "use client";
 
-import Link from "next/link";
 
 import { Field, Input, Select, Textarea } from "@/components/ui/field";
+import { TextLink } from "@/components/ui/text-link";
+import { ProfileSelect } from "@/features/profiles/profile-select";
+import { useProfiles } from "@/features/profiles/queries";
 import { type Json } from "@/lib/json";
-import type { Problem } from "@/lib/problem";
+import { wrongWith } from "@/lib/problem";
 
 import { type Parameter, parametersOf, rawParams, readParams, wrongParams } from "./parameters";
-import { useProfiles } from "./queries";
 
 /** What a run is made of beside its workflow, as the form holds it. */
-export interface RunSettings {
+interface RunSettings {
   raw: Record<string, string>;
   profileId: string;
   saveProfile: boolean;
@@ -42,18 +43,24 @@ export function readRunSettings(schema: Json, { raw, profileId, saveProfile, dom
   };
 }
 
+export type RunBody = ReturnType<typeof readRunSettings>["body"];
+
+/** Those beside the params that say themselves what is wrong with them. */
+export const RUN_FIELDS = ["profile_id", "allowed_domains"];
+
 interface RunSettingsFormProps {
   schema: Json;
   value: RunSettings;
   onChange: (value: RunSettings) => void;
   wrong: Record<string, string>;
-  problem: Problem | null;
+  /** What the server says. */
+  error: Error | null;
 }
 
-export function RunSettingsForm({ schema, value, onChange, wrong, problem }: RunSettingsFormProps) {
+export function RunSettingsForm({ schema, value, onChange, wrong, error }: RunSettingsFormProps) {
   const parameters = parametersOf(schema);
   const profiles = useProfiles();
-  const said = { ...wrongParams(problem), ...wrong };
+  const said = { ...wrongParams(error, schema), ...wrong };
   return (
     <>
       {parameters.map((parameter) => (
@@ -73,23 +80,16 @@ export function RunSettingsForm({ schema, value, onChange, wrong, problem }: Run
             hint={
               profiles.data?.length === 0 ? (
                 <>
-                  A profile holds sign-ins for the browser to begin with. <Link className="text-accent-strong hover:underline" href="/profiles">Make one</Link>
+                  A profile holds sign-ins for the browser to begin with. <TextLink href="/profiles">Make one</TextLink>
                 </>
               ) : (
                 "The cookies and storage that the browser begins with."
               )
             }
-            error={problem?.of("profile_id")}
+            error={wrongWith(error, "profile_id")}
           >
             {(wired) => (
-              <Select {...wired} value={value.profileId} onChange={(event) => onChange({ ...value, profileId: event.target.value })}>
-                <option value="">None: a fresh browser</option>
-                {profiles.data?.map((profile) => (
-                  <option key={profile.id} value={profile.id}>
-                    {profile.name}
-                  </option>
-                ))}
-              </Select>
+              <ProfileSelect {...wired} none="None: a fresh browser" value={value.profileId} onChange={(profileId) => onChange({ ...value, profileId })} />
             )}
           </Field>
           {value.profileId !== "" && (
@@ -103,7 +103,7 @@ export function RunSettingsForm({ schema, value, onChange, wrong, problem }: Run
               Save the profile again when the run ends well
             </label>
           )}
-          <Field label="Allowed domains" hint="The browser reaches nothing else. Empty allows all." error={domainsError(problem)}>
+          <Field label="Allowed domains" hint="The browser reaches nothing else. Empty allows all." error={wrongWith(error, "allowed_domains")}>
             {(wired) => (
               <Input
                 {...wired}
@@ -118,10 +118,6 @@ export function RunSettingsForm({ schema, value, onChange, wrong, problem }: Run
       </details>
     </>
   );
-}
-
-function domainsError(problem: Problem | null): string | undefined {
-  return problem?.errors.find(({ loc }) => loc.includes("allowed_domains"))?.msg;
 }
 
 function ParameterField({ parameter, value, error, onChange }: {

@@ -1,9 +1,10 @@
 "use client";
 
-import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { History, Minus, PenLine, Plus, RotateCcw } from "lucide-react";
 import { type ReactNode, useMemo, useState } from "react";
 
+import { LoadMore, useList } from "@/components/list";
 import { Ago } from "@/components/time";
 import { Badge } from "@/components/ui/badge";
 import { Button } from "@/components/ui/button";
@@ -14,6 +15,7 @@ import { toast } from "@/components/ui/toast";
 import { listWorkflowVersions, restoreWorkflow, type VersionRead } from "@/lib/api";
 import { call, page } from "@/lib/client";
 import { cn } from "@/lib/cn";
+import { counted } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 import { diffFields, diffLines, diffSteps, type FieldChange, type StepChange } from "./diff";
@@ -24,19 +26,15 @@ import { type TaggedWorkflow, workflowKey } from "./queries";
 
 /** What was saved, what each save changed, and the way back. */
 export function Versions({ workflow, dirty }: { workflow: TaggedWorkflow; dirty: boolean }) {
-  const pages = useInfiniteQuery({
-    queryKey: keys.of("workflow", workflow.id, "versions"),
-    queryFn: ({ pageParam }) =>
-      page(listWorkflowVersions({ path: { id: workflow.id }, query: { limit: 50, cursor: pageParam, order: "desc" } })),
-    initialPageParam: undefined as string | undefined,
-    getNextPageParam: (last) => last.next_cursor ?? undefined,
-  });
+  const list = useList(keys.of("workflow", workflow.id, "versions"), (cursor) =>
+    page(listWorkflowVersions({ path: { id: workflow.id }, query: { cursor, order: "desc" } })),
+  );
   const [chosen, setChosen] = useState<number | null>(null);
   const [against, setAgainst] = useState<number | null>(null);
-  const versions = pages.data?.pages.flatMap((each) => each.data) ?? [];
-  if (pages.isPending) return <div className="pt-4"><Skeletons count={5} className="h-12" /></div>;
-  if (pages.error) {
-    return <div className="pt-4"><Failure title="The versions cannot be shown" error={pages.error} retry={() => void pages.refetch()} /></div>;
+  const versions = list.data ?? [];
+  if (list.isPending) return <div className="pt-4"><Skeletons count={5} className="h-12" /></div>;
+  if (list.error) {
+    return <div className="pt-4"><Failure title="The versions could not be read" error={list.error} retry={() => void list.refetch()} /></div>;
   }
   const version = versions.find((each) => each.version === chosen) ?? versions[0];
   const place = version ? versions.indexOf(version) : -1;
@@ -63,11 +61,7 @@ export function Versions({ workflow, dirty }: { workflow: TaggedWorkflow; dirty:
             </li>
           ))}
         </ol>
-        {pages.hasNextPage && (
-          <Button size="sm" busy={pages.isFetchingNextPage} onClick={() => void pages.fetchNextPage()}>
-            Load more
-          </Button>
-        )}
+        <LoadMore query={list} />
       </nav>
       {version && (
         <Comparison
@@ -99,7 +93,7 @@ function Comparison({ version, before, versions, onAgainst, restore }: {
             Version {version.version}
           </h2>
           <p className="text-xs text-ink-3">
-            {countSteps(version.definition.steps)} steps, saved <Ago at={version.created_at} /> by {version.actor === "user" ? "you" : version.actor.startsWith("key:") ? "an API key" : version.actor}
+            {counted(countSteps(version.definition.steps), "step")}, saved <Ago at={version.created_at} /> by {version.actor === "user" ? "you" : version.actor.startsWith("key:") ? "an API key" : version.actor}
           </p>
         </div>
         {before && (

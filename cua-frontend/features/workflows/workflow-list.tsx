@@ -1,41 +1,42 @@
 "use client";
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { ChevronDown, Ellipsis, FileDown, Play, Search, Trash2, Workflow } from "lucide-react";
+import { ChevronDown, FileDown, Play, Trash2, Workflow } from "lucide-react";
 import Link from "next/link";
 import { useRouter } from "next/navigation";
-import { useDeferredValue, useMemo, useState } from "react";
+import { useMemo, useState } from "react";
 
-import { LoadMore } from "@/components/list";
+import { SearchField } from "@/components/filter-bar";
+import { List, useList } from "@/components/list";
+import { MoreMenu } from "@/components/more-menu";
 import { RunStatusBadge } from "@/components/run-status";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Input } from "@/components/ui/field";
 import { Menu } from "@/components/ui/menu";
-import { Page, Rows } from "@/components/ui/page";
-import { Empty, Failure, Skeletons } from "@/components/ui/states";
+import { Page } from "@/components/ui/page";
+import { Empty } from "@/components/ui/states";
 import { toast } from "@/components/ui/toast";
-import { createWorkflow, deleteWorkflow, type RunRead, type WorkflowCreate, type WorkflowRead } from "@/lib/api";
-import { call } from "@/lib/client";
+import { useRecentRuns } from "@/features/runs/queries";
+import { createWorkflow, deleteWorkflow, listWorkflows, type RunRead, type WorkflowCreate, type WorkflowRead } from "@/lib/api";
+import { call, page } from "@/lib/client";
+import { counted } from "@/lib/format";
 import { keys } from "@/lib/keys";
 
 import { downloadRecording } from "./export";
-import { DropAnywhere, ImportButton, ImportRefused, useImport } from "./import";
-import { useRecentRuns, useWorkflowPages } from "./queries";
+import { DropRecording, ImportButton, ImportRefused, useImport } from "./import";
 import { RunDialog } from "./run-dialog";
 import { ASK_FIRST, EMPTY_WORKFLOW, READ_A_PAGE, sampleShop } from "./samples";
 
 export function WorkflowList() {
-  const [text, setText] = useState("");
-  const q = useDeferredValue(text.trim());
-  const pages = useWorkflowPages(q);
+  const [q, setQ] = useState("");
+  const workflows = useList(keys.list("workflow", { q }), (cursor) => page(listWorkflows({ query: { q: q || undefined, cursor } })));
+  const isEmpty = q === "" && workflows.data?.length === 0 && !workflows.isPlaceholderData;
   const runs = useRecentRuns();
   const { importFile, isImporting, refused, dismiss } = useImport();
   const [running, setRunning] = useState<WorkflowRead | null>(null);
   const [deleting, setDeleting] = useState<WorkflowRead | null>(null);
   const lastRuns = useMemo(() => newestByWorkflow(runs.data ?? []), [runs.data]);
-  const workflows = pages.data?.pages.flatMap((page) => page.data) ?? [];
   return (
     <Page
       title="Workflows"
@@ -47,33 +48,36 @@ export function WorkflowList() {
         </>
       }
     >
-      <DropAnywhere onFile={importFile} />
+      <DropRecording onFile={importFile} />
       {refused && <ImportRefused refused={refused} onDismiss={dismiss} />}
-      {(workflows.length > 0 || text !== "") && (
-        <label className="relative block max-w-sm">
-          <span className="sr-only">Search workflows</span>
-          <Search className="absolute top-2.5 left-3 size-4 text-ink-3" aria-hidden />
-          <Input type="search" value={text} placeholder="Search by name" className="pl-9" onChange={(event) => setText(event.target.value)} />
-        </label>
-      )}
-      {pages.isPending && <Skeletons count={6} className="h-[3.75rem]" />}
-      {pages.error && <Failure title="The workflows cannot be shown" error={pages.error} retry={() => void pages.refetch()} />}
-      {pages.data && workflows.length === 0 && (q === "" ? <NoWorkflows /> : <p className="py-8 text-center text-sm text-ink-3">No workflow has “{q}” in its name.</p>)}
-      {workflows.length > 0 && (
-        <Rows label="Workflows">
-          {workflows.map((workflow) => (
+      <div className="flex flex-col gap-4">
+        {workflows.data && !isEmpty && <SearchField label="Search workflows" placeholder="Search by name" onChange={setQ} />}
+        <List
+          query={workflows}
+          label="Workflows"
+          failed="The workflows could not be read"
+          row="h-15"
+          empty={
+            isEmpty ? (
+              <NoWorkflows />
+            ) : (
+              <Empty icon={<Workflow />} title="No such workflows">
+                None has “{q}” in its name.
+              </Empty>
+            )
+          }
+        >
+          {(workflow) => (
             <WorkflowRow
-              key={workflow.id}
               workflow={workflow}
               last={lastRuns.get(workflow.id)}
               onRun={() => setRunning(workflow)}
               onDelete={() => setDeleting(workflow)}
             />
-          ))}
-        </Rows>
-      )}
-      <LoadMore query={pages} />
-      <RunDialog workflow={running} onClose={() => setRunning(null)} />
+          )}
+        </List>
+      </div>
+      {running && <RunDialog workflow={running} onClose={() => setRunning(null)} />}
       <DeleteWorkflow workflow={deleting} onClose={() => setDeleting(null)} />
     </Page>
   );
@@ -88,14 +92,14 @@ function newestByWorkflow(runs: RunRead[]): Map<string, RunRead> {
 function WorkflowRow({ workflow, last, onRun, onDelete }: { workflow: WorkflowRead; last?: RunRead; onRun: () => void; onDelete: () => void }) {
   const params = Object.keys((workflow.parameters.properties as object | undefined) ?? {}).length;
   return (
-    <li className="relative flex min-h-[3.75rem] items-center gap-3 px-4 py-2 hover:bg-sunken/60">
+    <div className="relative flex min-h-15 items-center gap-3 px-4 py-2 hover:bg-sunken">
       <div className="min-w-0 flex-1">
         <Link href={`/workflows/${workflow.id}`} className="block truncate font-medium after:absolute after:inset-0">
           {workflow.name}
         </Link>
         <p className="truncate text-xs text-ink-3">
           Version {workflow.version} · changed <Ago at={workflow.updated_at} />
-          {params > 0 && ` · ${params} ${params === 1 ? "parameter" : "parameters"}`}
+          {params > 0 && ` · ${counted(params, "parameter")}`}
         </p>
       </div>
       {last && (
@@ -113,12 +117,8 @@ function WorkflowRow({ workflow, last, onRun, onDelete }: { workflow: WorkflowRe
           <Play aria-hidden />
           Run
         </Button>
-        <Menu
-          trigger={
-            <Button look="ghost" size="icon" aria-label={`More for ${workflow.name}`}>
-              <Ellipsis />
-            </Button>
-          }
+        <MoreMenu
+          of={workflow.name}
           items={[
             { label: "Export for DevTools", icon: <FileDown />, onSelect: () => void downloadRecording(workflow) },
             null,
@@ -126,7 +126,7 @@ function WorkflowRow({ workflow, last, onRun, onDelete }: { workflow: WorkflowRe
           ]}
         />
       </div>
-    </li>
+    </div>
   );
 }
 

@@ -1,15 +1,16 @@
 "use client";
 
-import { CalendarClock, Ellipsis, FileDown, Play, Trash2 } from "lucide-react";
+import { CalendarClock, FileDown, Play, Trash2 } from "lucide-react";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useEffect, useEffectEvent, useState } from "react";
 
+import { LoadFailure } from "@/components/load-failure";
+import { MoreMenu } from "@/components/more-menu";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
-import { Menu } from "@/components/ui/menu";
 import { Page } from "@/components/ui/page";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { Tabs } from "@/components/ui/tabs";
 import { toast } from "@/components/ui/toast";
 
@@ -30,7 +31,7 @@ export function WorkflowScreen({ id }: { id: string }) {
   return (
     <Page title="Workflow" wide>
       {workflow.error ? (
-        <Failure title="The workflow cannot be shown" error={workflow.error} retry={() => void workflow.refetch()} />
+        <LoadFailure title="The workflow could not be read" error={workflow.error} retry={() => void workflow.refetch()} />
       ) : (
         <Skeletons count={8} className="h-10" />
       )}
@@ -90,12 +91,7 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
             <Play aria-hidden />
             Run
           </Button>
-          <Menu
-            trigger={
-              <Button look="ghost" size="icon" aria-label="More">
-                <Ellipsis />
-              </Button>
-            }
+          <MoreMenu
             items={[
               { label: "Export for DevTools", icon: <FileDown />, onSelect: () => void downloadRecording(workflow) },
               { label: "Schedule…", icon: <CalendarClock />, onSelect: () => router.push(`/schedules?new=1&workflow=${workflow.id}`) },
@@ -113,11 +109,11 @@ function Loaded({ workflow }: { workflow: TaggedWorkflow }) {
         onChange={showTab}
         tabs={[
           { id: "editor", label: "Editor", content: <Editor work={work} problems={problems} /> },
-          { id: "runs", label: "Runs", content: <WorkflowRuns workflow={workflow} onRun={() => setRunning(true)} /> },
+          { id: "runs", label: "Runs", content: <WorkflowRuns workflowId={workflow.id} onRun={() => setRunning(true)} /> },
           { id: "versions", label: "Versions", content: <Versions workflow={workflow} dirty={dirty} /> },
         ]}
       />
-      <RunDialog dirty={dirty} workflow={running ? workflow : null} onClose={() => setRunning(false)} />
+      {running && <RunDialog dirty={dirty} workflow={workflow} onClose={() => setRunning(false)} />}
       <Confirm
         open={discarding}
         onOpenChange={setDiscarding}

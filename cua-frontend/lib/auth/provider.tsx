@@ -7,6 +7,7 @@ import { createContext, type ReactNode, useContext } from "react";
 import { readConfig } from "@/lib/api";
 import type { PublicConfig } from "@/lib/api";
 import { call } from "@/lib/client";
+import { keys } from "@/lib/keys";
 
 import { EmbeddedProvider } from "./embedded";
 import { type Session, SessionContext } from "./session";
@@ -24,7 +25,7 @@ const LOADING: Session = { status: "loading", signOut: () => Promise.resolve() }
 
 /** Signs people in the way the server says in `GET /api/config`. */
 export function AuthProvider({ children }: { children: ReactNode }) {
-  const config = useQuery({ queryKey: ["config"], queryFn: () => call(readConfig()), staleTime: Infinity, retry: 2 });
+  const config = useQuery({ queryKey: keys.about("config"), queryFn: () => call(readConfig()), staleTime: Infinity, retry: 2 });
   if (config.error) {
     const failed = { ...LOADING, status: "failed" as const, failure: config.error.message };
     return <SessionContext value={failed}>{children}</SessionContext>;

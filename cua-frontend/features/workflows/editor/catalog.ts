@@ -27,7 +27,7 @@ import {
 import type { Json } from "@/lib/json";
 
 /** How a field of a step is edited. */
-export type FieldKind =
+type FieldKind =
   | { as: "text"; mono?: boolean; placeholder?: string }
   | { as: "long"; mono?: boolean; placeholder?: string }
   | { as: "number" }

@@ -142,7 +142,7 @@ function asShort(value: unknown): string {
 function element(step: Json): string {
   const first: unknown = Array.isArray(step.selectors) ? step.selectors[0] : undefined;
   const told = Array.isArray(first) ? first.join(" › ") : typeof first === "string" ? first : "";
-  return told.replace(/^(aria|text)\//, "");
+  return told.replace(/^(aria|text)\//, "").replace(/\[role="[^"]*"\]/g, "");
 }
 
 /** `/steps/2/then/0/url` as “Step 3, then 1: url”. */

@@ -3,9 +3,11 @@
 import { CircleAlert, Settings2 } from "lucide-react";
 import { type ReactNode, useState, useSyncExternalStore } from "react";
 
+import { Choice } from "@/components/filter-bar";
 import { Button } from "@/components/ui/button";
 import { Field, Input } from "@/components/ui/field";
 import { cn } from "@/lib/cn";
+import { counted } from "@/lib/format";
 import { Problem } from "@/lib/problem";
 
 import { countSteps, inWords, type Pointer, replaceStep, stepAt, type Wrong, wrongWithStep } from "./definition";
@@ -15,12 +17,15 @@ import { StepPanel } from "./step-panel";
 import { StepTree } from "./step-tree";
 import type { WorkflowDraft } from "./use-draft";
 
-type View = "form" | "json";
+const VIEWS = [
+  ["form", "Form"],
+  ["json", "JSON"],
+] as const;
 
 /** A workflow as a form and as JSON, two views of the same text. */
 export function Editor({ work, problems }: { work: WorkflowDraft; problems: Wrong[] }) {
   const { draft, map, change } = work;
-  const [view, setView] = useState<View>("form");
+  const [view, setView] = useState<(typeof VIEWS)[number][0]>("form");
   const [selected, setSelected] = useState<Pointer | null>(null);
   const ours = problems.filter(({ pointer }) => !pointer.startsWith("/parameters"));
   return (
@@ -29,19 +34,7 @@ export function Editor({ work, problems }: { work: WorkflowDraft; problems: Wron
         <Field label="Name" className="min-w-0 flex-1 basis-60" error={draft.name.trim() === "" ? "A workflow needs a name" : null}>
           {(wired) => <Input {...wired} value={draft.name} maxLength={200} onChange={(event) => change({ name: event.target.value })} />}
         </Field>
-        <div role="group" aria-label="View" className="flex rounded-md border border-line-strong p-0.5">
-          {(["form", "json"] as const).map((each) => (
-            <button
-              key={each}
-              type="button"
-              aria-pressed={view === each}
-              className={cn("h-8 rounded px-3 text-sm", view === each ? "bg-sunken font-medium text-ink" : "text-ink-3 hover:text-ink")}
-              onClick={() => setView(each)}
-            >
-              {each === "form" ? "Form" : "JSON"}
-            </button>
-          ))}
-        </div>
+        <Choice label="View" options={VIEWS} value={view} onChange={setView} />
       </div>
       <Notices work={work} />
       {view === "json" ? (
@@ -151,7 +144,7 @@ function Form({ work, problems, selected, onSelect, onJson }: FormProps) {
       <section aria-labelledby="steps-heading" className="min-w-0">
         <div className="mb-2 flex min-h-7 items-center gap-2">
           <h2 id="steps-heading" className="flex-1 text-sm font-semibold text-ink-2">
-            {count} {count === 1 ? "step" : "steps"}
+            {counted(count, "step")}
           </h2>
           <span aria-live="polite">
             {first && (

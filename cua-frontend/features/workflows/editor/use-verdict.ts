@@ -5,6 +5,7 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { validateWorkflow } from "@/lib/api";
 import { call } from "@/lib/client";
 import type { Json } from "@/lib/json";
+import { keys } from "@/lib/keys";
 import { useLate } from "@/lib/use-late";
 
 import { NO_PROBLEMS, type Wrong } from "./definition";
@@ -13,7 +14,7 @@ import { NO_PROBLEMS, type Wrong } from "./definition";
 export function useVerdict(definition: Json | null, parameters: Json | null): Wrong[] {
   const asked = useLate(definition && parameters ? JSON.stringify([definition, parameters]) : null);
   const verdict = useQuery({
-    queryKey: ["verdict", asked],
+    queryKey: keys.about("verdict", asked),
     queryFn: () => {
       const [known, schema] = JSON.parse(asked ?? "[{},{}]") as [Json, Json];
       return call(validateWorkflow({ body: { definition: known, parameters: schema } }));
