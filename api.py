@@ -46,6 +46,7 @@ UPLOADS = frozenset({("POST", "/api/files")})  # what takes a form in place of J
 FRONT = "/docs" if settings.docs_shown else "/api/health"
 _ALIASES = {"/api/users/me": "/api/me", "/api/metrics": "/metrics"}
 SIGN_IN = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "forgot", "reset", "verify")}
+REFRESH = "/api/auth/refresh"  # each page of the web app that opens begins with it
 PROBES = {"/api/health", "/api/ready"}  # asked by platforms under whatever name or address they know
 _PROBED = {*PROBES, "/metrics"}  # asked too often to be told at `info`
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -414,8 +415,10 @@ async def _too_many_sign_ins(scope: Scope) -> Response | None:
     if scope["path"] not in SIGN_IN or scope["method"] != "POST":
         return None
     who = rates.address(scope["client"][0]) if scope["client"] else ""
+    refresh = scope["path"] == REFRESH
+    kind, limit = ("refresh", settings.refresh_limit) if refresh else ("sign_in", settings.sign_in_limit)
     try:
-        scope["state"]["standing"] = await rates.take("sign_in", who, rates.limit(settings.sign_in_limit))
+        scope["state"]["standing"] = await rates.take(kind, who, rates.limit(limit))
     except rates.RateLimited as limited:
         scope["state"]["standing"] = limited.standing
         of = replace(STATUS_PROBLEMS[429], retry_after=limited.retry_after)

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     sign_in_limit: str = Field(
         "20/minute", description="Sign-in requests of one address, password changes of one user, or `off`."
     )
+    refresh_limit: str = Field("300/minute", description="Renewals of sign-ins of one address, or `off`.")
     auth_failure_limit: str = Field("60/minute", description="Refused credentials of one address, or `off`.")
 
     data_dir: Path = Field(Path("data"), description="Directory of the embedded database, files and keys.")
@@ -188,7 +189,7 @@ class Settings(BaseSettings):
         """Whether the API describes itself to anybody who asks."""
         return (self.docs or ("on" if self.environment == "development" else "off")) == "on"
 
-    @field_validator("rate_limit", "sign_in_limit", "auth_failure_limit")
+    @field_validator("rate_limit", "sign_in_limit", "refresh_limit", "auth_failure_limit")
     @classmethod
     def _is_limit(cls, value: str) -> str:
         if value != "off" and not re.fullmatch(

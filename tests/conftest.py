@@ -29,10 +29,11 @@ _CHOSEN = (
     "FILES_URL",
     "CLERK_WEBHOOK_SIGNING_SECRET",
 )
+_LIMITS = ("RATE_LIMIT", "SIGN_IN_LIMIT", "REFRESH_LIMIT", "AUTH_FAILURE_LIMIT")
 for _name in (*_CHOSEN, *_ISSUERS):
     os.environ.pop(_name, None)
 os.environ |= {"DATA_DIR": str(_DATA / "own"), "ALLOW_PRIVATE_NETWORK": "1", "LOG_LEVEL": "warning"}
-os.environ |= {"RATE_LIMIT": "off", "SIGN_IN_LIMIT": "off", "AUTH_FAILURE_LIMIT": "off"}
+os.environ |= dict.fromkeys(_LIMITS, "off")
 
 import httpx  # noqa: E402 - settings are read at import
 import pytest  # noqa: E402

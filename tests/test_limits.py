@@ -78,12 +78,26 @@ async def test_an_address_signs_in_only_so_often(limited: Backend) -> None:
             reply = await client.post("/api/auth/login", json=BODY, headers=at("198.51.100.1"))
             assert_problem(reply, 401, "wrong_credentials")
         assert reply.headers["ratelimit-remaining"] == "0"
-        for path in ("login", "register", "refresh", "forgot", "reset", "verify"):
+        for path in ("login", "register", "forgot", "reset", "verify"):
             refused = await client.post(f"/api/v1/auth/{path}", json=BODY, headers=at("198.51.100.1"))
             assert_problem(refused, 429, "rate_limited")
             assert int(refused.headers["retry-after"]) > 0
         other = await client.post("/api/auth/login", json=BODY, headers=at("198.51.100.2"))
         assert_problem(other, 401, "wrong_credentials")
+
+
+async def test_renewals_have_a_limit_of_their_own(data_dir: Path) -> None:
+    server = backend(data_dir, SIGN_IN_LIMIT="1/day", REFRESH_LIMIT="2/day")
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            for status in (401, 429):
+                assert (await client.post("/api/auth/login", json=BODY)).status_code == status
+            for status in (401, 401, 429):
+                renewed = await client.post("/api/v1/auth/refresh", json={"refresh_token": "x" * 43})
+                assert renewed.status_code == status
+    finally:
+        await server.stop()
 
 
 async def test_a_user_guesses_the_password_only_so_often(data_dir: Path) -> None:

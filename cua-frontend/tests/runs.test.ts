@@ -11,18 +11,19 @@ const frame = (number: number, seconds: number, step: number | null = null) => (
 const step = (more: Partial<StepRead>) => ({ number: 2, type: "click", title: "click", pointer: "/steps/1", url: null, output: null, ...more }) as StepRead;
 
 test("a step's frame is its own last one, else the page as it stood at its end", () => {
-  const frames = [frame(1, 0, 1), frame(2, 5, 2), frame(3, 6, 2), frame(4, 9, 4)];
-  expect(frameOfStep(frames, step({ number: 2 }), true, 0)?.number).toBe(3);
-  expect(frameOfStep(frames, step({ number: 3, finished_at: at(8) }), false, 0)?.number).toBe(3);
-  expect(frameOfStep(frames, step({ number: 5 }), true, 0)).toBeUndefined();
+  const index = { frames: [frame(1, 0, 1), frame(2, 5, 2), frame(3, 6, 2), frame(4, 9, 4)], whole: true };
+  expect(frameOfStep(index, step({ number: 2 }), true, 0)?.number).toBe(3);
+  expect(frameOfStep(index, step({ number: 3, finished_at: at(8) }), false, 0)?.number).toBe(3);
+  expect(frameOfStep(index, step({ number: 5 }), true, 0)).toBeUndefined();
 });
 
 test("what is not stored yet is waited for, but not for ever", () => {
-  const frames = [frame(1, 0, 1)];
+  const index = { frames: [frame(1, 0, 1)], whole: true };
   const late = step({ number: 3, finished_at: at(8) });
-  expect(frameOfStep(frames, late, false, now(9))).toBeUndefined();
-  expect(frameOfStep(frames, late, false, now(30))?.number).toBe(1);
-  expect(frameOfStep(frames, late, true, now(9))?.number).toBe(1);
+  expect(frameOfStep(index, late, false, now(9))).toBeUndefined();
+  expect(frameOfStep(index, late, false, now(30))?.number).toBe(1);
+  expect(frameOfStep(index, late, true, now(9))?.number).toBe(1);
+  expect(frameOfStep({ ...index, whole: false }, late, true, now(9))).toBeUndefined();
 });
 
 test("in playing nothing stands still for more than a second", () => {

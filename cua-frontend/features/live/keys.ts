@@ -5,7 +5,7 @@ const CONTROL = 2;
 const META = 4;
 const SHIFT = 8;
 
-interface Pressed {
+export interface Pressed {
   key: string;
   code: string;
   altKey: boolean;

@@ -77,7 +77,7 @@ function diffValues(name: string, before: unknown, after: unknown): FieldChange[
   return [{ name, before, after }];
 }
 
-interface ListChange {
+export interface ListChange {
   mark: "same" | "added" | "removed";
   /** Place in the older list; -1 where it was added. */
   before: number;
@@ -87,7 +87,7 @@ interface ListChange {
 const MOST_CELLS = 4_000_000;
 
 /** The shortest way from one list of texts to another, by their longest common subsequence. */
-function diffLists(before: string[], after: string[]): ListChange[] {
+export function diffLists(before: string[], after: string[]): ListChange[] {
   let head = 0;
   while (head < before.length && head < after.length && before[head] === after[head]) head += 1;
   let tail = 0;
