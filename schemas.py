@@ -826,6 +826,9 @@ class ApprovalPolicy(Wire):
     domains: dict[Host, ApprovalMode] = Field(
         {}, max_length=100, description="The most specific domain decides; subdomains count."
     )
+    timeout_seconds: int = Field(
+        86_400, ge=1, le=86_400 * 30, description="How long each question waits; no answer is a no."
+    )
 
 
 class Budget(Wire):

@@ -102,7 +102,6 @@ class Calls:
         self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
         self._unpriced: set[str] = set()
         self._deed: Deed | None = None
-        self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
 
     @property
     def _run(self) -> Run:
@@ -373,15 +372,22 @@ class Calls:
         computer = self._drive.computer.computer
         await refuse_script(computer, wanted)
         if isinstance(wanted, actions.Evaluate):
-            self._scripted.add(address(computer, wanted))
+            await self._note_script(secrets.origin(address(computer, wanted)))
         fills = filling(computer, wanted, self._reveal_to_model)
         return Deed(computer, wanted, self._drive.main, self._drive.shown, fills)
+
+    async def _note_script(self, where: str) -> None:
+        """Remember where a script may go on, before it runs: for the run, and for others of its computer."""
+        self._drive.computer.scripted.add(where)
+        known = self._run.agent.get("scripted", [])
+        if where not in known:
+            await self._drive.write(agent=self._run.agent | {"scripted": [*known, where]})
 
     async def _reveal_to_model(
         self, fields: Fields, addresses: tuple[str, ...]
     ) -> Mapping[str, Mapping[str, str]]:
         """As every step, but not where a script of the model's may lie in wait. Raises StepFailed."""
-        for scripted in self._scripted:
+        for scripted in self._drive.computer.scripted.union(self._run.agent.get("scripted", ())):
             blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
             if blank or any(secrets.same_origin(scripted, place) for place in addresses):
                 raise StepFailed(
