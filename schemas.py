@@ -831,6 +831,13 @@ class ApprovalPolicy(Wire):
     )
 
 
+class ContextEntry(Wire):
+    """Something that an agent may know, and what it is."""
+
+    description: str = Field(max_length=2_000)
+    value: str = Field(max_length=50_000)
+
+
 class Budget(Wire):
     """What a run may use; one that reaches any of it pauses and goes on when it may use more."""
 
@@ -849,6 +856,11 @@ class RunCreate(Budget):
     task: str | None = Field(None, min_length=1, max_length=20_000, description="What an agent is to do.")
     result_schema: dict[str, Any] | None = Field(
         None, description="JSON Schema that the result of the task has to fit."
+    )
+    context: list[ContextEntry] = Field(
+        [],
+        max_length=50,
+        description="What its agents are told beside the task, as data: never an instruction.",
     )
     model: ModelName | ModelChoice | None = Field(None, description="Of its agents; default is the server's.")
     fallbacks: list[ModelName | ModelChoice] = Field(

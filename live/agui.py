@@ -8,11 +8,19 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from ag_ui.core import BaseEvent, ResumeEntry, RunErrorEvent, UserMessage
+from ag_ui.core import (
+    AssistantMessage,
+    BaseEvent,
+    ContentPart,
+    ResumeEntry,
+    RunErrorEvent,
+    TextPart,
+    UserMessage,
+)
 from ag_ui.encoder import EventEncoder
 from asyncpg import UniqueViolationError
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +30,7 @@ from starlette.responses import StreamingResponse
 
 import db
 from clerk_auth import Caller
+from infra.redaction import cut
 from live import endings, limits
 from live.agui_events import ASK, Telling
 from live.endings import Ending
@@ -34,6 +43,7 @@ from models import (
     Base,
     Control,
     Message,
+    Role,
     Run,
     RunStatus,
     Step,
@@ -42,6 +52,7 @@ from models import (
     Thread,
 )
 from runs import approvals, engine
+from runs.calls import MAX_BEFORE, MAX_SAID
 from runs.computers import wait_for
 from schemas import (
     AgentInput,
@@ -128,9 +139,10 @@ async def _begin_once(caller: Caller, body: AgentInput) -> _Begun:
 
 
 async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
-    thread = await _thread(tx, body.thread_id)
+    said = _said(body)
+    thread = await _thread(tx, body.thread_id, said[:-1])
     head = max((stream.last_seq for stream in await tx.find(Stream)), default=0)
-    asked, wanted = _said(body), _wanted(body)
+    asked, wanted = said[-1][1] if said else None, _wanted(body)
     news = bool(asked) and body.messages[-1].role == "user"
     if body.resume:
         run = [await _resume(tx, thread, entry) for entry in body.resume][-1]
@@ -159,8 +171,10 @@ async def _going_on(tx: db.Tx, thread: Thread, *, waiting: bool) -> list[Run]:
     return [run for run in runs if not waiting or run.status in WAITING]
 
 
-async def _thread(tx: db.Tx, name: str) -> Thread:
+async def _thread(tx: db.Tx, name: str, said: Iterable[tuple[Role, str]] = ()) -> Thread:
     """The user's thread of this id, or the one labelled with it. Raises NoResultFound for a foreign one.
+
+    In one that is made now, this was `said` before; any other one has messages of its own.
 
     Ours are UUIDs of version 7; clients that make up a thread take other ones.
     """
@@ -174,6 +188,9 @@ async def _thread(tx: db.Tx, name: str) -> Thread:
         async with tx.savepoint():
             thread = await tx.add(Thread, name="Thread", labels={LABEL: name})
             tx.announce("thread.created", thread, ThreadRead)
+            for role, text in [each for each in said if each[1]][-MAX_BEFORE:]:
+                message = await tx.add(Message, thread_id=thread.id, role=role, text=cut(text, MAX_SAID))
+                tx.announce("message.created", message, MessageRead)
             return thread
     except UniqueViolationError:  # another request made it at the same moment
         [row] = await tx.call("labelled_threads", tx.user_id, name)
@@ -241,19 +258,31 @@ def _answer(entry: ResumeEntry) -> str:
 def _wanted(body: AgentInput) -> dict[str, Any]:
     """What the new run is to be, beside its task: what else a client keeps in these places is its own."""
     state, forwarded = _mapping(body.state), _mapping(body.forwarded_props)
-    return {name: state[name] for name in OF_STATE & state.keys()} | {
-        name: forwarded[name] for name in FORWARDED & forwarded.keys()
-    }
+    context = [{"description": one.description, "value": one.value} for one in body.context or ()]
+    return (
+        {name: state[name] for name in OF_STATE & state.keys()}
+        | {name: forwarded[name] for name in FORWARDED & forwarded.keys()}
+        | {"context": context}
+    )
 
 
-def _said(body: AgentInput) -> str | None:
-    """The text of the user's last message."""
-    for message in reversed(body.messages):
-        if isinstance(message, UserMessage):
-            parts = message.content if isinstance(message.content, list) else []
-            texts = [part.text for part in parts if part.type == "text"]
-            return "\n".join(texts) if parts else cast("str", message.content)
-    return None
+def _said(body: AgentInput) -> list[tuple[Role, str]]:
+    """The texts of the conversation, up to the user's last message."""
+    said = [
+        (Role(message.role), _text(message.content))
+        for message in body.messages
+        if isinstance(message, UserMessage | AssistantMessage)
+    ]
+    while said and said[-1][0] is not Role.user:
+        said.pop()
+    return said
+
+
+def _text(content: str | list[ContentPart] | None) -> str:
+    parts = [content or ""] if isinstance(content, str | None) else content
+    return "\n".join(
+        part if isinstance(part, str) else part.text for part in parts if isinstance(part, str | TextPart)
+    )
 
 
 def _checked(model: type[M], at: tuple[str, ...], /, **values: Any) -> M:

@@ -3,7 +3,7 @@
 A call that fails is told to the model, which goes on; only what no model could go on from ends the run.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -21,7 +21,7 @@ from infra.redaction import cut
 from infra.storage import FileMissing, StorageUnavailable
 from models import File, Message, Role, Run, Step, StepStatus, Turn, uuid7
 from runs import agent, files, providers, secrets, sensitivity, tools, usage, workflows
-from runs.agent import MAY_HAVE_LANDED, Call, Conversation, ModelFailed, Reply
+from runs.agent import MAY_HAVE_LANDED, Call, Conversation, ModelFailed, Reply, fenced
 from runs.asking import Models
 from runs.computers import Held
 from runs.deeds import Deed
@@ -44,6 +44,7 @@ T = TypeVar("T")
 More = Callable[[db.Tx], Awaitable[None]]
 
 MAX_BEFORE, MAX_SAID = 20, 2_000  # messages of the thread that a model is told first, and characters of each
+MAX_CONTEXT = 64_000  # characters of what a model may know beside its task
 MAX_STUMBLES = 5  # calls in a row that no tool takes
 
 
@@ -132,6 +133,7 @@ class Calls:
             values["recorded"] = await self._deed.recorded() or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._drive.active() - began) * 1000)}
         picture = str(picture_id) if picture_id else None
+        page = self._drive.shown(page)  # before it is cut: half a secret is not known for one
         await self._keep_result(talk, agent.result(call, page=page, picture_id=picture, **told), values)
         return outcome
 
@@ -198,7 +200,8 @@ class Calls:
             step = cast("Agent", filled(raw, place.scope))
             turns, steps, before = await self._drive.repeat(lambda: self._turns(place.agent))
             self._drive.computer.computer.listen()
-            task = _first_words(step.task, before, self._drive.purse.told)
+            context = self._run.agent.get("context", ())
+            task = _first_words(step.task, before, context, self._drive.purse.told)
             self._talk = Conversation(place.agent, task, step.json_schema, turns)
             for landed in steps:
                 await self._tell_landed(self._talk, landed)
@@ -472,11 +475,20 @@ def _matter(call: Call, seen: Assessment) -> dict[str, Any]:
     return asked | {"reasons": list(seen.reasons), "subject": seen.subject}
 
 
-def _first_words(task: str, before: list[Message], secrets_told: str) -> str:
-    """What a model is told first: the task, after what was said in its thread, and before its secrets."""
-    said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
-    earlier = f"<earlier>\n{said}\n</earlier>\n" if said else ""
-    return f"{earlier}<task>\n{task}\n</task>\n{secrets_told}".rstrip()
+def _first_words(
+    task: str, before: Iterable[Message], context: Iterable[dict[str, str]], secrets_told: str
+) -> str:
+    """What a model is told first: the task, after what it may know, and before its secrets."""
+    said = "\n".join(_indented(f"{message.role}: {cut(message.text, MAX_SAID)}") for message in before)
+    known = "\n".join(_indented(f"{entry['description']}: {entry['value']}") for entry in context)
+    earlier = f"<earlier>\n{fenced(said)}\n</earlier>\n" if said else ""
+    beside = f"<context>\n{fenced(cut(known, MAX_CONTEXT))}\n</context>\n" if known else ""
+    return f"{earlier}{beside}<task>\n{fenced(task)}\n</task>\n{secrets_told}".rstrip()
+
+
+def _indented(text: str) -> str:
+    """One entry, none of whose lines looks like the beginning of another."""
+    return "\n  ".join(text.splitlines())
 
 
 def _as_text(result: Any) -> str:

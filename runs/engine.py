@@ -54,7 +54,7 @@ POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
 ASK_USER = "ask_user"
-OF_AGENTS = {"task", "result_schema", "model", "fallbacks", "approval"}
+OF_AGENTS = {"task", "result_schema", "context", "model", "fallbacks", "approval"}
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
     "workflow_id",
@@ -122,7 +122,8 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made: dict[str, Any] = {"title": flow.title, "definition": definition, "params": params}
     made |= {"id": uuid7(), "timeout_seconds": limit, "budget": budget}
-    made |= {"agent": {"models": models, "approval": _approval(body)}}
+    context = [entry.model_dump() for entry in body.context]
+    made |= {"agent": {"models": models, "approval": _approval(body), "context": context}}
     reply = await _queue(tx, **made, **given, **more)
     if body.task is not None:
         place = {"thread_id": body.thread_id, "run_id": made["id"]}

@@ -19,7 +19,7 @@ from ag_ui.core import BaseEvent
 import db
 from live import agui
 from live.agui_events import ANSWER, Telling
-from models import Message, RunStatus, Step, StepStatus
+from models import Message, RunStatus, Step, StepStatus, Turn
 from models import Run as RunRow
 from runs import engine
 from schemas import AgentInput, DeltaMessage
@@ -27,7 +27,7 @@ from tests import make
 from tests.conftest import Backend
 from tests.pages import Site
 from tests.test_api import assert_problem
-from tests.workers import start
+from tests.workers import ended, start
 
 CLIENT = Path(__file__).parent / "agui_client"
 Events = list[dict[str, Any]]
@@ -402,6 +402,35 @@ async def test_a_thread_is_known_by_its_name_or_its_id(
     assert_problem(await alice.post("/api/agent", json=asked("x", thread=thread["id"])), 404, "not_found")
     theirs = await talk(alice, asked("finish 'Done'", thread=name))
     assert run_of(theirs)["thread_id"] != thread["id"]
+
+
+async def first_told(user: str, body: dict[str, Any]) -> list[str]:
+    """What the run that a request begins tells its model first."""
+    async with db.as_user(user, "user") as tx:
+        begun = await agui._begin(tx, AgentInput.model_validate(body))
+    assert (await ended(user, begun.run_id)).status == "succeeded"
+    async with db.as_user(user) as tx:
+        return (await tx.one(Turn, run_id=begun.run_id, number=1)).told
+
+
+async def test_what_a_client_knows_and_has_said_before_is_told_to_the_model(user: str, worker: UUID) -> None:
+    before = [
+        {"id": "1", "role": "system", "content": "You are kind."},
+        {"id": "2", "role": "user", "content": [{"type": "text", "text": "Which tea?"}]},
+        {"id": "3", "role": "assistant", "toolCalls": []},
+        {"id": "4", "role": "assistant", "content": "Green"},
+    ]
+    first = asked("finish 'Sencha'", context=[{"description": "shop", "value": "https://tea.example"}])
+    first["messages"] = before + first["messages"]
+    earlier = "<earlier>\nuser: Which tea?\nassistant: Green\n"
+    context = "<context>\nshop: https://tea.example\n</context>\n"
+    assert await first_told(user, first) == [
+        f"{earlier}</earlier>\n{context}<task>\nfinish 'Sencha'\n</task>"
+    ]
+    again = asked("finish 'Matcha'")  # what it has said now is known here already
+    again["messages"] = first["messages"] + again["messages"]
+    earlier += "user: finish 'Sencha'\nassistant: Sencha\n"
+    assert await first_told(user, again) == [f"{earlier}</earlier>\n<task>\nfinish 'Matcha'\n</task>"]
 
 
 async def test_a_run_of_the_thread_is_attached_to_by_its_id(ann: httpx.AsyncClient) -> None:
