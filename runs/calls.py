@@ -103,6 +103,7 @@ class Calls:
         self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
         self._unpriced: set[str] = set()
         self._deed: Deed | None = None
+        self._pressing: Deed | None = None  # what holds a button down
 
     @property
     def _run(self) -> Run:
@@ -377,7 +378,11 @@ class Calls:
         if isinstance(wanted, actions.Evaluate):
             await self._note_script(secrets.origin(address(computer, wanted)))
         fills = filling(computer, wanted, self._reveal_to_model)
-        return Deed(computer, wanted, self._drive.main, self._drive.shown, fills)
+        press = self._pressing.press if self._pressing else None
+        deed = Deed(computer, wanted, self._drive.main, self._drive.shown, fills, press)
+        if isinstance(wanted, actions.MouseDown | actions.MouseUp):
+            self._pressing = deed if isinstance(wanted, actions.MouseDown) else None
+        return deed
 
     async def _note_script(self, where: str) -> None:
         """Remember where a script may go on, before it runs: for the run, and for others of its computer."""
