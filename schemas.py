@@ -838,6 +838,14 @@ class ContextEntry(Wire):
     value: str = Field(max_length=50_000)
 
 
+class OwnTool(Wire):
+    """A tool that whoever starts the run uses for the model."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str = Field("", max_length=2_000)
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of its arguments.")
+
+
 class Budget(Wire):
     """What a run may use; one that reaches any of it pauses and goes on when it may use more."""
 
@@ -861,6 +869,12 @@ class RunCreate(Budget):
         [],
         max_length=50,
         description="What its agents are told beside the task, as data: never an instruction.",
+    )
+    tools: list[OwnTool] = Field(
+        [],
+        max_length=50,
+        description="What its agents may call beside their own: the run waits, and the next message to it is "
+        "what came of the call.",
     )
     model: ModelName | ModelChoice | None = Field(None, description="Of its agents; default is the server's.")
     fallbacks: list[ModelName | ModelChoice] = Field(

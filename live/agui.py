@@ -19,6 +19,7 @@ from ag_ui.core import (
     ResumeEntry,
     RunErrorEvent,
     TextPart,
+    ToolMessage,
     UserMessage,
 )
 from ag_ui.encoder import EventEncoder
@@ -32,7 +33,7 @@ import db
 from clerk_auth import Caller
 from infra.redaction import cut
 from live import endings, limits
-from live.agui_events import ASK, Telling
+from live.agui_events import Telling
 from live.endings import Ending
 from live.hub import Hub, TooManyConnections, running
 from live.stream import EventStream
@@ -47,7 +48,6 @@ from models import (
     Run,
     RunStatus,
     Step,
-    StepStatus,
     Stream,
     Thread,
 )
@@ -148,11 +148,13 @@ async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
         run = [await _resume(tx, thread, entry) for entry in body.resume][-1]
         if not (RunStatus(run.status).ended and news):
             return _Begun(run_id=run.id, after=head, answered=True)
+    if (told := await _take_result(tx, thread, body.messages)) is not None:
+        return _Begun(run_id=told.id, after=head, answered=True)
     for run in await tx.find(Run, id=named, thread_id=thread.id) if (named := _uuid(body.run_id)) else ():
         return _Begun(run_id=run.id)
     if "workflow_id" not in wanted:
         for run in await _going_on(tx, thread, waiting=news):
-            question = await _question(tx, run)
+            question = await engine.question(tx, run)
             if news:
                 await engine.guide(tx, run, _checked(MessageCreate, ("messages",), text=asked))
             return _Begun(run_id=run.id, after=head, answered=news and question is not None)
@@ -162,6 +164,21 @@ async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
     given = _checked(RunCreate, ("forwardedProps",), **wanted, thread_id=thread.id)
     reply = await engine.enqueue(tx, given)
     return _Begun(run_id=orjson.loads(bytes(reply.body))["data"]["id"])
+
+
+async def _take_result(tx: db.Tx, thread: Thread, messages: list[Any]) -> Run | None:
+    """Tell a run what came of the client's own tool, if it waits for that."""
+    last = messages[-1] if messages else None
+    if not isinstance(last, ToolMessage) or (called := _uuid(last.tool_call_id)) is None:
+        return None
+    for step in await tx.find(Step, id=called):
+        for run in await tx.find(Run, lock=True, id=step.run_id, thread_id=thread.id):
+            question = await engine.question(tx, run)
+            if question is not None and question.id == called:
+                text = "\n".join(filter(None, (_text(last.content), last.error and f"Failed: {last.error}")))
+                await engine.guide(tx, run, _checked(MessageCreate, ("messages",), text=text or "Done"))
+                return run
+    return None
 
 
 async def _going_on(tx: db.Tx, thread: Thread, *, waiting: bool) -> list[Run]:
@@ -214,7 +231,7 @@ async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
         return run
     for step in await tx.find(Step, id=asked):
         run = await tx.one(Run, lock=True, id=step.run_id, thread_id=thread.id)
-        question = await _question(tx, run)
+        question = await engine.question(tx, run)
         if question is None or question.id != step.id:
             raise engine.WrongState("The question is answered already")
         await engine.guide(tx, run, MessageCreate(text=_answer(entry)))
@@ -227,15 +244,6 @@ async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
     if run.status in HALTED or not resolved:
         await engine.wish(tx, run, Control.run if resolved else Control.cancel)
     return run
-
-
-async def _question(tx: db.Tx, run: Run) -> Step | None:
-    """What the run's model asks its user now."""
-    if run.status != RunStatus.waiting_user:
-        return None
-    steps = await tx.find(Step, run_id=run.id, type=ASK)
-    under_way = [step for step in steps if step.status in (StepStatus.started, StepStatus.interrupted)]
-    return under_way[-1] if under_way else None
 
 
 def _decision(entry: ResumeEntry) -> ApprovalDecision:
@@ -259,10 +267,14 @@ def _wanted(body: AgentInput) -> dict[str, Any]:
     """What the new run is to be, beside its task: what else a client keeps in these places is its own."""
     state, forwarded = _mapping(body.state), _mapping(body.forwarded_props)
     context = [{"description": one.description, "value": one.value} for one in body.context or ()]
+    tools = [
+        {"name": one.name, "description": one.description[:2_000], "parameters": one.parameters}
+        for one in body.tools or ()
+    ]
     return (
         {name: state[name] for name in OF_STATE & state.keys()}
         | {name: forwarded[name] for name in FORWARDED & forwarded.keys()}
-        | {"context": context}
+        | {"context": context, "tools": tools}
     )
 
 

@@ -5,7 +5,7 @@ their files' ids. What a model is sent is made of these rows alone, so that anot
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from runs.tools import TOOLS
 from runs.trail import FINISH
 
 MAX_PAGE = 16_000  # characters of a page's text beside a result
+NO_ARGUMENTS = {"type": "object", "properties": {}}
 INVALID_ARGUMENTS = "invalid_arguments"  # code of a call that its tool does not take
 
 
@@ -178,9 +179,19 @@ class Exchange:
 class Conversation:
     """The turns of one `agent` step so far, and what comes next."""
 
-    def __init__(self, step: int, task: str, schema: dict[str, Any] | None, turns: list[Turn]) -> None:
-        """`turns` are those of the step of this number, oldest first; its result has to fit the schema."""
-        self.step, self.schema, self.turns = step, schema, turns
+    def __init__(
+        self,
+        step: int,
+        task: str,
+        schema: dict[str, Any] | None,
+        turns: list[Turn],
+        others: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """`turns` are those of the step of this number, oldest first; its result has to fit the schema.
+
+        `others` are the tools beside ours, which the run's user brings.
+        """
+        self.step, self.schema, self.turns, self.others = step, schema, turns, others
         self.told: list[str] = [] if turns else [task]
         self.level = 0
 
@@ -234,6 +245,8 @@ class Conversation:
             if tool.name == FINISH and self.schema is not None:
                 schema = schema | {"properties": schema["properties"] | {"result": self.schema}}
             yield tool.name, tool.about, schema
+        for other in self.others:
+            yield other["name"], other["description"], other["parameters"] or NO_ARGUMENTS
 
     def condense(self) -> bool:
         """Make what is sent shorter; False when that has been done as often as it helps."""

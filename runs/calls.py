@@ -3,6 +3,7 @@
 A call that fails is told to the model, which goes on; only what no model could go on from ends the run.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -97,6 +98,7 @@ class Calls:
             say=drive.say,
             spend=self._count_reply,
         )
+        self._others = {tool["name"]: tool for tool in drive.run.agent.get("tools", ())}  # its user's own
         self._talk: Conversation | None = None
         self._news: list[str] = []  # what the model has not been told yet
         self._heard: list[Message] = []  # what it is told now
@@ -125,11 +127,14 @@ class Calls:
         """
         talk = await self._conversation(flow, place)
         call = await self._next_call(talk)
-        step = await self._drive.begin(place, _called(call), safe=call.tool in tools.REPEATABLE)
+        step = await self._drive.begin(
+            place, _called(call), safe=call.tool in tools.REPEATABLE or call.tool in self._others
+        )
         self.made += 1
         began = self._drive.active()
         outcome, values, told = await self._try(talk, call, step)
-        picture_id, page = (None, "") if call.tool in tools.LOOKING else await self._drive.look()
+        blind = call.tool in tools.LOOKING or call.tool in self._others
+        picture_id, page = (None, "") if blind else await self._drive.look()
         if self._deed is not None and values["status"] == StepStatus.succeeded:
             values["recorded"] = await self._deed.recorded() or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._drive.active() - began) * 1000)}
@@ -203,7 +208,8 @@ class Calls:
             self._drive.computer.computer.listen()
             context = self._run.agent.get("context", ())
             task = _first_words(step.task, before, context, self._drive.purse.told)
-            self._talk = Conversation(place.agent, task, step.json_schema, turns)
+            others = [*self._others.values()]
+            self._talk = Conversation(place.agent, task, step.json_schema, turns, others)
             for landed in steps:
                 await self._tell_landed(self._talk, landed)
         return self._talk
@@ -355,6 +361,8 @@ class Calls:
     async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
         self._deed = None
+        if (other := self._others.get(call.tool)) is not None:
+            return await self._use_other(other, call, step)
         try:
             wanted = tools.parse(call.tool, call.arguments)
         except tools.InvalidArguments as error:
@@ -423,17 +431,34 @@ class Calls:
             raise StepFailed("invalid_arguments", str(error)) from error
 
     async def _ask_user(self, question: str, step: Step) -> dict[str, Any]:
-        """Wait for what only a person can tell; asked once, however many workers wait for it."""
+        """Wait for what only a person can tell."""
 
         async def ask(tx: db.Tx) -> None:
             await self._tell_user(tx, question, step.id)
 
+        return {"answer": await self._reply(step, question, ask)}
+
+    async def _use_other(self, tool: dict[str, Any], call: Call, step: Step) -> dict[str, Any]:
+        """Wait for what comes of a tool that the run's user brings. Raises StepFailed."""
+        schema = tool["parameters"] or agent.NO_ARGUMENTS
+        if broken := await asyncio.to_thread(workflows.violations, schema, call.arguments):
+            raise StepFailed(agent.INVALID_ARGUMENTS, in_words(broken))
+
+        async def ask(tx: db.Tx) -> None:
+            place = {"run_id": self._run.id, "thread_id": self._run.thread_id}
+            said = await tx.add(Message, id=step.id, role=Role.system, text=f"Calls {call.tool}", **place)
+            tx.announce("message.created", said, MessageRead, run_id=self._run.id)
+
+        return {"result": await self._reply(step, call.tool, ask)}
+
+    async def _reply(self, step: Step, why: str, ask: More) -> str | None:
+        """What the user says to what is asked once, however many workers wait for it."""
         if not await self._drive.repeat(lambda: self._was_asked(step)):
             await self._drive.write(ask)
-            self._drive.waiting = cut(question, 500)
+            self._drive.waiting = cut(why, 500)
         await self._drive.boundary()
         self._heard = await self._drive.repeat(self._unheard)
-        return {"answer": "\n".join(message.text for message in self._heard) or None}
+        return "\n".join(message.text for message in self._heard) or None
 
     async def _was_asked(self, step: Step) -> bool:
         async with db.as_user(self._run.user_id) as tx:

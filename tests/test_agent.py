@@ -100,6 +100,20 @@ async def test_a_model_is_told_that_a_person_has_used_its_browser(
     assert [turn.told for turn in turns[1:]] == [[], [STEERED]]
 
 
+async def test_what_comes_of_a_users_own_tool_is_waited_for_by_whichever_worker(
+    user: str, worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "park_seconds", 0.2)
+    run_id = await begin(user, "use weigh", tools=[{"name": "weigh"}])
+    waiting = await until(user, run_id, status="waiting_user", lease_owner=None)
+    assert waiting.reason == "weigh"
+    await tell(user, run_id, "12 g")
+    assert (await ended(user, run_id)).result == {"outputs": {"result": {"weigh": "12 g"}}}
+    assert await calls_of(user, run_id) == [("weigh", "succeeded"), ("finish", "succeeded")]
+    said = [("user", "use weigh"), ("system", "Calls weigh"), ("user", "12 g")]
+    assert (await said_in(user, run_id))[:3] == said
+
+
 async def test_a_run_that_is_resumed_without_an_answer_goes_on_without_one(user: str, worker: UUID) -> None:
     run_id = await begin(user, "ask 'Which colour?'")
     await until(user, run_id, status="waiting_user")
