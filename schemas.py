@@ -841,7 +841,7 @@ class ContextEntry(Wire):
 class OwnTool(Wire):
     """A tool that whoever starts the run uses for the model."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
     description: str = Field("", max_length=2_000)
     parameters: dict[str, Any] | None = Field(None, description="JSON Schema of its arguments.")
 
