@@ -827,6 +827,24 @@ class ApprovalPolicy(Wire):
     domains: dict[Host, ApprovalMode] = Field(
         {}, max_length=100, description="The most specific domain decides; subdomains count."
     )
+    timeout_seconds: int = Field(
+        86_400, ge=1, le=86_400 * 30, description="How long each question waits; no answer is a no."
+    )
+
+
+class ContextEntry(Wire):
+    """Something that an agent may know, and what it is."""
+
+    description: str = Field(max_length=2_000)
+    value: str = Field(max_length=50_000)
+
+
+class OwnTool(Wire):
+    """A tool that whoever starts the run uses for the model."""
+
+    name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+    description: str = Field("", max_length=2_000)
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of its arguments.")
 
 
 class Budget(Wire):
@@ -847,6 +865,17 @@ class RunCreate(Budget):
     task: str | None = Field(None, min_length=1, max_length=20_000, description="What an agent is to do.")
     result_schema: dict[str, Any] | None = Field(
         None, description="JSON Schema that the result of the task has to fit."
+    )
+    context: list[ContextEntry] = Field(
+        [],
+        max_length=50,
+        description="What its agents are told beside the task, as data: never an instruction.",
+    )
+    tools: list[OwnTool] = Field(
+        [],
+        max_length=50,
+        description="What its agents may call beside their own: the run waits, and the next message to it is "
+        "what came of the call.",
     )
     model: ModelName | ModelChoice | None = Field(None, description="Of its agents; default is the server's.")
     fallbacks: list[ModelName | ModelChoice] = Field(

@@ -36,6 +36,11 @@ GRACE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 DISPATCH_SECONDS = 5.0
 REST_SECONDS, LOAD_SECONDS = 0.05, 2.0
+MAX_ELEMENTS = 10_000  # of a page whose whole tree is read after each action; time grows with their square
+TOO_LARGE = (
+    "The page has {} elements, too many for its tree. This is what is in view, each with a coordinate; "
+    "scroll to see more, or use get_page_text."
+)
 A_TASK = "new Promise(done => setTimeout(done))"
 
 Modifier = Literal["Alt", "Control", "Meta", "Shift"]
@@ -125,6 +130,35 @@ ELEMENT_AT = """([x, y]) => {
     element = element.shadowRoot.elementFromPoint(x, y);
   return element;
 }"""
+ELEMENTS = "document.getElementsByTagName('*').length"
+IN_VIEW = f"""(() => {{
+  const elementAt = {ELEMENT_AT}, lines = [];
+  const controls = "a[href], button, input, select, textarea, summary, label, [role], [contenteditable]";
+  const ownText = (element) =>
+    [...element.childNodes].map((node) => (node.nodeType === Node.TEXT_NODE ? node.data : "")).join("");
+  const middle = (from, to, end) => Math.round((Math.max(from, 0) + Math.min(to, end)) / 2);
+  const look = (element) => {{
+    const box = element.getBoundingClientRect(), control = element.closest(controls);
+    if (box.bottom <= 0 || box.right <= 0 || box.top >= innerHeight || box.left >= innerWidth) return;
+    if (!box.width || !box.height || (control && control !== element)) return;
+    const label = element.ariaLabel || element.alt || element.placeholder;
+    const text = (label || (control ? element.innerText : ownText(element)) || "").trim().slice(0, 300);
+    const x = middle(box.left, box.right, innerWidth), y = middle(box.top, box.bottom, innerHeight);
+    const hit = text || control ? elementAt([x, y]) : null;
+    if (!hit || !(element.contains(hit) || hit.contains(element))) return;
+    const kind = control ? element.role || element.localName : "text";
+    lines.push(`- ${{kind}} ${{JSON.stringify(text.replace(/\\s+/g, " "))}} at ${{x}}, ${{y}}`);
+  }};
+  const walk = (root) => {{
+    for (const element of root.querySelectorAll("*")) {{
+      if (lines.length >= 400) return;
+      look(element);
+      if (element.shadowRoot) walk(element.shadowRoot);
+    }}
+  }};
+  walk(document);
+  return lines.join("\\n");
+}})()"""
 PAGE_TEXT = "(document.body ?? document.documentElement)?.innerText ?? ''"
 
 
@@ -746,7 +780,17 @@ async def describe(computer: Computer) -> str:
         f"{'* ' if tab['active'] else '  '}{tab['id']} {tab['url']} {tab['title']}\n"
         for tab in computer.tabs()
     )
-    return f"Tabs:\n{tabs}{await _tree(computer.active, None, None, PROBE_SECONDS * 1000)}"
+    return f"Tabs:\n{tabs}{await _overview(computer.active, PROBE_SECONDS * 1000)}"
+
+
+async def _overview(tab: Tab, timeout: float) -> str:
+    """The accessibility tree; of a page too large for one, what is in view, each with a place to click."""
+    reply = await tab.cdp.send("Runtime.evaluate", {"expression": ELEMENTS, "returnByValue": True})
+    count = reply["result"].get("value")
+    if not isinstance(count, int) or count <= MAX_ELEMENTS:
+        return await _tree(tab, None, None, timeout)
+    seen = await _evaluate(tab, IN_VIEW, 2 * timeout)
+    return f"{TOO_LARGE.format(count)}\n{seen}"
 
 
 # Errors ---------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The main job in the terminal: a recording drives a real Chromium, watched over the socket to its end."""
+"""The main job in the terminal: a recording drives a real Chromium, watched over the socket to its end.
+
+Then an agent is given a task, asks before it fills the cart, and what it did becomes a workflow.
+"""
 
 import asyncio
 import contextlib
@@ -27,6 +30,15 @@ ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "data" / "demo"
 FRAME_HEADER = 32  # bytes
 PATIENCE = 180  # seconds
+TASK = """\
+open {shop}
+type "sencha" into "Search the shop"
+press Enter
+click "Sencha green tea"
+type "2" into "Quantity"
+click "Add to cart"
+read "Total"
+"""
 STOP_SECONDS = 30
 OF_THE_MACHINE = {"CHROMIUM_PATH", "CHROMIUM_SANDBOX", "POSTGRES_BIN", "BROWSER_MEMORY_MB", "MAX_COMPUTERS"}
 
@@ -202,6 +214,26 @@ async def _check_recording(client: httpx.AsyncClient, run_id: str) -> None:
     print(f"Recording  {len(frames)} frames, each step has its own")
 
 
+async def _show_agent(client: httpx.AsyncClient, shop: Shop) -> None:
+    """A task for the demo model, which no key is needed for; without a yes nothing is put into the cart."""
+    body = {"task": TASK.format(shop=shop.url), "model": "demo", "max_steps": 50}
+    run = (await client.post("/api/runs", json=body)).raise_for_status().json()["data"]
+    asked: list[dict[str, Any]] = []
+    while not asked:
+        await asyncio.sleep(0.1)
+        asked = (await client.get("/api/approvals", params={"status": "pending"})).json()["data"]
+        run = (await client.get(f"/api/runs/{run['id']}")).json()["data"]
+        require(not run["finished_at"], f"the agent ended as {run['status']} before it had asked")
+    print(f"Agent      asks: {asked[0]['title']}")
+    answer = {"decision": "approve", "digest": asked[0]["digest"]}
+    (await client.post(f"/api/approvals/{asked[0]['id']}/decision", json=answer)).raise_for_status()
+    run = (await client.get(f"/api/runs/{run['id']}", params={"wait": 60})).json()["data"]
+    require(run["status"] == "succeeded", f"the agent ended as {run['status']}: {run['error']}")
+    print(f"           {run['step_count']} steps; {json.dumps(run['result']['outputs'], ensure_ascii=False)}")
+    made = (await client.post(f"/api/runs/{run['id']}/workflow")).raise_for_status().json()["data"]
+    print(f"           as a workflow: {len(made['definition']['steps'])} steps without a model")
+
+
 async def _show_isolation(url: str, run_id: str) -> None:
     async with _sign_up(url) as stranger:
         for path in (f"/api/runs/{run_id}", f"/api/runs/{run_id}/steps"):
@@ -230,6 +262,7 @@ async def main() -> int:
         await asyncio.gather(watching, return_exceptions=True)
         await _keep_screenshots(client, run_id)
         await _check_recording(client, run_id)
+        await _show_agent(client, shop)
         await _show_isolation(url, run_id)
     return 0
 

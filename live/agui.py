@@ -8,11 +8,20 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from ag_ui.core import BaseEvent, ResumeEntry, RunErrorEvent, UserMessage
+from ag_ui.core import (
+    AssistantMessage,
+    BaseEvent,
+    ContentPart,
+    ResumeEntry,
+    RunErrorEvent,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from ag_ui.encoder import EventEncoder
 from asyncpg import UniqueViolationError
 from fastapi.exceptions import RequestValidationError
@@ -22,8 +31,9 @@ from starlette.responses import StreamingResponse
 
 import db
 from clerk_auth import Caller
+from infra.redaction import cut
 from live import endings, limits
-from live.agui_events import ASK, Telling
+from live.agui_events import Telling
 from live.endings import Ending
 from live.hub import Hub, TooManyConnections, running
 from live.stream import EventStream
@@ -34,14 +44,15 @@ from models import (
     Base,
     Control,
     Message,
+    Role,
     Run,
     RunStatus,
     Step,
-    StepStatus,
     Stream,
     Thread,
 )
 from runs import approvals, engine
+from runs.calls import MAX_BEFORE, MAX_SAID
 from runs.computers import wait_for
 from schemas import (
     AgentInput,
@@ -128,19 +139,22 @@ async def _begin_once(caller: Caller, body: AgentInput) -> _Begun:
 
 
 async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
-    thread = await _thread(tx, body.thread_id)
+    said = _said(body)
+    thread = await _thread(tx, body.thread_id, said[:-1])
     head = max((stream.last_seq for stream in await tx.find(Stream)), default=0)
-    asked, wanted = _said(body), _wanted(body)
+    asked, wanted = said[-1][1] if said else None, _wanted(body)
     news = bool(asked) and body.messages[-1].role == "user"
     if body.resume:
         run = [await _resume(tx, thread, entry) for entry in body.resume][-1]
         if not (RunStatus(run.status).ended and news):
             return _Begun(run_id=run.id, after=head, answered=True)
+    if (told := await _take_result(tx, thread, body.messages)) is not None:
+        return _Begun(run_id=told.id, after=head, answered=True)
     for run in await tx.find(Run, id=named, thread_id=thread.id) if (named := _uuid(body.run_id)) else ():
         return _Begun(run_id=run.id)
     if "workflow_id" not in wanted:
         for run in await _going_on(tx, thread, waiting=news):
-            question = await _question(tx, run)
+            question = await engine.question(tx, run)
             if news:
                 await engine.guide(tx, run, _checked(MessageCreate, ("messages",), text=asked))
             return _Begun(run_id=run.id, after=head, answered=news and question is not None)
@@ -152,6 +166,21 @@ async def _begin(tx: db.Tx, body: AgentInput) -> _Begun:
     return _Begun(run_id=orjson.loads(bytes(reply.body))["data"]["id"])
 
 
+async def _take_result(tx: db.Tx, thread: Thread, messages: list[Any]) -> Run | None:
+    """Tell a run what came of the client's own tool, if it waits for that."""
+    last = messages[-1] if messages else None
+    if not isinstance(last, ToolMessage) or (called := _uuid(last.tool_call_id)) is None:
+        return None
+    for step in await tx.find(Step, id=called):
+        for run in await tx.find(Run, lock=True, id=step.run_id, thread_id=thread.id):
+            question = await engine.question(tx, run)
+            if question is not None and question.id == called:
+                text = "\n".join(filter(None, (_text(last.content), last.error and f"Failed: {last.error}")))
+                await engine.guide(tx, run, _checked(MessageCreate, ("messages",), text=text or "Done"))
+                return run
+    return None
+
+
 async def _going_on(tx: db.Tx, thread: Thread, *, waiting: bool) -> list[Run]:
     """The thread's runs that have not ended, or only those that wait for a person."""
     rows = await tx.call("thread_runs", tx.user_id, thread.id)
@@ -159,8 +188,10 @@ async def _going_on(tx: db.Tx, thread: Thread, *, waiting: bool) -> list[Run]:
     return [run for run in runs if not waiting or run.status in WAITING]
 
 
-async def _thread(tx: db.Tx, name: str) -> Thread:
+async def _thread(tx: db.Tx, name: str, said: Iterable[tuple[Role, str]] = ()) -> Thread:
     """The user's thread of this id, or the one labelled with it. Raises NoResultFound for a foreign one.
+
+    In one that is made now, this was `said` before; any other one has messages of its own.
 
     Ours are UUIDs of version 7; clients that make up a thread take other ones.
     """
@@ -174,6 +205,9 @@ async def _thread(tx: db.Tx, name: str) -> Thread:
         async with tx.savepoint():
             thread = await tx.add(Thread, name="Thread", labels={LABEL: name})
             tx.announce("thread.created", thread, ThreadRead)
+            for role, text in [each for each in said if each[1]][-MAX_BEFORE:]:
+                message = await tx.add(Message, thread_id=thread.id, role=role, text=cut(text, MAX_SAID))
+                tx.announce("message.created", message, MessageRead)
             return thread
     except UniqueViolationError:  # another request made it at the same moment
         [row] = await tx.call("labelled_threads", tx.user_id, name)
@@ -197,7 +231,7 @@ async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
         return run
     for step in await tx.find(Step, id=asked):
         run = await tx.one(Run, lock=True, id=step.run_id, thread_id=thread.id)
-        question = await _question(tx, run)
+        question = await engine.question(tx, run)
         if question is None or question.id != step.id:
             raise engine.WrongState("The question is answered already")
         await engine.guide(tx, run, MessageCreate(text=_answer(entry)))
@@ -210,15 +244,6 @@ async def _resume(tx: db.Tx, thread: Thread, entry: ResumeEntry) -> Run:
     if run.status in HALTED or not resolved:
         await engine.wish(tx, run, Control.run if resolved else Control.cancel)
     return run
-
-
-async def _question(tx: db.Tx, run: Run) -> Step | None:
-    """What the run's model asks its user now."""
-    if run.status != RunStatus.waiting_user:
-        return None
-    steps = await tx.find(Step, run_id=run.id, type=ASK)
-    under_way = [step for step in steps if step.status in (StepStatus.started, StepStatus.interrupted)]
-    return under_way[-1] if under_way else None
 
 
 def _decision(entry: ResumeEntry) -> ApprovalDecision:
@@ -241,19 +266,35 @@ def _answer(entry: ResumeEntry) -> str:
 def _wanted(body: AgentInput) -> dict[str, Any]:
     """What the new run is to be, beside its task: what else a client keeps in these places is its own."""
     state, forwarded = _mapping(body.state), _mapping(body.forwarded_props)
-    return {name: state[name] for name in OF_STATE & state.keys()} | {
-        name: forwarded[name] for name in FORWARDED & forwarded.keys()
-    }
+    context = [{"description": one.description, "value": one.value} for one in body.context or ()]
+    tools = [
+        {"name": one.name, "description": one.description[:2_000], "parameters": one.parameters}
+        for one in body.tools or ()
+    ]
+    return (
+        {name: state[name] for name in OF_STATE & state.keys()}
+        | {name: forwarded[name] for name in FORWARDED & forwarded.keys()}
+        | {"context": context, "tools": tools}
+    )
 
 
-def _said(body: AgentInput) -> str | None:
-    """The text of the user's last message."""
-    for message in reversed(body.messages):
-        if isinstance(message, UserMessage):
-            parts = message.content if isinstance(message.content, list) else []
-            texts = [part.text for part in parts if part.type == "text"]
-            return "\n".join(texts) if parts else cast("str", message.content)
-    return None
+def _said(body: AgentInput) -> list[tuple[Role, str]]:
+    """The texts of the conversation, up to the user's last message."""
+    said = [
+        (Role(message.role), _text(message.content))
+        for message in body.messages
+        if isinstance(message, UserMessage | AssistantMessage)
+    ]
+    while said and said[-1][0] is not Role.user:
+        said.pop()
+    return said
+
+
+def _text(content: str | list[ContentPart] | None) -> str:
+    parts = [content or ""] if isinstance(content, str | None) else content
+    return "\n".join(
+        part if isinstance(part, str) else part.text for part in parts if isinstance(part, str | TextPart)
+    )
 
 
 def _checked(model: type[M], at: tuple[str, ...], /, **values: Any) -> M:

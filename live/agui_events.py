@@ -27,6 +27,7 @@ from ag_ui.core import (
     ToolCallStartEvent,
 )
 
+from runs.tools import TOOLS
 from schemas import Budget, DeltaMessage
 
 ASK = "ask_user"
@@ -121,7 +122,9 @@ class Telling:
 
     def wait(self) -> Iterator[BaseEvent]:
         """The end of the stretch, if the run waits for an answer and nothing more is known."""
-        if self._waits:
+        if self._waits and (called := self._called_outside()):
+            yield from self._finish(outcome=RunFinishedSuccessOutcome(pending_tool_call_ids=called))
+        elif self._waits:
             interrupts = [self._to_approve(one) for one in self._approvals] or [self._to_answer()]
             yield from self._finish(outcome=RunFinishedInterruptOutcome(interrupts=interrupts))
 
@@ -149,6 +152,8 @@ class Telling:
         began = self._steps.pop(id, step)
         shown = {name: step[name] for name in ("number", "status", "url", "screenshot_id")}
         if step["call"] is not None:
+            if _outside(step) and step["error"] is None:
+                return  # who called it knows what came of it
             outcome = step["output"] if step["error"] is None else {"error": step["error"]}
             content = orjson.dumps(outcome).decode()
             yield ToolCallResultEvent(
@@ -237,6 +242,11 @@ class Telling:
             metadata={"run_id": self._run["id"], "status": self._run["status"]},
         )
 
+    def _called_outside(self) -> list[str]:
+        """The call that waits for its client to do it."""
+        waits = self._run["status"] == "waiting_user"
+        return [named for named, step in self._steps.items() if waits and _outside(step)]
+
     def _of_wait(self) -> dict[str, Any]:
         """What may be answered to a run that waits: more to use, where it has used up its budget."""
         short = (self._run["reason"] or "").startswith("budget_")
@@ -248,6 +258,11 @@ def _waits(run: dict[str, Any]) -> bool:
     status = run["status"]
     halted = status == "waiting_user" or (status == "paused" and run["reason"] not in OF_PEOPLE)
     return status == "waiting_approval" or (halted and run["control"] == "pause")
+
+
+def _outside(step: dict[str, Any]) -> bool:
+    """Whether it calls a tool that is none of ours."""
+    return step["call"] is not None and step["call"]["tool"] not in TOOLS
 
 
 def _name(step: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
 A call that fails is told to the model, which goes on; only what no model could go on from ends the run.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -21,7 +22,7 @@ from infra.redaction import cut
 from infra.storage import FileMissing, StorageUnavailable
 from models import File, Message, Role, Run, Step, StepStatus, Turn, uuid7
 from runs import agent, files, providers, secrets, sensitivity, tools, usage, workflows
-from runs.agent import MAY_HAVE_LANDED, Call, Conversation, ModelFailed, Reply
+from runs.agent import MAY_HAVE_LANDED, Call, Conversation, ModelFailed, Reply, fenced
 from runs.asking import Models
 from runs.computers import Held
 from runs.deeds import Deed
@@ -44,6 +45,7 @@ T = TypeVar("T")
 More = Callable[[db.Tx], Awaitable[None]]
 
 MAX_BEFORE, MAX_SAID = 20, 2_000  # messages of the thread that a model is told first, and characters of each
+MAX_CONTEXT = 64_000  # characters of what a model may know beside its task
 MAX_STUMBLES = 5  # calls in a row that no tool takes
 
 
@@ -96,13 +98,14 @@ class Calls:
             say=drive.say,
             spend=self._count_reply,
         )
+        self._others = {tool["name"]: tool for tool in drive.run.agent.get("tools", ())}  # its user's own
         self._talk: Conversation | None = None
         self._news: list[str] = []  # what the model has not been told yet
         self._heard: list[Message] = []  # what it is told now
         self._pictures: dict[str, bytes] = {}  # of the last request, most of which come again
         self._unpriced: set[str] = set()
         self._deed: Deed | None = None
-        self._scripted: set[str] = set()  # addresses of pages that a model has run a script in
+        self._pressing: Deed | None = None  # what holds a button down
 
     @property
     def _run(self) -> Run:
@@ -124,15 +127,19 @@ class Calls:
         """
         talk = await self._conversation(flow, place)
         call = await self._next_call(talk)
-        step = await self._drive.begin(place, _called(call), safe=call.tool in tools.REPEATABLE)
+        step = await self._drive.begin(
+            place, _called(call), safe=call.tool in tools.REPEATABLE or call.tool in self._others
+        )
         self.made += 1
         began = self._drive.active()
         outcome, values, told = await self._try(talk, call, step)
-        picture_id, page = (None, "") if call.tool in tools.LOOKING else await self._drive.look()
+        blind = call.tool in tools.LOOKING or call.tool in self._others
+        picture_id, page = (None, "") if blind else await self._drive.look()
         if self._deed is not None and values["status"] == StepStatus.succeeded:
             values["recorded"] = await self._deed.recorded() or None
         values |= {"screenshot_id": picture_id, "duration_ms": round((self._drive.active() - began) * 1000)}
         picture = str(picture_id) if picture_id else None
+        page = self._drive.shown(page)  # before it is cut: half a secret is not known for one
         await self._keep_result(talk, agent.result(call, page=page, picture_id=picture, **told), values)
         return outcome
 
@@ -199,8 +206,10 @@ class Calls:
             step = cast("Agent", filled(raw, place.scope))
             turns, steps, before = await self._drive.repeat(lambda: self._turns(place.agent))
             self._drive.computer.computer.listen()
-            task = _first_words(step.task, before, self._drive.purse.told)
-            self._talk = Conversation(place.agent, task, step.json_schema, turns)
+            context = self._run.agent.get("context", ())
+            task = _first_words(step.task, before, context, self._drive.purse.told)
+            others = [*self._others.values()]
+            self._talk = Conversation(place.agent, task, step.json_schema, turns, others)
             for landed in steps:
                 await self._tell_landed(self._talk, landed)
         return self._talk
@@ -352,6 +361,8 @@ class Calls:
     async def _answer(self, talk: Conversation, call: Call, step: Step) -> Any:
         """Do one call. Raises StepFailed, ActionFailed."""
         self._deed = None
+        if (other := self._others.get(call.tool)) is not None:
+            return await self._use_other(other, call, step)
         try:
             wanted = tools.parse(call.tool, call.arguments)
         except tools.InvalidArguments as error:
@@ -373,15 +384,26 @@ class Calls:
         computer = self._drive.computer.computer
         await refuse_script(computer, wanted)
         if isinstance(wanted, actions.Evaluate):
-            self._scripted.add(address(computer, wanted))
+            await self._note_script(secrets.origin(address(computer, wanted)))
         fills = filling(computer, wanted, self._reveal_to_model)
-        return Deed(computer, wanted, self._drive.main, self._drive.shown, fills)
+        press = self._pressing.press if self._pressing else None
+        deed = Deed(computer, wanted, self._drive.main, self._drive.shown, fills, press)
+        if isinstance(wanted, actions.MouseDown | actions.MouseUp):
+            self._pressing = deed if isinstance(wanted, actions.MouseDown) else None
+        return deed
+
+    async def _note_script(self, where: str) -> None:
+        """Remember where a script may go on, before it runs: for the run, and for others of its computer."""
+        self._drive.computer.scripted.add(where)
+        known = self._run.agent.get("scripted", [])
+        if where not in known:
+            await self._drive.write(agent=self._run.agent | {"scripted": [*known, where]})
 
     async def _reveal_to_model(
         self, fields: Fields, addresses: tuple[str, ...]
     ) -> Mapping[str, Mapping[str, str]]:
         """As every step, but not where a script of the model's may lie in wait. Raises StepFailed."""
-        for scripted in self._scripted:
+        for scripted in self._drive.computer.scripted.union(self._run.agent.get("scripted", ())):
             blank = not scripted.startswith(("http://", "https://"))  # it may be of any origin
             if blank or any(secrets.same_origin(scripted, place) for place in addresses):
                 raise StepFailed(
@@ -409,17 +431,34 @@ class Calls:
             raise StepFailed("invalid_arguments", str(error)) from error
 
     async def _ask_user(self, question: str, step: Step) -> dict[str, Any]:
-        """Wait for what only a person can tell; asked once, however many workers wait for it."""
+        """Wait for what only a person can tell."""
 
         async def ask(tx: db.Tx) -> None:
             await self._tell_user(tx, question, step.id)
 
+        return {"answer": await self._reply(step, question, ask)}
+
+    async def _use_other(self, tool: dict[str, Any], call: Call, step: Step) -> dict[str, Any]:
+        """Wait for what comes of a tool that the run's user brings. Raises StepFailed."""
+        schema = tool["parameters"] or agent.NO_ARGUMENTS
+        if broken := await asyncio.to_thread(workflows.violations, schema, call.arguments):
+            raise StepFailed(agent.INVALID_ARGUMENTS, in_words(broken))
+
+        async def ask(tx: db.Tx) -> None:
+            place = {"run_id": self._run.id, "thread_id": self._run.thread_id}
+            said = await tx.add(Message, id=step.id, role=Role.system, text=f"Calls {call.tool}", **place)
+            tx.announce("message.created", said, MessageRead, run_id=self._run.id)
+
+        return {"result": await self._reply(step, call.tool, ask)}
+
+    async def _reply(self, step: Step, why: str, ask: More) -> str | None:
+        """What the user says to what is asked once, however many workers wait for it."""
         if not await self._drive.repeat(lambda: self._was_asked(step)):
             await self._drive.write(ask)
-            self._drive.waiting = cut(question, 500)
+            self._drive.waiting = cut(why, 500)
         await self._drive.boundary()
         self._heard = await self._drive.repeat(self._unheard)
-        return {"answer": "\n".join(message.text for message in self._heard) or None}
+        return "\n".join(message.text for message in self._heard) or None
 
     async def _was_asked(self, step: Step) -> bool:
         async with db.as_user(self._run.user_id) as tx:
@@ -466,11 +505,20 @@ def _matter(call: Call, seen: Assessment) -> dict[str, Any]:
     return asked | {"reasons": list(seen.reasons), "subject": seen.subject}
 
 
-def _first_words(task: str, before: list[Message], secrets_told: str) -> str:
-    """What a model is told first: the task, after what was said in its thread, and before its secrets."""
-    said = "\n".join(f"{message.role}: {cut(message.text, MAX_SAID)}" for message in before)
-    earlier = f"<earlier>\n{said}\n</earlier>\n" if said else ""
-    return f"{earlier}<task>\n{task}\n</task>\n{secrets_told}".rstrip()
+def _first_words(
+    task: str, before: Iterable[Message], context: Iterable[dict[str, str]], secrets_told: str
+) -> str:
+    """What a model is told first: the task, after what it may know, and before its secrets."""
+    said = "\n".join(_indented(f"{message.role}: {cut(message.text, MAX_SAID)}") for message in before)
+    known = "\n".join(_indented(f"{entry['description']}: {entry['value']}") for entry in context)
+    earlier = f"<earlier>\n{fenced(said)}\n</earlier>\n" if said else ""
+    beside = f"<context>\n{fenced(cut(known, MAX_CONTEXT))}\n</context>\n" if known else ""
+    return f"{earlier}{beside}<task>\n{fenced(task)}\n</task>\n{secrets_told}".rstrip()
+
+
+def _indented(text: str) -> str:
+    """One entry, none of whose lines looks like the beginning of another."""
+    return "\n  ".join(text.splitlines())
 
 
 def _as_text(result: Any) -> str:

@@ -152,6 +152,7 @@ class Held:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     vacant: asyncio.Event = field(default_factory=asyncio.Event)
     redactor: Redactor = field(default_factory=Redactor)
+    scripted: set[str] = field(default_factory=set)  # origins of pages that a model has run a script in
     downloads: list[dict[str, Any]] = field(default_factory=list)  # that have ended, and no step has taken
     reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)

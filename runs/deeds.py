@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Any
 
@@ -11,7 +13,7 @@ import structlog
 from playwright.async_api import ElementHandle, JSHandle, Page
 
 from browser import actions, recorder
-from browser.actions import Action, ActionFailed, Target
+from browser.actions import Action, ActionFailed, Point, Target
 from browser.chromium import FAULTS, Computer, ComputerClosed, NoSuchTab, Tab
 from browser.recorder import Described, Held
 from runs.placeholders import literal
@@ -27,11 +29,21 @@ LOOK_SECONDS = 2.0
 APPEAR_SECONDS = 1.0  # for an element that is to come yet
 MAX_KEYS = 200  # of a text that goes into no field
 FLOW_MS = 5_000
+STILL = 3  # CSS pixels that a pointer may move in a click
+CHOSEN = "list => list.multiple ? [...list.selectedOptions] : []"
 BLANK = "about:blank"
 UNSEEN = (ActionFailed, ComputerClosed, NoSuchTab, *FAULTS)
 NAVIGATES = ("click", "doubleClick", "keyDown", "change")
 VERBATIM = ("type", "value", "expression", "key", "button")  # fields that are escaped where they are made
 _SECRET = re.compile(rf"(\{{\{{ *secrets\.[A-Za-z_][\w-]*\.(?:{'|'.join(ALL_FIELDS)}) *\}}\}})")
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Where a button went down, for the action that lets it up."""
+
+    seen: Described
+    at: Point
 
 
 class Deed:
@@ -44,13 +56,15 @@ class Deed:
         main: Page | None = None,
         shown: Callable[[Any], Any] = lambda told: told,
         filling: Attempt | None = None,
+        press: Press | None = None,
     ) -> None:
         """`main` is the tab that the run began in, the oldest one by default.
 
-        `shown` gives what a page has said without secrets; what fills in a secret is done by `filling`.
+        `shown` gives what a page has said without secrets; what fills in a secret is done by `filling`. What
+        lets a button up ends the `press` before it.
         """
         self._computer, self._action, self._main = computer, action, main
-        self._shown, self._filling = shown, filling
+        self._shown, self._filling, self._began = shown, filling, press
         self._steps: list[Step] = []
         self._output: Any = None
         self._forget()
@@ -61,6 +75,13 @@ class Deed:
         self._seen: Described | None = None
         self._end: Described | None = None
         self._scrollers: JSHandle | None = None
+
+    @property
+    def press(self) -> Press | None:
+        """What a button goes down on."""
+        if self._seen is None or not isinstance(self._action, actions.MouseDown):
+            return None
+        return Press(self._seen, self._action.coordinate)
 
     # Phases -------------------------------------------------------------------------------------
 
@@ -171,6 +192,14 @@ class Deed:
         self._end = await self._describe(action.end, tab)
 
     @_look.register
+    async def _(self, action: actions.MouseDown, tab: Tab) -> None:
+        self._seen = await self._describe(Target(coordinate=action.coordinate), tab, used=True)
+
+    @_look.register
+    async def _(self, action: actions.MouseUp, tab: Tab) -> None:
+        self._end = await self._describe(Target(coordinate=action.coordinate), tab)
+
+    @_look.register
     async def _(self, action: actions.FileUpload, tab: Tab) -> None:
         if action.target is not None:
             self._seen = await self._describe(action.target, tab)
@@ -234,11 +263,27 @@ class Deed:
     async def _(self, action: actions.Click, _: Tab) -> list[Step]:
         if self._seen is None:
             return []
-        fields = self._seen.offsets()
+        if action.count == 3 and self._seen.held.kind == "text":  # a flow has no third click
+            return [*self._clicked(self._seen, action.button), *self._keys("ctrl+a")]
+        kind = "click" if action.count == 1 else "doubleClick"
+        return self._held_down(action.modifiers, self._clicked(self._seen, action.button, kind))
+
+    def _clicked(self, seen: Described, button: str, kind: str = "click") -> list[Step]:
+        fields = seen.offsets()
+        if button != "left":
+            fields["button"] = next(name for name, known in BUTTONS.items() if known == button)
+        return self._on(seen, kind, **fields)
+
+    @_record.register
+    async def _(self, action: actions.MouseUp, _: Tab) -> list[Step]:
+        """What it ends is a click, or a drag with the left button."""
+        if (press := self._began) is None:
+            return []
+        if math.dist((press.at.x, press.at.y), (action.coordinate.x, action.coordinate.y)) <= STILL:
+            return self._clicked(press.seen, action.button)
         if action.button != "left":
-            fields["button"] = next(name for name, known in BUTTONS.items() if known == action.button)
-        click = self._on(self._seen, "click" if action.count == 1 else "doubleClick", **fields)
-        return self._held_down(action.modifiers, click)
+            return []
+        return self._dragged(press.seen, self._end, press.at, action.coordinate)
 
     @_record.register
     async def _(self, _action: actions.Hover, _tab: Tab) -> list[Step]:
@@ -246,27 +291,40 @@ class Deed:
 
     @_record.register
     async def _(self, action: actions.Drag, _: Tab) -> list[Step]:
-        begin, end = self._seen, self._end
-        if begin is None:
+        if self._seen is None:
             return []
+        return self._dragged(self._seen, self._end, action.start.coordinate, action.end.coordinate)
+
+    def _dragged(
+        self, begin: Described, end: Described | None, at: Point | None, to: Point | None
+    ) -> list[Step]:
+        """From one element to another, or within one as far as from place to place."""
         if end is not None and end.frame == begin.frame and end.selectors != begin.selectors:
-            to = {"selectors": end.selectors, **end.offsets()}
-            return self._on(begin, "drag", **begin.offsets(), to=to)
-        if action.start.coordinate is None or action.end.coordinate is None:
+            onto = {"selectors": end.selectors, **end.offsets()}
+            return self._on(begin, "drag", **begin.offsets(), to=onto)
+        if at is None or to is None:
             return []
-        by = {
-            "x": action.end.coordinate.x - action.start.coordinate.x,
-            "y": action.end.coordinate.y - action.start.coordinate.y,
-        }
-        return self._on(begin, "drag", **begin.offsets(), by=by)
+        return self._on(begin, "drag", **begin.offsets(), by={"x": to.x - at.x, "y": to.y - at.y})
 
     @_record.register
     async def _(self, action: actions.FormInput, _: Tab) -> list[Step]:
         if self._seen is None:
             return []
+        if isinstance(action.value, tuple) and (clicks := await self._choices(self._seen)):
+            return clicks
         given = str(action.value).lower() if isinstance(action.value, bool) else str(action.value)
         held = await _held(self._seen) or Held("", given)
         return self._on(self._seen, "change", value=self._value(given, held.value))
+
+    async def _choices(self, seen: Described) -> list[Step]:
+        """A click on each option that a list of several has now; a `change` can only choose one."""
+        chosen = await seen.element.evaluate_handle(CHOSEN)
+        options = [handle.as_element() for handle in (await chosen.get_properties()).values()]
+        clicks: list[Step] = []
+        for option in options:
+            click = self._on(await recorder.describe(option), "click") if option else []
+            clicks += self._held_down(("Control",), click) if clicks else click
+        return clicks
 
     @_record.register
     async def _(self, action: actions.FileUpload, _: Tab) -> list[Step]:

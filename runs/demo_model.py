@@ -4,7 +4,7 @@
     type "tea" into "Search"             choose "Large" in "Size"     check "Gift wrap"
     scroll down                          wait for "Thank you"         read "Total"
     ask "Which colour?"                  approve "Pay 12 euros"       say "Nearly there"
-    finish "Ordered"
+    use showChart {"kind":"bar"}         finish "Ordered"
 
 What it reads and is answered is its result, unless `finish` says another. When its browser was lost, it
 fills in again what it had filled in since it last went on; what may have happened is taken for done.
@@ -31,6 +31,7 @@ from runs.agent import REOPENED
 from runs.trail import FINISH
 
 TASK = re.compile(r"<task>\n(.*?)\n</task>", re.DOTALL)
+USE = re.compile(r"use\s+([\w-]+)\s*(\{.*\})?", re.IGNORECASE)
 FIELDS = ("textbox", "searchbox", "combobox", "spinbutton", "listbox", "slider")
 CLICKED = ("button", "link", "checkbox", "radio", "menuitem", "tab", "option", "switch", "summary")
 MOVING = ("open", "click", "press")
@@ -99,7 +100,8 @@ class _Demo:
             while self.lines:
                 line = self.lines.popleft().strip()
                 if line:
-                    yield from self._instruction(line)
+                    own = USE.fullmatch(line)
+                    yield from self._use(*own.groups()) if own else self._instruction(line)
                     self.done.append(line)
         except _Failed as failure:
             said = str(failure)
@@ -144,6 +146,17 @@ class _Demo:
         else:
             seen = yield _Wish("ask_user", {"question": text})
             self.result[text] = seen.output.get("answer")
+
+    def _use(self, tool: str, given: str | None) -> Calls:
+        """A tool that the run's user brings."""
+        try:
+            arguments = json.loads(given or "{}")
+        except ValueError:
+            raise _Failed(f"This is no JSON: {given}") from None
+        seen = yield _Wish(tool, arguments)
+        if seen.failed:
+            raise _Failed(f"{tool} did not work: {seen.text}")
+        self.result[tool] = seen.output.get("result")
 
     def _do(self, line: str, tool: str, **arguments: Any) -> Calls:
         seen = yield _Wish(tool, arguments, f"I {line}.")

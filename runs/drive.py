@@ -690,7 +690,8 @@ class Drive:
         """
         if self._question is None:
             asked = self.shown(title), self.shown(action)
-            await self._put_question(*asked, step, timedelta(milliseconds=DAY))
+            patience = timedelta(seconds=self.run.agent["approval"]["timeout_seconds"])
+            await self._put_question(*asked, step, patience)
         await self.boundary()
         answer = self._question
         if answer is None or self._refused:

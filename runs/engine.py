@@ -32,8 +32,9 @@ from models import (
 from runs import approvals, checkpoints, computers, providers, recording, secrets, usage, workflows
 from runs.computers import check_domains, forever, wait_for, woken
 from runs.drive import Drive
-from runs.parameters import Invalid, Problem, pointer_to
+from runs.parameters import Invalid, Problem, pointer_to, schema_problems
 from runs.queue import look_at_queue
+from runs.tools import TOOLS
 from runs.trail import landed_earlier
 from runs.workflows import Flow
 from schemas import (
@@ -54,7 +55,7 @@ POLL_SECONDS = 1.0
 CANCELLED_AT_ONCE = 100
 LEAVE_SECONDS = 8.0
 ASK_USER = "ask_user"
-OF_AGENTS = {"task", "result_schema", "model", "fallbacks", "approval"}
+OF_AGENTS = {"task", "result_schema", "context", "tools", "model", "fallbacks", "approval"}
 NOT_COLUMNS = {"definition", "parameters", "params", "timeout_seconds", "on_conflict", *OF_AGENTS}
 REPEATED = (
     "workflow_id",
@@ -122,7 +123,8 @@ async def enqueue(tx: db.Tx, body: RunCreate, **more: Any) -> Response:
     limit = body.timeout_seconds or settings.run_timeout_seconds
     made: dict[str, Any] = {"title": flow.title, "definition": definition, "params": params}
     made |= {"id": uuid7(), "timeout_seconds": limit, "budget": budget}
-    made |= {"agent": {"models": models, "approval": _approval(body)}}
+    told = {"context": [entry.model_dump() for entry in body.context], "tools": await _own_tools(body)}
+    made |= {"agent": {"models": models, "approval": _approval(body)} | told}
     reply = await _queue(tx, **made, **given, **more)
     if body.task is not None:
         place = {"thread_id": body.thread_id, "run_id": made["id"]}
@@ -134,6 +136,20 @@ def _approval(body: RunCreate) -> dict[str, Any]:
     """When the run's agents ask first."""
     given = body.approval
     return (ApprovalPolicy(mode=given) if isinstance(given, str) else given).model_dump()
+
+
+async def _own_tools(body: RunCreate) -> list[dict[str, Any]]:
+    """The tools that its user brings. Raises InvalidWorkflow."""
+    found: list[Problem] = []
+    names = [*TOOLS, *(tool.name for tool in body.tools)]
+    for index, tool in enumerate(body.tools):
+        if names.count(tool.name) > 1:
+            found.append(Problem(pointer_to("tools", index, "name"), "There is another tool of this name"))
+        at = pointer_to("tools", index, "parameters")
+        found += await asyncio.to_thread(schema_problems, tool.parameters or {}, at)
+    if found:
+        raise workflows.InvalidWorkflow(found)
+    return [tool.model_dump() for tool in body.tools]
 
 
 async def _models(tx: db.Tx, body: RunCreate) -> list[dict[str, Any]]:
@@ -320,15 +336,20 @@ async def guide(tx: db.Tx, run: Run, body: MessageCreate) -> Response:
     if RunStatus(run.status).ended:
         raise WrongState(f"The run has ended ({run.status}); nobody would hear it")
     run = await tx.one(Run, lock=True, id=run.id)
-    if run.status == RunStatus.waiting_user and await _asks(tx, run):
+    if await question(tx, run):
         await _wish(tx, run, Control.run)
     return await _say(tx, body, f"/api/runs/{run.id}/messages", run_id=run.id, thread_id=run.thread_id)
 
 
-async def _asks(tx: db.Tx, run: Run) -> bool:
-    """Whether its agent waits for what its user says; another worker may have begun to ask."""
-    asked = await tx.find(Step, run_id=run.id, type=ASK_USER)
-    return any(step.status in (StepStatus.started, StepStatus.interrupted) for step in asked)
+async def question(tx: db.Tx, run: Run) -> Step | None:
+    """The call of its agent that waits for what its user says; another worker may have begun it."""
+    if run.status != RunStatus.waiting_user:
+        return None
+    for tool in (ASK_USER, *(own["name"] for own in run.agent.get("tools", ()))):
+        for step in await tx.find(Step, run_id=run.id, type=tool):
+            if step.status in (StepStatus.started, StepStatus.interrupted):
+                return step
+    return None
 
 
 async def say(tx: db.Tx, thread: Thread, body: MessageCreate) -> Response:

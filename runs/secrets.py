@@ -117,7 +117,16 @@ def in_words(kept: Iterable[Secret]) -> str:
 
 def same_origin(one: str, other: str) -> bool:
     """Whether two origins, or addresses, are of the same scheme, host and port (RFC 6454)."""
-    return _origin(one) == _origin(other)
+    return origin(one) == origin(other)
+
+
+def origin(address: str) -> str:
+    """Its scheme, host and port; of what is no address of a host, the scheme alone."""
+    parts = urlsplit(address)
+    if not (host := parts.hostname or ""):
+        return f"{parts.scheme}:"
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Purse:
@@ -191,11 +200,6 @@ async def used(tx: db.Tx, named: Iterable[str]) -> None:
     """Keep when they were last filled in."""
     for name in named:
         await tx.change(Secret, {"name": name}, used_at=datetime.now(UTC))
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 # Codes --------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ag_ui.core import BaseEvent
 import db
 from live import agui
 from live.agui_events import ANSWER, Telling
-from models import Message, RunStatus, Step, StepStatus
+from models import Message, RunStatus, Step, StepStatus, Turn
 from models import Run as RunRow
 from runs import engine
 from schemas import AgentInput, DeltaMessage
@@ -27,7 +27,7 @@ from tests import make
 from tests.conftest import Backend
 from tests.pages import Site
 from tests.test_api import assert_problem
-from tests.workers import start
+from tests.workers import ended, start
 
 CLIENT = Path(__file__).parent / "agui_client"
 Events = list[dict[str, Any]]
@@ -404,6 +404,35 @@ async def test_a_thread_is_known_by_its_name_or_its_id(
     assert run_of(theirs)["thread_id"] != thread["id"]
 
 
+async def first_told(user: str, body: dict[str, Any]) -> list[str]:
+    """What the run that a request begins tells its model first."""
+    async with db.as_user(user, "user") as tx:
+        begun = await agui._begin(tx, AgentInput.model_validate(body))
+    assert (await ended(user, begun.run_id)).status == "succeeded"
+    async with db.as_user(user) as tx:
+        return (await tx.one(Turn, run_id=begun.run_id, number=1)).told
+
+
+async def test_what_a_client_knows_and_has_said_before_is_told_to_the_model(user: str, worker: UUID) -> None:
+    before = [
+        {"id": "1", "role": "system", "content": "You are kind."},
+        {"id": "2", "role": "user", "content": [{"type": "text", "text": "Which tea?"}]},
+        {"id": "3", "role": "assistant", "toolCalls": []},
+        {"id": "4", "role": "assistant", "content": "Green"},
+    ]
+    first = asked("finish 'Sencha'", context=[{"description": "shop", "value": "https://tea.example"}])
+    first["messages"] = before + first["messages"]
+    earlier = "<earlier>\nuser: Which tea?\nassistant: Green\n"
+    context = "<context>\nshop: https://tea.example\n</context>\n"
+    assert await first_told(user, first) == [
+        f"{earlier}</earlier>\n{context}<task>\nfinish 'Sencha'\n</task>"
+    ]
+    again = asked("finish 'Matcha'")  # what it has said now is known here already
+    again["messages"] = first["messages"] + again["messages"]
+    earlier += "user: finish 'Sencha'\nassistant: Sencha\n"
+    assert await first_told(user, again) == [f"{earlier}</earlier>\n<task>\nfinish 'Matcha'\n</task>"]
+
+
 async def test_a_run_of_the_thread_is_attached_to_by_its_id(ann: httpx.AsyncClient) -> None:
     thread = await make.thread(ann)
     definition = {"title": "Wait", "steps": [PAUSE]}
@@ -606,3 +635,49 @@ async def test_a_run_that_has_used_up_its_budget_goes_on_with_more(ann: httpx.As
     assert ended[-1]["result"] == {"outputs": {"result": "Done"}}
     wrong = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"max_steps": 0}}]
     assert_problem(await ann.post("/api/agent", json=asked(resume=wrong)), 422, "invalid")
+
+
+# Tools of the client --------------------------------------------------------------------------------
+
+CHART = {
+    "name": "showChart",
+    "description": "Shows a chart.",
+    "parameters": {"type": "object", "properties": {"kind": {"enum": ["bar"]}}, "required": ["kind"]},
+}
+
+
+async def test_a_tool_of_the_clients_is_used_by_its_client(ann: httpx.AsyncClient) -> None:
+    events = await talk(ann, asked('use showChart {"kind": "bar"}', tools=[CHART]))
+    called = [event for event in events if event["type"].startswith("TOOL_CALL")]
+    assert [event["type"] for event in called] == ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END"]
+    assert (called[0]["toolCallName"], json.loads(called[1]["delta"])) == ("showChart", {"kind": "bar"})
+    named = called[0]["toolCallId"]
+    assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": [named]}
+    came = {"id": "2", "role": "tool", "toolCallId": named, "content": "Three bars"}
+    events = await talk(ann, asked() | {"messages": [came]})
+    assert events[-1]["result"] == {"outputs": {"result": {"showChart": "Three bars"}}}
+    assert named not in [it["toolCallId"] for it in events if it["type"] == "TOOL_CALL_RESULT"]
+
+
+async def test_a_clients_tool_is_called_only_as_it_says(ann: httpx.AsyncClient) -> None:
+    events = await talk(ann, asked('use showChart {"kind": "pie"}', tools=[CHART]))
+    failed, _gave_up = [
+        json.loads(it["content"]) for it in events if "content" in it and "error" in it["content"]
+    ]
+    assert failed["error"]["code"] == "invalid_arguments"
+    assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "agent_gave_up")
+    for tools, at in (
+        ([CHART, CHART], "/tools/0/name"),
+        ([CHART | {"name": "navigate"}], "/tools/0/name"),
+        ([CHART | {"parameters": {"type": "none"}}], "/tools/0/parameters/type"),
+    ):
+        reply = await ann.post("/api/agent", json=asked("finish Done", tools=tools))
+        assert_problem(reply, 422, "invalid_workflow")
+        assert reply.json()["errors"][0]["pointer"] == at
+
+
+async def test_ag_uis_own_client_brings_a_tool(ann: httpx.AsyncClient, client_library: Path) -> None:
+    task = {"message": 'use showChart {"kind": "bar"}', "state": {"model": "demo"}, "tools": [CHART]}
+    first, second = await converse(client_library, ann, task, {"returned": "Three bars"})
+    assert (first["events"][-1], first["interrupts"]) == ("RUN_FINISHED", [])
+    assert second["result"] == {"outputs": {"result": {"showChart": "Three bars"}}}

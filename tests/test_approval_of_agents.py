@@ -74,6 +74,19 @@ async def test_what_is_approved_is_done_once(user: str, worker: UUID, shop: Site
     assert shop.asked.count("/paid") == 1
 
 
+@pytest.mark.parametrize("call", [CLICK, order("request_approval", title="Pay 12 €")])
+async def test_no_answer_in_time_is_a_no(
+    user: str, worker: UUID, shop: Site, obedient: Obedient, call: str
+) -> None:
+    patient = {"mode": "sensitive", "timeout_seconds": 1}
+    run_id = await begin(user, order("navigate", url=shop.url("/shop")), call, LOOK, approval=patient)
+    run = await ended(user, run_id)
+    assert run.status == "succeeded", run.error  # the model hears it and goes on
+    errors = [(step.error or {}).get("code") for step in await steps_of(user, run_id)]
+    assert [code for code in errors if code] == ["approval_expired"]
+    assert "/paid" not in shop.asked
+
+
 @pytest.mark.parametrize(
     "change",
     [

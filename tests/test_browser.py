@@ -18,7 +18,7 @@ import pytest
 from playwright.async_api import Error as PlaywrightError
 from pydantic import TypeAdapter, ValidationError
 
-from browser import chromium
+from browser import actions, chromium
 from browser.actions import Action, ActionFailed, InputEvent, Result, dispatch, perform, release_all
 from browser.chromium import Browsers, Computer, ComputerClosed, Options, TooManyComputers
 from browser.screencast import Frame, jpeg_size
@@ -672,6 +672,27 @@ async def test_a_crashed_page_is_reported_and_the_computer_goes_on(
     await until(lambda: [tab["id"] for tab in computer.tabs()] == ["t2"] and computer.tabs()[0]["active"])
     assert (await do(computer, "navigate", url=site.url("/static"))).output["title"] == "Static"
     assert not computer.closed.is_set()
+
+
+async def test_a_page_too_large_for_its_tree_shows_what_is_in_view(computer: Computer) -> None:
+    rows = (
+        "for (let n = 0; n < 4000; n++) out += `<p>Tea ${n} <a href=#${n}>More</a><button>Buy ${n}</button>`"
+    )
+    large = f"<title>Large</title><script>let out = ''; {rows}; document.write(out)</script>"
+    async with pages.serve({"/large": large}) as own:
+        await do(computer, "navigate", url=own.url("/large"))
+        async with asyncio.timeout(10):
+            seen = await actions.describe(computer)
+        assert "The page has 12005 elements, too many for its tree." in seen
+        lines = [line for line in seen.splitlines() if line.startswith("- ")]
+        assert 20 < len(lines) < 200
+        (place,) = [line.rpartition(" at ")[2] for line in lines if line.startswith('- button "Buy 7" ')]
+        await computer.page.evaluate("void (onclick = event => document.title = event.target.textContent)")
+        x, y = place.split(", ")
+        await do(computer, "click", target={"coordinate": {"x": x, "y": y}})
+        assert await computer.page.title() == "Buy 7"
+        await computer.page.evaluate("document.body.replaceChildren(document.querySelector('button'))")
+        assert '- button "Buy 0" [ref=ref_e' in await actions.describe(computer)
 
 
 async def test_a_download_is_kept_under_a_safe_path_with_its_own_name(

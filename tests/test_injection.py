@@ -10,14 +10,15 @@ import pytest
 
 import db
 from browser.traffic import shown_url
-from models import Run, Secret, Step, Turn
-from runs import agent, secrets
+from models import Approval, Run, Secret, Step, Turn
+from runs import agent, approvals, secrets
 from runs.agent import Call, Conversation
-from schemas import SecretCreate
+from schemas import ApprovalDecision, SecretCreate
+from settings import settings
 from tests import pages
 from tests.obedient import Obedient, order
 from tests.pages import Page, Site
-from tests.workers import ended, start_task, steps_of
+from tests.workers import ended, open_computer, start_task, steps_of, until
 
 pytestmark = pytest.mark.usefixtures("one_chromium", "unrecorded")
 
@@ -296,6 +297,50 @@ async def test_no_script_lies_in_wait_for_a_secret(user: str, worker: UUID, obed
         user, order("javascript_exec", expression=trap), order("form_input", **FILL), order("get_page_text")
     )
     assert [(step.error or {}).get("code") for step in steps[2:5]] == [None, "secret_refused", None]
+    await nowhere(user, obedient, site)
+
+
+async def test_where_a_script_ran_is_known_to_whichever_worker_goes_on(
+    user: str, worker: UUID, obedient: Obedient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "park_seconds", 0.2)
+    async with pages.serve({"/page": LOGIN}) as site:
+        await store(user, "shop", site.url(""), kind="password", username="ann", password=PASSWORD)
+        url = site.url("/page")
+        orders = (
+            order("navigate", url=url),
+            order("javascript_exec", expression="1"),
+            order("request_approval", title="On?"),
+        )
+        again = order("new_tab", url=url), order("form_input", **FILL)
+        run_id = await begin(user, *orders, *again)
+        await until(user, run_id, status="waiting_approval", lease_owner=None)
+        async with db.as_user(user, "user") as tx:
+            asked = await tx.one(Approval, run_id=run_id)
+            await approvals.decide(tx, asked.id, ApprovalDecision(decision="approve"))
+        run, steps = await ended(user, run_id), await steps_of(user, run_id)
+    assert [(step.type, (step.error or {}).get("code")) for step in steps[2:6]] == [
+        ("javascript_exec", None),
+        ("request_approval", None),
+        ("new_tab", None),
+        ("form_input", "secret_refused"),
+    ], run.error
+    await nowhere(user, obedient, site)
+
+
+async def test_where_a_script_ran_is_known_to_other_runs_of_its_computer(
+    user: str, worker: UUID, obedient: Obedient
+) -> None:
+    computer_id = await open_computer(user)
+    async with pages.serve({"/page": LOGIN}) as site:
+        await store(user, "shop", site.url(""), kind="password", username="ann", password=PASSWORD)
+        opened = order("navigate", url=site.url("/page"))
+        trap = order("javascript_exec", expression="1")
+        await ended(user, await begin(user, opened, trap, computer_id=computer_id))
+        run_id = await begin(user, order("form_input", **FILL), computer_id=computer_id)
+        await ended(user, run_id)
+        steps = await steps_of(user, run_id)
+    assert [(step.error or {}).get("code") for step in steps[1:2]] == ["secret_refused"]
     await nowhere(user, obedient, site)
 
 

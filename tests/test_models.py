@@ -12,10 +12,10 @@ import pytest
 
 import db
 from infra.bus import LocalBus
-from models import Control, Run, SecretKind, Turn
+from models import Control, Quota, Run, SecretKind, Turn
 from runs import asking, deltas, engine, secrets
 from runs.parameters import Invalid
-from schemas import RunCreate, SecretCreate
+from schemas import RunCreate, RunUpdate, SecretCreate
 from settings import settings
 from tests.conftest import ROOT
 from tests.model_servers import NAMES, PROTOCOLS, Fails, ModelServer, Reply, Says, Silent, model_server
@@ -95,6 +95,34 @@ async def test_a_task_is_done_in_a_browser(user: str, site: Site, protocol: str)
         (NAMES[protocol], 100),
     ]
     assert run.cost_micros == sum(turn.cost_micros for turn in turns) > 0
+
+
+@pytest.mark.parametrize("period", ["", "month_"])
+@pytest.mark.parametrize(
+    ("part", "most", "more"), [("tokens", 1_000, 9_000), ("cost_usd", 1e-4, 9), ("seconds", 1, 99)]
+)
+async def test_what_a_run_may_use_is_all_that_it_uses(
+    user: str, period: str, part: str, most: float, more: float
+) -> None:
+    """Tokens, money and time; of a run, and of a user's month."""
+    limit = {f"max_{part}": most} if not period else {}
+    if period:
+        async with db.as_user(user) as tx:
+            await tx.change(Quota, {}, **{f"max_month_{part}": most})
+    rest = Says(calls=(("wait", {"duration_ms": 1_100}),), tokens=(1_000, 50))
+    async with model_server(rest, DONE) as served:
+        run_id = await begin(user, served.model("anthropic"), **limit)
+        paused = await until(user, run_id, status="paused")
+        assert (paused.reason, len(served.asked)) == (f"budget_{period}{part}", 1)
+        async with db.as_user(user, "user") as tx:
+            if period:
+                await tx.change(Quota, {}, **{f"max_month_{part}": more})
+                await engine.go_on_within_budget(tx)
+            else:
+                await engine.change_budget(tx, paused, RunUpdate.model_validate({f"max_{part}": more}))
+        assert (await ended(user, run_id)).status == "succeeded"
+    events = [event.kind for event in await db.events(user, 0) if event.kind in ("run.paused", "run.resumed")]
+    assert events == ["run.paused", "run.resumed"]
 
 
 async def test_a_run_keeps_its_connection(user: str, monkeypatch: pytest.MonkeyPatch) -> None:

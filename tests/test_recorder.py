@@ -15,7 +15,7 @@ from demo.shop import Shop
 from infra.redaction import Redactor
 from models import Run, Step, Workflow
 from runs import engine, workflows
-from runs.deeds import Deed
+from runs.deeds import Deed, Press
 from runs.replay import Attempt
 from runs.workflows import Flow, InvalidWorkflow
 from schemas import RunRetry, RunToWorkflow
@@ -87,10 +87,17 @@ async def selectors_of(computer: Computer, css: str) -> selectors.Selectors:
 
 
 async def do(
-    computer: Computer, shown: Callable[[Any], Any] = lambda told: told, /, **action: Any
+    computer: Computer,
+    shown: Callable[[Any], Any] = lambda told: told,
+    press: Press | None = None,
+    /,
+    **action: Any,
 ) -> list[dict[str, Any]]:
     """Do one action and return what was recorded of it."""
-    deed = Deed(computer, ACTION.validate_python(action), None, shown)
+    return await recorded(computer, Deed(computer, ACTION.validate_python(action), None, shown, press=press))
+
+
+async def recorded(computer: Computer, deed: Deed) -> list[dict[str, Any]]:
     await deed.find()
     await deed.act()
     await deed.settle()
@@ -371,6 +378,61 @@ async def test_a_drag_goes_from_one_element_to_another(computer: Computer) -> No
         "drag", ['aria/Assam[role="heading"]'], ['aria/Sencha[role="heading"]'],
     )  # fmt: skip
     await replay(computer, [step])
+
+
+async def middle(computer: Computer, css: str) -> dict[str, float]:
+    box = await (await element(computer, css)).bounding_box()
+    assert box is not None
+    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+
+
+async def pressed_and_released(computer: Computer, start: str, end: str) -> list[dict[str, Any]]:
+    """What is recorded of a button that goes down at one thing and up at another."""
+    at = await middle(computer, start), await middle(computer, end)
+    down = Deed(computer, ACTION.validate_python({"action": "mouse_down", "coordinate": at[0]}))
+    assert await recorded(computer, down) == []
+    assert await do(computer, action="mouse_move", coordinate=at[1]) == []
+    return await do(computer, lambda told: told, down.press, action="mouse_up", coordinate=at[1])
+
+
+async def test_a_button_that_goes_down_and_up_is_a_drag_or_a_click(computer: Computer) -> None:
+    [drag] = await pressed_and_released(computer, "h2 >> nth=0", "h2 >> nth=1")
+    assert (drag["type"], drag["selectors"][0], drag["to"]["selectors"][0]) == (
+        "drag", ['aria/Assam[role="heading"]'], ['aria/Sencha[role="heading"]'],
+    )  # fmt: skip
+    [click] = await pressed_and_released(computer, "#go", "#go")
+    assert (click["type"], click["selectors"][0]) == ("click", ['aria/Go[role="button"]'])
+    await computer.page.evaluate("told.length = 0")
+    await replay(computer, [drag, click])
+    assert ["click", "BUTTON", ""] in await computer.page.evaluate("told")
+    assert await do(computer, action="mouse_up", coordinate=await middle(computer, "#go")) == []
+
+
+async def test_three_clicks_select_what_a_field_holds(computer: Computer) -> None:
+    field = {"selector": "[name=q]"}
+    await computer.page.fill("[name=q]", "green tea, loose")
+    steps = await do(computer, action="click", target=field, count=3)
+    deleted = await do(computer, action="key", keys="Delete")
+    assert await computer.page.input_value("[name=q]") == ""
+    await computer.page.fill("[name=q]", "green tea, loose")
+    await replay(computer, [*steps, *deleted])
+    assert await computer.page.input_value("[name=q]") == ""
+
+
+async def test_each_of_several_choices_is_chosen_again(computer: Computer) -> None:
+    options = "".join(f"<option value={name}>{name.title()}</option>" for name in ("paris", "rome", "oslo"))
+    made = (
+        f"document.querySelector('select').outerHTML = '<select multiple aria-label=City>{options}</select>'"
+    )
+    chosen = "() => [...document.querySelector('select').selectedOptions].map(option => option.value)"
+    await computer.page.evaluate(made)
+    given = {"target": {"selector": "select"}, "value": ["Rome", "oslo"]}
+    steps = await do(computer, action="form_input", **given)
+    assert await computer.page.evaluate(chosen) == ["rome", "oslo"]
+    await computer.page.evaluate(made)
+    await computer.page.select_option("select", "paris")
+    await replay(computer, steps)
+    assert await computer.page.evaluate(chosen) == ["rome", "oslo"]
 
 
 @pytest.mark.parametrize("action", ["screenshot", "read_page", "get_page_text", "list_tabs"])

@@ -1,5 +1,6 @@
 // A conversation by AG-UI's own client. argv: the address, a token, and the runs to make, as JSON:
-// [{message?, state?, forwardedProps?, payload?}], where a payload answers what the run before waits for.
+// [{message?, state?, tools?, forwardedProps?, payload?, returned?}], where a payload answers what the run before
+// waits for, and `returned` is what came of the tool that it has called last.
 // Prints what each came to.
 import { HttpAgent } from "@ag-ui/client";
 
@@ -10,10 +11,14 @@ const agent = new HttpAgent({
 });
 const told = [];
 
-for (const { message, payload, state, ...parameters } of JSON.parse(runs)) {
+for (const { message, payload, returned, state, ...parameters } of JSON.parse(runs)) {
   const events = [];
   if (message) agent.addMessage({ id: crypto.randomUUID(), role: "user", content: message });
   if (state) agent.setState(state);
+  if (returned) {
+    const [{ id: toolCallId }] = agent.messages.findLast((it) => it.toolCalls).toolCalls;
+    agent.addMessage({ id: crypto.randomUUID(), role: "tool", toolCallId, content: returned });
+  }
   if (payload) {
     parameters.resume = agent.pendingInterrupts.map(({ id }) => ({
       interruptId: id,
