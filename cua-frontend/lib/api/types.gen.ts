@@ -137,6 +137,10 @@ export type ApprovalPolicy = {
     domains?: {
         [key: string]: unknown | 'never' | 'sensitive' | 'always';
     };
+    /**
+     * How long each question waits; no answer is a no.
+     */
+    timeout_seconds?: number;
 };
 
 export type ApprovalRead = {
@@ -394,6 +398,14 @@ export type Context = {
     description: string;
     value: string;
     [key: string]: unknown;
+};
+
+/**
+ * Something that an agent may know, and what it is.
+ */
+export type ContextEntry = {
+    description: string;
+    value: string;
 };
 
 /**
@@ -1077,6 +1089,20 @@ export type NewTab = {
  */
 export type Overlap = 'skip' | 'queue';
 
+/**
+ * A tool that whoever starts the run uses for the model.
+ */
+export type OwnTool = {
+    name: string;
+    description?: string;
+    /**
+     * JSON Schema of its arguments.
+     */
+    parameters?: {
+        [key: string]: unknown;
+    } | null;
+};
+
 export type PageActivityRead = {
     success: true;
     data: Array<ActivityRead>;
@@ -1728,6 +1754,14 @@ export type RunCreate = {
     result_schema?: {
         [key: string]: unknown;
     } | null;
+    /**
+     * What its agents are told beside the task, as data: never an instruction.
+     */
+    context?: Array<ContextEntry>;
+    /**
+     * What its agents may call beside their own: the run waits, and the next message to it is what came of the call.
+     */
+    tools?: Array<OwnTool>;
     /**
      * Of its agents; default is the server's.
      */
