@@ -19,7 +19,8 @@ from playwright.async_api import Browser, Locator, Page, async_playwright, expec
 
 from browser.chromium import find_chromium
 from serve import WEB_APP
-from tests.conftest import ROOT, copy_database, free_port
+from tests.conftest import copy_database, free_port
+from tests.workers import ROOT
 
 PICTURES = ROOT / "test-results" / "web"
 AXE = ROOT / "cua-frontend" / "node_modules" / "axe-core" / "axe.min.js"
@@ -169,7 +170,7 @@ class Visitor:
 
     async def choose(self, opener: str, item: str) -> None:
         """An item of a menu."""
-        await self.button(opener).click()
+        await self.button(opener).first.click()
         await self.page.get_by_role("menuitem", name=item).click()
 
 
@@ -189,7 +190,7 @@ async def web(session_data: Path) -> AsyncIterator[WebApp]:
         first = await client.post("/session/register", json={"email": ADMIN, "password": PASSWORD})
         assert first.is_success, first.text
     yield app
-    assert await app.stop() == 0
+    assert await app.stop() == 0, app.said
 
 
 ADMIN = "admin@example.com"  # the first account
