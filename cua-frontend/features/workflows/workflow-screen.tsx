@@ -4,12 +4,13 @@ import { CalendarClock, Ellipsis, FileDown, Play, Trash2 } from "lucide-react";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useEffect, useEffectEvent, useState } from "react";
 
+import { LoadFailure } from "@/components/load-failure";
 import { Ago } from "@/components/time";
 import { Button } from "@/components/ui/button";
 import { Confirm } from "@/components/ui/dialog";
 import { Menu } from "@/components/ui/menu";
 import { Page } from "@/components/ui/page";
-import { Failure, Skeletons } from "@/components/ui/states";
+import { Skeletons } from "@/components/ui/states";
 import { Tabs } from "@/components/ui/tabs";
 import { toast } from "@/components/ui/toast";
 
@@ -30,7 +31,7 @@ export function WorkflowScreen({ id }: { id: string }) {
   return (
     <Page title="Workflow" wide>
       {workflow.error ? (
-        <Failure title="The workflow cannot be shown" error={workflow.error} retry={() => void workflow.refetch()} />
+        <LoadFailure title="The workflow cannot be shown" error={workflow.error} retry={() => void workflow.refetch()} />
       ) : (
         <Skeletons count={8} className="h-10" />
       )}
