@@ -5,6 +5,7 @@ from playwright.async_api import expect
 
 from tests import make
 from tests.web import ADMIN, Come, Visitor
+from tests.workers import look
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,8 +37,10 @@ async def test_an_administrator_sees_the_system_disables_somebody_and_lets_them_
     assert (await ada.client.get("/api/runs")).status_code == 403
     await root.button("Enable").click()
     await expect(root.button("Disable")).to_be_visible()
-    await ada.enter("login")
-    assert (await ada.client.get("/api/runs")).status_code == 200
+    async for _ in look(5):  # tokens of the second in which sign-ins were ended count as older
+        await ada.enter("login")
+        if (await ada.client.get("/api/runs")).status_code == 200:
+            break
 
 
 async def test_others_are_not_offered_the_admin_screens_and_find_nothing_there(ada: Visitor) -> None:
