@@ -327,6 +327,14 @@ def module_data() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def session_data() -> Iterator[Path]:
+    """An empty data directory for a server that all tests share."""
+    path = _DATA / uuid4().hex
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A short place for temporary files, which the account of browsers may enter."""
@@ -393,3 +401,6 @@ async def things(owner: httpx.AsyncClient) -> dict[str, str]:
         "/api/approvals": await make.approval(owner),
     }
     return {path: thing["id"] for path, thing in made.items()}
+
+
+from tests.web import ada, browser, visitor, web  # noqa: E402, F401 - fixtures that stand on what is above

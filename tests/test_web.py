@@ -4,28 +4,22 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Locator, expect
 
-from browser.chromium import find_chromium
 from tests import pages
-from tests.conftest import ROOT, free_port
-from tests.web import PICTURES, WebApp
+from tests.conftest import ROOT
+from tests.web import DESK, PHONE, Come, Visitor
 from tests.workers import look
 
 pytestmark = pytest.mark.timeout(300)
 
 WEB = ROOT / "cua-frontend"
-AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
-PASSWORD = "correct horse battery"
-MS = 30_000
-DESK, PHONE = (1360, 850), (390, 844)
 DESKS = """<!doctype html><title>Desk</title><body style="margin:0;font:20px sans-serif">
 <input id=name onfocus="location.hash = 'focused'" style="position:absolute;left:40px;top:40px;width:300px;height:40px;font:24px sans-serif">
 <p id=clock style="position:absolute;left:40px;top:120px"></p>
@@ -49,94 +43,9 @@ def recording(url: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-async def web(module_data: Path) -> AsyncIterator[WebApp]:
-    app = WebApp(
-        module_data, free_port(), free_port(), {"ALLOW_PRIVATE_NETWORK": "1", "REGISTRATION": "open"}
-    )
-    await app.start()
-    yield app
-    assert await app.stop() == 0
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as driver:
-        running = await driver.chromium.launch(executable_path=str(find_chromium()), args=["--no-sandbox"])
-        yield running
-        await running.close()
-
-
-@pytest.fixture(scope="module")
 async def desk() -> AsyncIterator[pages.Site]:
     async with pages.serve({"/desk": DESKS}) as site:
         yield site
-
-
-class Visitor:
-    """Somebody at the web app, and what their browser complained of."""
-
-    def __init__(self, page: Page, name: str) -> None:
-        self.page = page
-        self.name = name
-        self.complaints: list[str] = []
-        self.outside: list[str] = []
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.set_default_timeout(MS)
-
-    async def picture(self, what: str) -> None:
-        """Keep a picture of the page, which axe finds nothing serious in."""
-        await asyncio.to_thread(PICTURES.mkdir, parents=True, exist_ok=True)
-        await self.page.screenshot(path=PICTURES / f"{self.name}-{what}.png")
-        await self.page.evaluate(await asyncio.to_thread(AXE.read_text))
-        found = await self.page.evaluate("axe.run({resultTypes: ['violations']})")
-        serious = [
-            f"{rule['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
-            for rule in found["violations"]
-            if rule["impact"] in ("serious", "critical")
-            for node in rule["nodes"][:3]
-        ]
-        assert serious == [], what
-
-    def button(self, name: str | re.Pattern[str]) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=isinstance(name, str))
-
-    async def register(self) -> None:
-        await self.page.goto("/register")
-        await self.page.get_by_label("Name").fill("Ada")
-        await self.page.get_by_label("Email").fill(f"{uuid4().hex}.0000.wwwwwwww@example.com")
-        await self.page.get_by_label("Password").fill(PASSWORD)
-        await self.picture("register")
-        await self.button("Make the account").click()
-        await expect(self.page.get_by_role("heading", level=1)).to_contain_text("Ada")
-
-    async def visit(self, path: str) -> None:
-        """Open a screen and wait until all of it is there."""
-        await self.page.goto(path)
-        await expect(self.page.get_by_role("heading", level=1)).to_be_visible()
-        await expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
-
-
-@pytest.fixture
-async def visitor(web: WebApp, browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Visitor]]]:
-    contexts = []
-    visitors = []
-
-    async def come(name: str, size: tuple[int, int] = DESK, **more: Any) -> Visitor:
-        context = await browser.new_context(
-            base_url=web.url, viewport={"width": size[0], "height": size[1]}, **more
-        )
-        contexts.append(context)
-        visitor = Visitor(await context.new_page(), name)
-        context.on("request", lambda request: visitor.outside.append(request.url))
-        visitors.append(visitor)
-        return visitor
-
-    yield come
-    for context in contexts:
-        await context.close()
-    for visitor in visitors:
-        assert visitor.complaints == []
-        assert {url for url in visitor.outside if not url.startswith((web.url, "blob:", "data:"))} == set()
 
 
 async def canvas_bytes(canvas: Locator) -> str:
@@ -164,7 +73,7 @@ async def test_a_recording_is_imported_run_watched_steered_approved_and_schedule
     name: str,
     size: tuple[int, int],
     more: dict[str, Any],
-    visitor: Callable[..., Awaitable[Visitor]],
+    visitor: Come,
     desk: pages.Site,
     tmp_path: Path,
 ) -> None:
@@ -263,7 +172,7 @@ SHIFTS = """() => new Promise(done => {
     [("screens-light", DESK, "light"), ("screens-dark", DESK, "dark"), ("screens-phone", PHONE, "light")],
 )
 async def test_every_screen_is_accessible_and_nothing_on_it_jumps(
-    name: str, size: tuple[int, int], scheme: str, visitor: Callable[..., Awaitable[Visitor]]
+    name: str, size: tuple[int, int], scheme: str, visitor: Come
 ) -> None:
     ada = await visitor(name, size, color_scheme=scheme)
     await ada.register()

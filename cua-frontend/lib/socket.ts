@@ -191,8 +191,9 @@ export class Socket {
       if (this.socket !== socket) return;
       this.gone();
       if (!this.wanted) return;
-      if (FINAL.has(event.code)) this.become("refused");
-      else this.retry();
+      if (!FINAL.has(event.code)) return this.retry();
+      this.become("refused");
+      void getToken(true).catch(() => undefined); // a sign-in that was ended elsewhere ends here, too
     };
   }
 

@@ -14,7 +14,7 @@ export default function AppLayout({ children }: { children: ReactNode }) {
   const router = useRouter();
   const path = usePathname();
   useEffect(() => {
-    if (status === "signed-out") router.replace(path === "/" ? "/sign-in" : `/sign-in?next=${encodeURIComponent(path)}`);
+    if (status === "signed-out") router.replace(path === "/" ? "/sign-in" : `/sign-in?next=${encodeURIComponent(path + location.search)}`);
   }, [status, router, path]);
   if (status !== "signed-in") return <Splash failure={status === "failed" ? failure : undefined} />;
   return (

@@ -24,7 +24,6 @@ export function AccountMenu() {
           <span aria-hidden className="flex size-7 shrink-0 items-center justify-center rounded-full bg-accent-soft text-xs font-semibold text-accent-strong uppercase">
             {name.slice(0, 1)}
           </span>
-          <span className="sr-only">Account</span>
           <span className="min-w-0 flex-1">
             <span className="sr-only">Account: </span>
             <span className="block truncate text-sm font-medium">{name}</span>

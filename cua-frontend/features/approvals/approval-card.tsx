@@ -141,7 +141,10 @@ function Folded({ when, children }: { when: boolean; children: ReactNode }) {
 /** The question in a person's words: what an agent is about to do is told by what it does it to. */
 export function titleOf({ title, action, url }: ApprovalRead): string {
   const { type, subject } = action;
-  if (typeof type !== "string" || typeof subject !== "string" || !subject) return title.replace(/[\s:]+$/, "");
+  const said = title.replace(/[\s:]+$/, "");
+  if (typeof type !== "string" || typeof subject !== "string") return said;
+  const typed = `${type.replaceAll("_", " ")} `;
+  if (!subject) return said.startsWith(typed) ? `${stepVerb(type)} ${said.slice(typed.length)}` : said;
   const place = ` on ${url ?? ""}`;
   const what = subject.endsWith(place) ? subject.slice(0, -place.length) : subject;
   return `${stepVerb(type)}: ${what}`;

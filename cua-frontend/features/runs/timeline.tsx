@@ -9,12 +9,12 @@ import { LongText } from "@/components/long-text";
 import { useNow } from "@/components/time";
 import { Empty, Failure, Skeletons } from "@/components/ui/states";
 import { Screenshot } from "@/features/recording/screenshot";
-import type { StepRead } from "@/lib/api";
+import type { ApprovalStatus, StepRead } from "@/lib/api";
 import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
-import { isObject } from "@/lib/json";
+import { isObject, type Json } from "@/lib/json";
 
-import { useSteps } from "./queries";
+import { useRunApprovals, useSteps } from "./queries";
 import { elementNames, stepDepth, type StepLabel, stepLabel } from "./step-label";
 
 /** What the run is at, as far as its steps show it. */
@@ -203,6 +203,7 @@ function StepDetails({ step }: { step: StepRead }) {
           <JsonText value={given} />
         </Part>
       )}
+      <Answers step={step} />
       {step.output !== null && step.output !== undefined && (
         <Part title="Output" copied={step.output}>
           <DataView value={step.output} />
@@ -215,6 +216,26 @@ function StepDetails({ step }: { step: StepRead }) {
       )}
     </div>
   );
+}
+
+const ANSWERS: Partial<Record<ApprovalStatus, string>> = { approved: "Approved", denied: "Denied", expired: "Nobody answered in time", cancelled: "Withdrawn" };
+
+/** What a person said to the step before it was done, and what they changed in it. */
+function Answers({ step }: { step: StepRead }) {
+  const approvals = useRunApprovals(step.run_id);
+  return approvals.data?.map(({ id, step_id, status, note, arguments: changed }) => {
+    const said = step_id === step.id && ANSWERS[status];
+    if (!said) return null;
+    return (
+      <Part key={id} title="Answer">
+        <p>
+          {changed ? `${said} with changes` : said}
+          {note && <span className="text-ink-2">: {note}</span>}
+        </p>
+        {changed && <Json value={changed} />}
+      </Part>
+    );
+  });
 }
 
 function Part({ title, copied, children }: { title: string; copied?: unknown; children: React.ReactNode }) {

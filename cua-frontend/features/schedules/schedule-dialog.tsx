@@ -134,7 +134,7 @@ function ScheduleForm({ title, workflows, schedule, workflowId, onClose }: Sched
       <Field label="Name" error={said("name")}>
         {(wired) => <Input {...wired} value={name} maxLength={200} placeholder={workflow?.name} onChange={(event) => setName(event.target.value)} />}
       </Field>
-      <WhenFields when={when} own={own} onWhen={setWhen} onOwn={setOwn} cron={cron} />
+      <WhenFields when={when} own={own} onWhen={setWhen} onOwn={setOwn} cron={cron} error={said("cron")} />
       <Field label="Time zone" error={said("time_zone")}>
         {(wired) => <TimeZoneSelect {...wired} value={zone} onChange={setZone} />}
       </Field>
@@ -184,10 +184,11 @@ function Policies<T extends string>({ options, value, onValue, ...wired }: {
   );
 }
 
-function WhenFields({ when, own, cron, onWhen, onOwn }: {
+function WhenFields({ when, own, cron, error, onWhen, onOwn }: {
   when: When;
   own: string;
   cron: string;
+  error?: string;
   onWhen: (when: When) => void;
   onOwn: (cron: string) => void;
 }) {
@@ -262,7 +263,7 @@ function WhenFields({ when, own, cron, onWhen, onOwn }: {
         </Field>
       )}
       {rhythm === "cron" && (
-        <Field label="Cron" hint="minute hour day month weekday">
+        <Field label="Cron" hint="minute hour day month weekday" error={error}>
           {(wired) => <Input {...wired} className="font-mono" spellCheck={false} value={own} onChange={(event) => onOwn(event.target.value)} />}
         </Field>
       )}

@@ -141,10 +141,13 @@ function useEnabled(schedule: ScheduleRead): (enabled: boolean) => void {
   const { id, name } = schedule;
   const { mutate } = useMutation({
     mutationFn: (enabled: boolean) => call(enabled ? resumeSchedule({ path: { id } }) : pauseSchedule({ path: { id } })),
-    onMutate: (enabled) => void put(cache, "schedule", { ...schedule, enabled, next_at: enabled ? schedule.next_at : null }),
+    onMutate: (enabled) => {
+      put(cache, "schedule", { ...schedule, enabled, next_at: enabled ? schedule.next_at : null });
+      return schedule; // by the time of an error `schedule` is the changed one
+    },
     onSuccess: (stored) => void put(cache, "schedule", { ...stored }),
-    onError: (error, enabled) => {
-      put(cache, "schedule", { ...schedule });
+    onError: (error, enabled, before) => {
+      if (before) put(cache, "schedule", { ...before });
       toast.failed(enabled ? `${name} was not switched on` : `${name} was not paused`, error);
     },
   });

@@ -54,13 +54,16 @@ function Shown({ webhook }: { webhook: WebhookRead }) {
   const refreshDeliveries = () => cache.invalidateQueries({ queryKey: keys.lists("delivery") });
   const enable = useMutation({
     mutationFn: (enabled: boolean) => call(updateWebhook({ path, body: { enabled } })),
-    onMutate: (enabled) => void put(cache, "webhook", { ...webhook, enabled, disabled_reason: enabled ? null : "requested" }),
+    onMutate: (enabled) => {
+      put(cache, "webhook", { ...webhook, enabled, disabled_reason: enabled ? null : "requested" });
+      return webhook; // by the time of an error `webhook` is the changed one
+    },
     onSuccess: (changed) => {
       keep(changed);
       return refreshDeliveries();
     },
-    onError: (error) => {
-      keep(webhook);
+    onError: (error, _, before) => {
+      if (before) keep(before);
       toast.failed("Not changed", error);
     },
   });

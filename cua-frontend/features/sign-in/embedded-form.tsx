@@ -9,12 +9,14 @@ import { FormError } from "@/components/ui/form-error";
 import { TextLink } from "@/components/ui/text-link";
 import { embedded } from "@/lib/auth/embedded";
 import { useConfig } from "@/lib/auth/provider";
+import { useSession } from "@/lib/auth/session";
 import { wrongWith } from "@/lib/problem";
 
 /** Signs in, or makes an account, at the server itself. */
 export function EmbeddedForm({ action }: { action: "login" | "register" }) {
   const [values, setValues] = useState({ name: "", email: "", password: "" });
   const open = useConfig()?.auth.registration ?? false;
+  const { ended } = useSession();
   const isNew = action === "register";
   const enter = useMutation({
     mutationFn: () => {
@@ -36,6 +38,11 @@ export function EmbeddedForm({ action }: { action: "login" | "register" }) {
       }}
     >
       <h1 className="text-lg font-semibold">{isNew ? "Make an account" : "Sign in"}</h1>
+      {ended && (
+        <p role="status" className="rounded-md bg-warn-soft px-3 py-2 text-sm text-warn">
+          Your sign-in has ended. Sign in again to go on where you were.
+        </p>
+      )}
       {enter.error && <FormError error={enter.error} />}
       {isNew && (
         <Field label="Name" hint="Optional" error={wrong("name")}>

@@ -31,7 +31,7 @@ export function WorkflowScreen({ id }: { id: string }) {
   return (
     <Page title="Workflow" wide>
       {workflow.error ? (
-        <LoadFailure title="The workflow could not be read" error={workflow.error} retry={() => void workflow.refetch()} />
+        <LoadFailure title="The workflow cannot be shown" error={workflow.error} retry={() => void workflow.refetch()} />
       ) : (
         <Skeletons count={8} className="h-10" />
       )}

@@ -33,7 +33,7 @@ function Loaded({ children }: { children: ReactNode }) {
 
 function FromClerk({ children }: { children: ReactNode }) {
   const { isLoaded, isSignedIn, getToken, signOut } = useAuth();
-  useEffect(() => setTokenSource((anew) => getToken({ skipCache: anew })), [getToken]);
+  useEffect(() => setTokenSource((fresh) => getToken({ skipCache: fresh })), [getToken]);
   const session = useMemo<Session>(
     () => ({
       status: !isLoaded ? "loading" : isSignedIn ? "signed-in" : "signed-out",

@@ -12,6 +12,7 @@ const EARLY_MS = 20_000;
 interface State {
   status: "loading" | "signed-out" | "signed-in" | "failed";
   failure?: string;
+  ended?: boolean;
 }
 
 /** The server's own sign-in: the refresh token is in a cookie of `/session`, the access token only in memory. */
@@ -35,8 +36,8 @@ class EmbeddedSession {
 
   readonly snapshot = (): State => this.state;
 
-  readonly getToken = (anew = false): Promise<string | null> => {
-    if (!anew && this.token && Date.now() < this.endsAt - EARLY_MS) return Promise.resolve(this.token);
+  readonly getToken = (fresh: boolean): Promise<string | null> => {
+    if (!fresh && this.token && Date.now() < this.endsAt - EARLY_MS) return Promise.resolve(this.token);
     this.renewing ??= this.renew().finally(() => (this.renewing = null));
     return this.renewing;
   };
@@ -48,7 +49,7 @@ class EmbeddedSession {
   }
 
   async leave(): Promise<void> {
-    const token = await this.getToken();
+    const token = await this.getToken(false);
     if (token) await send("logout", undefined, token);
     this.drop();
     this.tabs?.postMessage("out");
@@ -57,10 +58,10 @@ class EmbeddedSession {
   private async renew(): Promise<string | null> {
     try {
       const reply = await send("refresh");
-      if (reply.status === 204) this.drop();
+      if (reply.status === 204) this.drop(this.state.status === "signed-in");
       else this.take((await reply.json()) as { access_token: string; expires_in: number });
     } catch (error) {
-      if (error instanceof Problem && error.status === 401) this.drop();
+      if (error instanceof Problem && error.status === 401) this.drop(this.state.status === "signed-in");
       else if (this.state.status === "loading") {
         this.become({ status: "failed", failure: error instanceof Error ? error.message : String(error) });
       } else throw error; // signed in still, only not reached
@@ -74,9 +75,9 @@ class EmbeddedSession {
     this.become({ status: "signed-in" });
   }
 
-  private drop(): void {
+  private drop(ended = false): void {
     this.token = null;
-    this.become({ status: "signed-out" });
+    this.become({ status: "signed-out", ended });
   }
 
   private become(state: State): void {
@@ -106,7 +107,7 @@ export function EmbeddedProvider({ children }: { children: ReactNode }) {
   const state = useSyncExternalStore(embedded.subscribe, embedded.snapshot, () => waiting);
   useEffect(() => {
     setTokenSource(embedded.getToken);
-    void embedded.getToken();
+    void embedded.getToken(false);
   }, []);
   const session = useMemo(() => ({ ...state, signOut: () => embedded.leave() }), [state]);
   return <SessionContext value={session}>{children}</SessionContext>;

@@ -7,6 +7,8 @@ export interface Session {
   status: "loading" | "signed-out" | "signed-in" | "failed";
   /** What went wrong where `status` is `failed`. */
   failure?: string;
+  /** Whether it has ended without its person's doing. */
+  ended?: boolean;
   signOut: () => Promise<void>;
 }
 
@@ -18,7 +20,7 @@ export function useSession(): Session {
   return session;
 }
 
-type TokenSource = (anew: boolean) => Promise<string | null>;
+type TokenSource = (fresh: boolean) => Promise<string | null>;
 
 let source: TokenSource = () => Promise.resolve(null);
 
@@ -27,7 +29,7 @@ export function setTokenSource(next: TokenSource): void {
   source = next;
 }
 
-/** An access token that is good for some seconds more, or one made `anew`; null when nobody is signed in. */
-export function getToken(anew = false): Promise<string | null> {
-  return source(anew);
+/** An access token that is good for some seconds more, or a `fresh` one where the last will not do; null when nobody is signed in. */
+export function getToken(fresh = false): Promise<string | null> {
+  return source(fresh);
 }
