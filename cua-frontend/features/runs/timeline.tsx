@@ -12,7 +12,7 @@ import { Screenshot } from "@/features/recording/screenshot";
 import type { ApprovalStatus, StepRead } from "@/lib/api";
 import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
-import { isObject, type Json } from "@/lib/json";
+import { isObject } from "@/lib/json";
 
 import { useRunApprovals, useSteps } from "./queries";
 import { elementNames, stepDepth, type StepLabel, stepLabel } from "./step-label";
@@ -232,7 +232,7 @@ function Answers({ step }: { step: StepRead }) {
           {changed ? `${said} with changes` : said}
           {note && <span className="text-ink-2">: {note}</span>}
         </p>
-        {changed && <Json value={changed} />}
+        {changed && <JsonText value={changed} />}
       </Part>
     );
   });
