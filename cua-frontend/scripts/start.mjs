@@ -1,6 +1,6 @@
 // Starts the standalone server. What is the API's is handed on before Next sees it: Next would keep a whole upload in
-// memory. And it says who asks, as every proxy should: the API limits sign-ins by address, and a client may have
-// written anything into the header itself.
+// memory. And it says who asks, and where, as every proxy should: the API limits sign-ins by address, and a client may
+// have written anything into the header itself.
 import http from "node:http";
 
 import { createProxyServer } from "httpxy";
@@ -33,6 +33,7 @@ http.Server.prototype.emit = function (event, request, ...rest) {
     const before = request.headers["x-forwarded-for"];
     const address = request.socket.remoteAddress?.replace(/^::ffff:/, "");
     request.headers["x-forwarded-for"] = before ? `${before}, ${address}` : address;
+    request.headers["x-forwarded-host"] ??= request.headers.host;
     if (isApiPath(request.url.split("?", 1)[0])) {
       if (event === "request") proxy.web(request, ...rest);
       else proxy.ws(request, rest[0], {}, rest[1]);
