@@ -608,5 +608,9 @@ def public_config() -> PublicConfig:
     """What `GET /api/config` tells."""
     auth = clerk_auth.public_config(settings)
     return PublicConfig(
-        version=VERSION, auth=auth, max_upload_mb=settings.max_upload_mb, socket_protocol="cua.v1"
+        version=VERSION,
+        auth=auth,
+        max_upload_mb=settings.max_upload_mb,
+        control_seconds=settings.control_seconds,
+        socket_protocol="cua.v1",
     )

@@ -274,6 +274,7 @@ class PublicConfig(Wire):
     version: str
     auth: AuthConfig
     max_upload_mb: int = Field(description="Largest file that is taken, in MiB.")
+    control_seconds: float = Field(description="How long control of a computer lasts without input.")
     socket_protocol: str = Field(description="WebSocket subprotocol of `/ws`.")
 
 

@@ -184,7 +184,7 @@ const SHORT_S = 15;
 
 function Holding({ control, handBack }: { control: Control; handBack: React.RefObject<HTMLButtonElement | null> }) {
   const now = useNow(1000);
-  const seconds = Math.max(0, Math.ceil((control.endsAt() - now) / 1000));
+  const seconds = Math.max(0, Math.floor((control.endsAt() - now) / 1000));
   return (
     <>
       <p className="flex shrink-0 items-center gap-1.5 px-1 text-xs text-accent-strong" title={`Without input, control ends by itself. ${LEAVE_KEYS} frees the keyboard.`}>

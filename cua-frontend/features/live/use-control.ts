@@ -5,6 +5,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 
 import { toast } from "@/components/ui/toast";
 import { type ComputerRead, type EventRead, readComputer, releaseControl } from "@/lib/api";
+import { useConfig } from "@/lib/auth/provider";
 import { call } from "@/lib/client";
 import { useEventListener, useSocket } from "@/lib/events";
 import { keys } from "@/lib/keys";
@@ -21,8 +22,8 @@ export interface Control {
   send: (event: InputEvent) => void;
 }
 
-/** How long control lasts without input, until the server has told it. */
-const USUAL_MS = 60_000;
+/** How long control lasts without input, where the server has not said so yet. */
+const USUAL_SECONDS = 60;
 
 /** A person's hands on a computer: who has control, and a way to take it, use it and give it back. */
 export function useControl(computerId: string | null): Control {
@@ -31,7 +32,7 @@ export function useControl(computerId: string | null): Control {
   const [mine, setMine] = useState<{ computerId: string; generation: number } | null>(null);
   const [asking, setAsking] = useState(false);
   const ends = useRef(0);
-  const lasts = useRef(USUAL_MS);
+  const lasts = (useConfig()?.control_seconds ?? USUAL_SECONDS) * 1000;
   const computer = useQuery({
     queryKey: keys.one("computer", computerId ?? ""),
     queryFn: () => call(readComputer({ path: { id: computerId ?? "" } })),
@@ -41,10 +42,7 @@ export function useControl(computerId: string | null): Control {
   const hear = useCallback(
     (told: Controlled) => {
       if (!computerId || told.generation === 0) return; // the connection broke; control stays for its time
-      if (told.state === "granted" && told.expires_at) {
-        lasts.current = Math.max(Date.parse(told.expires_at) - Date.now(), 1000);
-        ends.current = Date.now() + lasts.current;
-      }
+      if (told.state === "granted") ends.current = Date.now() + lasts; // the end that is told is by the server's clock
       cache.setQueryData<ComputerRead>(keys.one("computer", computerId), (old) => {
         if (!old || told.generation < old.control_generation) return old;
         return {
@@ -56,7 +54,7 @@ export function useControl(computerId: string | null): Control {
         };
       });
     },
-    [cache, computerId],
+    [cache, computerId, lasts],
   );
   useEventListener(
     useCallback(
@@ -97,10 +95,10 @@ export function useControl(computerId: string | null): Control {
   const send = useCallback(
     (event: InputEvent) => {
       if (!computerId || generation === undefined) return;
-      ends.current = Date.now() + lasts.current;
+      ends.current = Date.now() + lasts;
       socket.input(computerId, generation, event);
     },
-    [computerId, generation, socket],
+    [computerId, generation, socket, lasts],
   );
   const endsAt = useCallback(() => ends.current, []);
   const state = stateOf(computer.data, generation, asking);

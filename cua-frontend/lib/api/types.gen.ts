@@ -1375,6 +1375,10 @@ export type PublicConfig = {
      */
     max_upload_mb: number;
     /**
+     * How long control of a computer lasts without input.
+     */
+    control_seconds: number;
+    /**
      * WebSocket subprotocol of `/ws`.
      */
     socket_protocol: string;
