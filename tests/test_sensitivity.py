@@ -386,11 +386,11 @@ def test_of_several_hosts_the_strictest_rule_holds() -> None:
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ({}, {"mode": "sensitive", "domains": {}}),
-        ({"approval": "never"}, {"mode": "never", "domains": {}}),
+        ({}, {"mode": "sensitive", "domains": {}, "timeout_seconds": 86_400}),
+        ({"approval": "never"}, {"mode": "never", "domains": {}, "timeout_seconds": 86_400}),
         (
-            {"approval": {"mode": "never", "domains": {"Bank.Example": "always"}}},
-            {"mode": "never", "domains": {"bank.example": "always"}},
+            {"approval": {"mode": "never", "domains": {"Bank.Example": "always"}, "timeout_seconds": 60}},
+            {"mode": "never", "domains": {"bank.example": "always"}, "timeout_seconds": 60},
         ),
     ],
 )
