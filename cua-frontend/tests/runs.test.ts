@@ -33,12 +33,13 @@ test("in playing nothing stands still for more than a second", () => {
 test("steps are told as a person says them", () => {
   const names = elementNames([step({ output: '- button "Add \\"x\\"" [ref=ref_7]' }), step({ output: { matches: [{ element: 'link "Home" [ref=ref_8]' }] } })]);
   const told = (more: Partial<StepRead>) => {
-    const { verb, what } = stepLabel(step(more), names);
+    const { verb, what } = stepLabel(step(more), names, { product: "Tea", list: { a: 1 } });
     return `${verb} ${what}`.trim();
   };
   expect(told({ type: "left_click", title: "left click ref_8" })).toBe("Click “Home”");
   expect(told({ type: "click", title: "click aria/Buy now" })).toBe("Click Buy now");
   expect(told({ type: "navigate", title: "navigate {{ params.url }}", url: "http://x/" })).toBe("Open http://x/");
+  expect(told({ type: "click", title: "click {{ params.product }} of {{params.list}} {{ params.none }}" })).toBe("Click Tea of {{params.list}} {{ params.none }}");
   expect(told({ type: "if", title: "if", output: { met: true } })).toBe("If yes");
   expect(told({ type: "someNew_step", title: "someNew step" })).toBe("Some new step");
   expect(["/steps/1", "/steps/1/steps/0", "/steps/1/then/0/calls/2"].map(stepDepth)).toEqual([0, 1, 2]);

@@ -4,7 +4,7 @@ import {
 } from "lucide-react";
 
 import type { StepRead } from "@/lib/api";
-import { isObject } from "@/lib/json";
+import { isObject, type Json } from "@/lib/json";
 
 const KINDS: Record<string, [LucideIcon, string]> = {
   agent: [Bot, "Agent"],
@@ -57,8 +57,10 @@ export function stepVerb(type: string): string {
   return KINDS[type]?.[1] ?? sentence(type);
 }
 
-/** A step as a person says it; `names` are those of the elements that models call by refs. */
-export function stepLabel(step: StepRead, names: Map<string, string>): StepLabel {
+const PARAM = /\{\{\s*params\.([\w-]+)\s*\}\}/g;
+
+/** A step as a person says it, with the run's params; `names` are those of the elements that models call by refs. */
+export function stepLabel(step: StepRead, names: Map<string, string>, params: Json = {}): StepLabel {
   const [icon, verb] = KINDS[step.type] ?? [Pencil, sentence(step.type)];
   const typed = step.type.replaceAll("_", " ");
   let what = step.title.startsWith(typed) ? step.title.slice(typed.length).trim() : step.title;
@@ -66,6 +68,7 @@ export function stepLabel(step: StepRead, names: Map<string, string>): StepLabel
   // A link is told by the step's own address where the title only has its placeholder.
   if (step.type === "navigate" && what.includes("{{") && step.url) what = step.url;
   if (step.type === "if" && isObject(step.output)) what = step.output.met === true ? "yes" : "no";
+  what = what.replace(PARAM, (placeholder, name: string) => (isObject(params[name]) ? placeholder : String(params[name] ?? placeholder)));
   what = what.replace(/\bref_\w+/g, (ref) => names.get(ref) ?? "").replace(/\baria\/(?=\S)/g, "").replace(/\[role="[^"]*"\]/g, "");
   return { icon, verb, what: what.trim() };
 }

@@ -14,7 +14,7 @@ import { cn } from "@/lib/cn";
 import { duration } from "@/lib/format";
 import { isObject } from "@/lib/json";
 
-import { useRunApprovals, useSteps } from "./queries";
+import { useRun, useRunApprovals, useSteps } from "./queries";
 import { elementNames, stepDepth, type StepLabel, stepLabel } from "./step-label";
 
 /** What the run is at, as far as its steps show it. */
@@ -36,6 +36,7 @@ const DEEPEST_SHOWN = 5;
 /** What the run does, step by step, while it does it. */
 export function Timeline({ runId, state, selected, current, onSelect }: TimelineProps) {
   const steps = useSteps(runId);
+  const run = useRun(runId);
   const names = useMemo(() => elementNames(steps.data ?? []), [steps.data]);
   const list = useRef<HTMLOListElement>(null);
   useFollow(list, steps.data?.length ?? 0, selected === null && state === "running");
@@ -76,7 +77,7 @@ export function Timeline({ runId, state, selected, current, onSelect }: Timeline
         <li key={step.id} className="[contain-intrinsic-size:auto_2.5rem] [content-visibility:auto]">
           <StepRow
             step={step}
-            {...stepLabel(step, names)}
+            {...stepLabel(step, names, run.data?.params)}
             state={state}
             selected={step.number === selected}
             current={step.number === current}
