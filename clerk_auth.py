@@ -873,17 +873,17 @@ async def _permit(caller: Caller, scope: Scope | None) -> Caller:
 
 async def role_of(caller: Caller) -> Literal["user", "admin"]:
     """What the caller is at this moment: by the token, the database, or an address that is verified."""
-    user = await db.ensure_user(caller.user_id)
-    listed = _proven(caller, user) & {email.lower() for email in settings.admin_emails}
+    return role_in(caller, await db.ensure_user(caller.user_id))
+
+
+def role_in(caller: Caller, user: db.Standing) -> Literal["user", "admin"]:
+    """The same of a caller whose standing is known."""
+    listed = verified_emails(caller, user) & {email.lower() for email in settings.admin_emails}
     return "admin" if "admin" in (caller.role, user.role) or listed else "user"
 
 
-async def verified_emails(caller: Caller) -> set[str]:
+def verified_emails(caller: Caller, user: db.Standing) -> set[str]:
     """The addresses, in lower case, that an issuer has seen to be the caller's."""
-    return _proven(caller, await db.ensure_user(caller.user_id))
-
-
-def _proven(caller: Caller, user: db.Standing) -> set[str]:
     return {email.lower() for email in (user.verified_email, caller.verified_email) if email}
 
 

@@ -58,7 +58,8 @@ class LastAdmin(Exception):
 
 async def me(caller: Caller) -> MeRead:
     """The caller's profile, present role, and whether the address is known to be the caller's."""
-    role, verified = await clerk_auth.role_of(caller), await clerk_auth.verified_emails(caller)
+    standing = await db.ensure_user(caller.user_id)
+    role, verified = clerk_auth.role_in(caller, standing), clerk_auth.verified_emails(caller, standing)
     async with db.as_user(caller.user_id) as tx:
         user = await tx.one(User)
     shown = Profiled.model_validate(user).model_dump()

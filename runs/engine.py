@@ -345,11 +345,13 @@ async def question(tx: db.Tx, run: Run) -> Step | None:
     """The call of its agent that waits for what its user says; another worker may have begun it."""
     if run.status != RunStatus.waiting_user:
         return None
-    for tool in (ASK_USER, *(own["name"] for own in run.agent.get("tools", ()))):
-        for step in await tx.find(Step, run_id=run.id, type=tool):
-            if step.status in (StepStatus.started, StepStatus.interrupted):
-                return step
-    return None
+    asking = {ASK_USER, *(own["name"] for own in run.agent.get("tools", ()))}
+    under_way = [
+        step
+        for status in (StepStatus.started, StepStatus.interrupted)
+        for step in await tx.find(Step, run_id=run.id, status=status)
+    ]
+    return max((s for s in under_way if s.type in asking), key=lambda s: s.number, default=None)
 
 
 async def say(tx: db.Tx, thread: Thread, body: MessageCreate) -> Response:

@@ -205,9 +205,7 @@ async def test_a_computer_of_another_process_is_closed_without_redis_too(
     monkeypatch.setattr(bus, "carries_frames", False)
     computer_id = await create(user)
     await computers.tabs(user, computer_id)
-    held = computers._service().held.pop(
-        computer_id
-    )  # so that this process looks like one that has not got it
+    held = computers._service().held.pop(computer_id)  # this process looks like one that has not got it
     async with db.as_user(user) as tx:
         await tx.change(Computer, {"id": computer_id}, lease_owner=uuid7())
     await computers.close(user, computer_id)

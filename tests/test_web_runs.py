@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import expect
 
-from tests import pages
+from tests import make, pages
 from tests.web import RUN, WORKFLOW, Visitor
 
 pytestmark = pytest.mark.timeout(120)
@@ -116,3 +116,39 @@ async def test_the_first_click_of_a_new_account_shows_the_sample_at_work(ada: Vi
     await expect(page.get_by_text("Thank you, Ada Lovelace")).to_be_visible()
     await page.get_by_role("link", name="Its workflow").click()
     await page.wait_for_url(WORKFLOW)
+
+
+async def test_whoever_leaves_the_screen_gives_back_their_own_control(ada: Visitor) -> None:
+    computer = await make.computer(ada.client)
+    path = f"/computers/{computer['id']}"
+
+    async def standing() -> tuple[str, int]:
+        now = (await ada.client.get(f"/api{path}")).json()["data"]
+        return now["control_state"], now["control_generation"]
+
+    page = ada.page
+    await ada.visit(path)
+    screen = page.get_by_role("img", name="The browser's screen")
+    await expect(ada.button("Take control")).to_be_visible()
+    before = await screen.bounding_box()
+    await ada.button("Take control").click()
+    await expect(ada.button("Hand back")).to_be_visible()
+    assert await screen.bounding_box() == before
+    for keys in ("?", "Control+k"):  # they are for the browser that is steered
+        await page.keyboard.press(keys)
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+    other = await page.context.new_page()
+    await other.goto(path)
+    await other.get_by_role("button", name="Take over here").click()
+    await expect(other.get_by_role("button", name="Hand back")).to_be_visible()
+    await expect(ada.button("Take over here")).to_be_visible()
+    await page.get_by_role("link", name="Runs").click()
+    await page.wait_for_url("**/runs")
+    state, generation = await standing()
+    assert (state, generation) == ("granted", 2)
+    of_ours = f"**/control?generation={generation}"
+    async with other.expect_response(of_ours) as left:
+        await other.get_by_role("link", name="Runs").click()
+    assert (await left.value).ok
+    assert (await standing())[0] == "released"

@@ -72,7 +72,7 @@ export function useControl(computerId: string | null): Control {
     socket
       .control(computerId, "take", hear)
       .then((told) => {
-        if (shown.current !== computerId) return leave(computerId);
+        if (shown.current !== computerId) return leave(computerId, told.generation);
         setMine({ computerId, generation: told.generation });
         hear(told);
       })
@@ -103,16 +103,16 @@ export function useControl(computerId: string | null): Control {
   const endsAt = useCallback(() => ends.current, []);
   const state = stateOf(computer.data, generation, asking);
 
-  const holds = useRef(false);
+  const held = useRef<number | undefined>(undefined); // the generation of the control that is to be given back
   useEffect(() => {
-    holds.current = generation !== undefined && (state === "mine" || state === "pending");
+    held.current = state === "mine" || state === "pending" ? generation : undefined;
   });
   useEffect(() => {
     if (!computerId) return;
     shown.current = computerId;
     const away = () => {
-      if (holds.current) leave(computerId);
-      holds.current = false;
+      if (held.current !== undefined) leave(computerId, held.current);
+      held.current = undefined;
     };
     addEventListener("pagehide", away); // the tab closes, or goes elsewhere
     return () => {
@@ -126,8 +126,8 @@ export function useControl(computerId: string | null): Control {
 }
 
 /** Whoever goes away steers no more: `keepalive` is carried out though the page is gone. Where word of it is lost, control runs out. */
-function leave(computerId: string): void {
-  call(releaseControl({ path: { id: computerId }, keepalive: true })).catch(() => undefined);
+function leave(computerId: string, generation: number): void {
+  call(releaseControl({ path: { id: computerId }, query: { generation }, keepalive: true })).catch(() => undefined);
 }
 
 function stateOf(computer: ComputerRead | undefined, generation: number | undefined, asking: boolean): ControlState {
