@@ -79,12 +79,15 @@ async def test_a_secret_is_made_filled_in_by_a_run_that_never_shows_it_and_delet
     steps = [
         {"type": "navigate", "url": site.url("/login")},
         {"type": "change", "selectors": ["[name=password]"], "value": "{{ secrets.shop.text }}"},
-        {"type": "waitForExpression", "expression": "document.forms[0].password.value == 'open sesame'"},
+        {"type": "waitForExpression", "expression": "document.title = document.forms[0].password.value"},
+        {"type": "extract", "name": "page", "fields": {"title": {"selectors": ["title"]}}},
     ]
     run = await make.run(ada.client, definition={"title": "Sign in", "steps": steps})
     await ada.visit(f"/runs/{run['id']}")
     await expect(page.get_by_text("Succeeded").first).to_be_visible()
     await ada.button(re.compile("Fill in")).click()
+    await page.get_by_role("tab", name="Result").click()
+    await expect(page.get_by_text("{{ secrets.shop.text }}")).to_be_visible()
     await expect(page.get_by_text("open sesame")).to_have_count(0)
     await ada.visit("/secrets")
     await expect(page.get_by_text(re.compile("· used"))).to_be_visible()
